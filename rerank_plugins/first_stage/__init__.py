@@ -1,0 +1,1 @@
+"""First stages: they bring the candidates that a cross-encoder then reranks."""
