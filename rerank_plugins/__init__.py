@@ -1,0 +1,50 @@
+"""Rerank retrieved documents with cross-encoders, inside LangChain and LlamaIndex.
+
+Importing this module loads neither torch nor faiss nor a framework: what is named here is
+imported when it is first asked for.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rerank_plugins.candidates import Candidate, Ranked, Ranking
+    from rerank_plugins.catalog import CATALOG
+    from rerank_plugins.context import ContextBuilder
+    from rerank_plugins.loading import load_reranker
+    from rerank_plugins.reranker import Reranker
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "CATALOG": "catalog",
+    "Candidate": "candidates",
+    "ContextBuilder": "context",
+    "Ranked": "candidates",
+    "Ranking": "candidates",
+    "Reranker": "reranker",
+    "load_reranker": "loading",
+}
+
+__all__ = [
+    "CATALOG",
+    "Candidate",
+    "ContextBuilder",
+    "Ranked",
+    "Ranking",
+    "Reranker",
+    "__version__",
+    "load_reranker",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"rerank_plugins.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,112 @@
+"""The models that load by name, with what their cards say of them.
+
+Figures are the cards' own and were not measured here, but for the embedded model's. What a
+card leaves open (labels, activation, exact length) is read from the checkpoint at loading.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+EMBEDDED = "embedded"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelProfile:
+    """One row of the catalogue.
+
+    Attributes:
+        name: What `load_reranker` takes.
+        languages: ISO 639-1 codes.
+        shape: Layers x hidden size, where known.
+        max_length: Tokens a pair, special tokens included.
+        licence: SPDX identifier where there is one.
+        headline: The card's headline figure.
+        note: What one should know before choosing it.
+    """
+
+    name: str
+    languages: tuple[str, ...]
+    shape: str
+    max_length: int
+    licence: str
+    headline: str
+    note: str = ""
+
+
+CATALOG: dict[str, ModelProfile] = {
+    profile.name: profile
+    for profile in (
+        ModelProfile(
+            EMBEDDED,
+            ("ar", "fr", "pl", "en"),
+            "4x384",
+            512,
+            "Apache-2.0",
+            "see rerank_plugins/embedded/README.md",
+            "ships with the package, needs no network",
+        ),
+        ModelProfile(
+            "Omartificial-Intelligence-Space/ARA-Reranker-V1",
+            ("ar",),
+            "24x1024",
+            512,
+            "Apache-2.0",
+            "MRR .934, MAP .9335, nDCG@10 .951 on 3,000 labelled pairs",
+            "Arabic in production",
+        ),
+        ModelProfile(
+            "jaspercatapang/R-star",
+            ("en",),
+            "4x512",
+            512,
+            "CC-BY-4.0",
+            "passage-level only",
+            "favours longer passages: keep passage lengths alike",
+        ),
+        ModelProfile(
+            "BAAI/bge-reranker-large",
+            ("zh", "en"),
+            "24x1024",
+            512,
+            "MIT",
+            "C-MTEB reranking average 66.10",
+            "degrades in other languages",
+        ),
+        ModelProfile(
+            "antoinelouis/crossencoder-camembert-L2-mmarcoFR",
+            ("fr",),
+            "2x768",
+            512,
+            "MIT",
+            "mMARCO-fr dev MRR@10 21.26, R@10 41.11",
+            "trained at 256 tokens",
+        ),
+        ModelProfile(
+            "sdadas/polish-reranker-bge-v2",
+            ("pl",),
+            "24x1024",
+            8192,
+            "Gemma",
+            "PIRB nDCG@10 64.21",
+            "reads long passages",
+        ),
+    )
+}
+
+
+def embedded_folder() -> Path:
+    """Where the embedded cross-encoder lies."""
+    return Path(__file__).parent / "embedded" / "reranker"
+
+
+def near_names(name: str) -> str:
+    """A sentence that names the catalogue's models nearest to a wrong name."""
+    by_short = {known.rsplit("/", 1)[-1].lower(): known for known in CATALOG}
+    short = name.rsplit("/", 1)[-1].lower()
+    near = get_close_matches(short, by_short, n=3, cutoff=0.5)
+    names = [by_short[match] for match in near] or list(CATALOG)
+    lead = "Did you mean" if near else "The catalogue has"
+    return f" {lead}: {', '.join(names)}?" if near else f" {lead}: {', '.join(names)}."

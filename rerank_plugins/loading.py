@@ -1,0 +1,108 @@
+"""From a model's name to a Reranker."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from typing_extensions import Unpack
+
+from rerank_plugins.catalog import CATALOG, EMBEDDED, embedded_folder, near_names
+from rerank_plugins.errors import UnknownModelError
+from rerank_plugins.reranker import Reranker, RerankerOptions
+from rerank_plugins.scoring.local import LocalScorer, ModelSettings
+from rerank_plugins.scoring.torch_engine import Precision
+
+
+def load_scorer(
+    name_or_path: str | Path = EMBEDDED,
+    *,
+    device: str = "auto",
+    precision: Precision = "auto",
+    revision: str | None = None,
+    max_length: int | None = None,
+    cache_folder: str | Path | None = None,
+    local_files_only: bool = False,
+    trust_remote_code: bool = False,
+    allow_pickle_weights: bool = False,
+) -> LocalScorer:
+    """The scorer of a model; see `load_reranker` for the arguments."""
+    return LocalScorer(
+        ModelSettings(
+            name=str(name_or_path),
+            source=_source(name_or_path),
+            device=device,
+            precision=precision,
+            revision=revision,
+            cache_folder=None if cache_folder is None else str(cache_folder),
+            local_files_only=local_files_only,
+            trust_remote_code=trust_remote_code,
+            allow_pickle_weights=allow_pickle_weights,
+        ),
+        max_length=max_length,
+    )
+
+
+def load_reranker(
+    name_or_path: str | Path = EMBEDDED,
+    *,
+    device: str = "auto",
+    precision: Precision = "auto",
+    revision: str | None = None,
+    max_length: int | None = None,
+    cache_folder: str | Path | None = None,
+    local_files_only: bool = False,
+    trust_remote_code: bool = False,
+    allow_pickle_weights: bool = False,
+    **options: Unpack[RerankerOptions],
+) -> Reranker:
+    """A reranker by name. Returns at once: the model is fetched and read at first use.
+
+    Rerankers of one model and the same settings share one set of weights.
+
+    Args:
+        name_or_path: ``embedded``, another name of the catalogue, any Hugging Face
+            sequence-classification model, or a local folder.
+        device: ``auto`` (CUDA, then MPS, then CPU) or a torch device name.
+        precision: ``auto`` (fp32 on CPU and MPS, fp16 on CUDA), ``fp32``, ``bf16``, ``fp16``.
+        revision: Commit, tag or branch on the Hub; pin a commit in production.
+        max_length: Tokens a pair, special tokens included; None for all that the model takes.
+        cache_folder: Where downloads are kept; None for the Hub client's own place.
+        local_files_only: Never ask the network.
+        trust_remote_code: Let code in the checkpoint run. None of the catalogue needs it.
+        allow_pickle_weights: Read ``.bin`` weights when there are no safetensors.
+        **options: Those of `Reranker`.
+
+    Raises:
+        UnknownModelError: The name is no folder, not in the catalogue, and no Hub name.
+        InvalidInputError: An option breaks its rule.
+    """
+    scorer = load_scorer(
+        name_or_path,
+        device=device,
+        precision=precision,
+        revision=revision,
+        max_length=max_length,
+        cache_folder=cache_folder,
+        local_files_only=local_files_only,
+        trust_remote_code=trust_remote_code,
+        allow_pickle_weights=allow_pickle_weights,
+    )
+    return Reranker(scorer, **options)
+
+
+def _source(name_or_path: str | Path) -> str:
+    """Local folder or Hub name behind what the user gave."""
+    name = str(name_or_path)
+    if name == EMBEDDED:
+        return str(embedded_folder())
+    if isinstance(name_or_path, Path) or Path(name).is_dir():
+        folder = Path(name).expanduser().resolve()
+        if not folder.is_dir():
+            raise UnknownModelError(f"there is no folder {str(folder)!r}")
+        return str(folder)
+    if name in CATALOG or (name.count("/") == 1 and not name.startswith((".", "/", "~"))):
+        return name
+    raise UnknownModelError(
+        f"{name!r} is no folder, no name of the catalogue and no Hub name "
+        f"(owner/model).{near_names(name)}"
+    )

@@ -1,0 +1,1 @@
+"""Scoring: (query, passage) pairs in, one relevance logit a pair out."""

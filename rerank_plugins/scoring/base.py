@@ -1,0 +1,86 @@
+"""The protocol that every scorer follows, and what passes through it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rerank_plugins.errors import ScoreCountError
+from rerank_plugins.ordering import check_finite
+
+LongPassages = Literal["truncate", "max", "mean", "first"]
+LONG_PASSAGES: tuple[str, ...] = get_args(LongPassages)
+
+DEFAULT_BATCH_TOKENS = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreOptions:
+    """How a scorer shall work through the pairs; no option but the last changes a score.
+
+    Attributes:
+        batch_tokens: Padded tokens in one forward pass, at most; bounds the memory. A pair
+            longer than that is scored alone.
+        long_passages: What to do with a passage that does not fit: ``truncate`` it to the
+            model's length; or split it into windows and take the ``max`` or the ``mean`` of
+            their logits, or the ``first`` window only. None takes the model's own default.
+    """
+
+    batch_tokens: int = DEFAULT_BATCH_TOKENS
+    long_passages: LongPassages | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PairScores:
+    """What a scorer answers.
+
+    Attributes:
+        logits: Shape (pairs,), float64, finite; higher is more relevant; sigmoid of it is
+            the probability of relevance.
+        truncated: Shape (pairs,), True where the model saw only a part of the pair.
+    """
+
+    logits: NDArray[np.float64]
+    truncated: NDArray[np.bool_]
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """Scores pairs. Must be safe to call from many threads at once."""
+
+    @property
+    def name(self) -> str:
+        """What `Ranking.model` shows; known before anything is loaded."""
+        ...
+
+    @property
+    def first_stage_weight(self) -> float:
+        """The blend with first-stage scores that suits the model; 0.0 for none."""
+        ...
+
+    def score(self, pairs: Sequence[tuple[str, str]], options: ScoreOptions) -> PairScores:
+        """One logit a (query, passage) pair, in the order given."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """Native Python types: what scores, on what, with which settings."""
+        ...
+
+
+def checked(scores: PairScores, pairs: int) -> PairScores:
+    """The same scores, once their number and their finiteness are sure.
+
+    Raises:
+        ScoreCountError: There are more or fewer scores than pairs.
+        NonFiniteScoreError: A score is NaN or infinite.
+    """
+    if len(scores.logits) != pairs or len(scores.truncated) != pairs:
+        raise ScoreCountError(
+            f"a scorer must give one score a pair, but gave {len(scores.logits)} scores "
+            f"for {pairs} pairs"
+        )
+    return PairScores(check_finite(scores.logits), scores.truncated)

@@ -1,0 +1,190 @@
+"""Reads a checkpoint folder: what its config and tokenizer say, before any weight is loaded."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from rerank_plugins.errors import InvalidInputError, UnsupportedModelError
+from rerank_plugins.scoring.base import LONG_PASSAGES, LongPassages
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+# In these architectures position ids start behind the padding id, so two of the positions
+# that config.json counts are never used (514 means 512).
+_OFFSET_POSITIONS = {
+    "camembert",
+    "data2vec-text",
+    "longformer",
+    "mpnet",
+    "roberta",
+    "roberta-prelayernorm",
+    "xlm-roberta",
+    "xlm-roberta-xl",
+    "xmod",
+}
+# Tokenizers without a limit say so with a huge number.
+_NO_LIMIT = 10**9
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What a cross-encoder checkpoint says of itself.
+
+    Attributes:
+        folder: Where it lies.
+        architecture: Model type of config.json, such as ``xlm-roberta``.
+        labels: 1, or 2 when the head has a class for irrelevant and one for relevant.
+        relevant: Which of two labels is the relevant one.
+        activation: What its authors put over the logits, as config.json names it.
+        max_length: Usable tokens a pair, special tokens included.
+        with_types: Whether the tokenizer gives token type ids and the model takes them.
+        window_tokens, long_passages, first_stage_weight: Scoring defaults; a checkpoint may
+            set them under ``rerank_plugins`` in config.json.
+        tokenizer: The fast tokenizer.
+        pad_id: Id that fills short rows.
+    """
+
+    folder: Path
+    architecture: str
+    labels: int
+    relevant: int
+    activation: str
+    max_length: int
+    with_types: bool
+    window_tokens: int | None
+    long_passages: LongPassages
+    first_stage_weight: float
+    tokenizer: Tokenizer
+    pad_id: int
+
+
+def read_checkpoint(folder: Path, *, trust_remote_code: bool = False) -> Checkpoint:
+    """Reads config and tokenizer of a checkpoint.
+
+    Raises:
+        UnsupportedModelError: A file is missing or damaged, the head has more than two
+            labels, or the tokenizer is not a fast one.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    config_file = folder / "config.json"
+    if not config_file.is_file():
+        raise UnsupportedModelError(f"{folder} is no checkpoint: it has no config.json")
+    try:
+        raw = json.loads(config_file.read_text(encoding="utf-8"))
+        config = AutoConfig.from_pretrained(
+            folder, trust_remote_code=trust_remote_code, local_files_only=True
+        )
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, trust_remote_code=trust_remote_code, local_files_only=True
+        )
+    except Exception as error:
+        raise UnsupportedModelError(
+            f"the checkpoint in {folder} could not be read: {error}"
+        ) from error
+    if not tokenizer.is_fast:
+        raise UnsupportedModelError(
+            f"the checkpoint in {folder} has no fast tokenizer ({type(tokenizer).__name__}): "
+            "save it with a tokenizer.json"
+        )
+    labels = int(config.num_labels)
+    if labels not in (1, 2):
+        raise UnsupportedModelError(
+            f"a cross-encoder has one label or two, but the checkpoint in {folder} has {labels}"
+        )
+    defaults = _defaults(raw.get("rerank_plugins", {}), folder)
+    return Checkpoint(
+        folder=folder,
+        architecture=str(config.model_type),
+        labels=labels,
+        relevant=_relevant_label(raw.get("id2label")) if labels == 2 else 0,
+        activation=_activation(raw, labels),
+        max_length=_usable_length(config, tokenizer, defaults["max_length"]),
+        with_types=(
+            "token_type_ids" in tokenizer.model_input_names
+            and int(getattr(config, "type_vocab_size", 0)) > 1
+        ),
+        window_tokens=defaults["window_tokens"],
+        long_passages=cast("LongPassages", defaults["long_passages"]),
+        first_stage_weight=float(defaults["first_stage_weight"]),
+        tokenizer=tokenizer.backend_tokenizer,
+        pad_id=int(tokenizer.pad_token_id) if tokenizer.pad_token_id is not None else 0,
+    )
+
+
+def _defaults(block: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The ``rerank_plugins`` block of config.json, checked, with what it leaves open."""
+    defaults = {
+        "max_length": None,
+        "window_tokens": None,
+        "long_passages": "truncate",
+        "first_stage_weight": 0.0,
+    }
+    if unknown := sorted(set(block) - set(defaults)):
+        raise UnsupportedModelError(
+            f"config.json in {folder} has unknown rerank_plugins settings {unknown}; "
+            f"known are {sorted(defaults)}"
+        )
+    defaults.update(block)
+    if defaults["long_passages"] not in LONG_PASSAGES:
+        raise UnsupportedModelError(
+            f"config.json in {folder} has long_passages={defaults['long_passages']!r}; "
+            f"it must be one of {list(LONG_PASSAGES)}"
+        )
+    return defaults
+
+
+def _usable_length(config: Any, tokenizer: Any, own: int | None) -> int:
+    """The smallest of the limits that the checkpoint states."""
+    limits = [own] if own is not None else []
+    if tokenizer.model_max_length and tokenizer.model_max_length < _NO_LIMIT:
+        limits.append(int(tokenizer.model_max_length))
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions is not None and positions > 0:
+        offset = 0
+        if config.model_type in _OFFSET_POSITIONS:
+            offset = int(config.pad_token_id) + 1
+        limits.append(int(positions) - offset)
+    # BERT's length; only a checkpoint that states no limit anywhere comes to this.
+    return min(limits) if limits else 512
+
+
+def checked_max_length(checkpoint: Checkpoint, wanted: int | None) -> int:
+    """The length to use.
+
+    Raises:
+        InvalidInputError: More than the model can take is wanted.
+    """
+    if wanted is None:
+        return checkpoint.max_length
+    if wanted > checkpoint.max_length:
+        raise InvalidInputError(
+            f"max_length must be at most {checkpoint.max_length}, the usable length of the "
+            f"checkpoint in {checkpoint.folder}, but got {wanted}"
+        )
+    return wanted
+
+
+def _relevant_label(id2label: dict[str, str] | None) -> int:
+    """Index of the relevant one of two classes: the second, unless the names say otherwise."""
+    if id2label is None:
+        return 1
+    names = {int(index): str(name).lower() for index, name in id2label.items()}
+    negative = ("not", "non", "irrel", "neg", "false", "no_", "0")
+    if names.get(1, "").startswith(negative) and not names.get(0, "").startswith(negative):
+        return 0
+    return 1
+
+
+def _activation(raw: dict[str, Any], labels: int) -> str:
+    """What the authors put over the logits; sentence-transformers keeps it in config.json."""
+    block = raw.get("sentence_transformers")
+    stated = block.get("activation_fn") if isinstance(block, dict) else None
+    stated = stated or raw.get("sbert_ce_default_activation_function")
+    if stated:
+        return str(stated).rsplit(".", 1)[-1].lower()
+    return "sigmoid" if labels == 1 else "softmax"

@@ -1,0 +1,212 @@
+"""From (query, passage) pairs to token ids: the query capped, the passage cut or windowed.
+
+The procedure is FlagEmbedding's ``FlagReranker.compute_score`` (also the BGE card's): the
+query alone is capped at three quarters of the length, then only the passage is cut. Where
+nothing needs cutting the ids are those of ``tokenizer(query, passage)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rerank_plugins.errors import InvalidInputError, UnsupportedModelError
+from rerank_plugins.scoring.base import LongPassages
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+# Texts handed to the tokenizer at a time: enough to keep its threads busy, few enough that
+# the intermediate encodings of ten thousand long passages never exist together.
+_TEXTS_AT_A_TIME = 512
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedPairs:
+    """Token rows of some pairs; a pair has one row, or one a window.
+
+    Attributes:
+        rows: Token ids of each row, special tokens included.
+        types: Token type ids of each row, or None when the model takes none.
+        owners: Shape (rows,), the pair that each row belongs to, ascending.
+        truncated: Shape (pairs,), True where a part of the pair was left out.
+    """
+
+    rows: list[list[int]]
+    types: list[list[int]] | None
+    owners: NDArray[np.intp]
+    truncated: NDArray[np.bool_]
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Shape (rows,), tokens a row."""
+        return np.fromiter((len(row) for row in self.rows), dtype=np.int64, count=len(self.rows))
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Padded arrays of shape (rows, longest row), int64, as a model takes them."""
+
+    input_ids: NDArray[np.int64]
+    attention_mask: NDArray[np.int64]
+    token_type_ids: NDArray[np.int64] | None
+
+
+class PairEncoder:
+    """Encodes pairs for one checkpoint.
+
+    Args:
+        tokenizer: A ``tokenizers.Tokenizer``; a copy is kept, free of truncation and padding
+            state, so that threads can share it.
+        max_length: Tokens that the model can take, special tokens included.
+        window_tokens: Passage tokens a window; None for as many as fit.
+        pad_id: Id that fills short rows.
+        with_types: Whether the model takes token type ids.
+
+    Raises:
+        InvalidInputError: ``max_length`` leaves no room for text.
+        UnsupportedModelError: The tokenizer joins pairs in a form that is not
+            specials, query, specials, passage, specials.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        *,
+        max_length: int,
+        window_tokens: int | None = None,
+        pad_id: int = 0,
+        with_types: bool = True,
+    ) -> None:
+        self._tokenizer = type(tokenizer).from_str(tokenizer.to_str())
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self._pad_id = pad_id
+        self._with_types = with_types
+        self._read_template()
+        self._specials = len(self._prefix) + len(self._middle) + len(self._suffix)
+        if max_length < self._specials + 4:
+            raise InvalidInputError(
+                f"max_length must be at least {self._specials + 4} for this model, "
+                f"but got {max_length}"
+            )
+        self.max_length = max_length
+        self._window_tokens = window_tokens
+
+    def _read_template(self) -> None:
+        """Learns from one encoded pair which special tokens stand where."""
+        probe = self._tokenizer.encode("a", "a")
+        sides = probe.sequence_ids
+        query = [i for i, side in enumerate(sides) if side == 0]
+        passage = [i for i, side in enumerate(sides) if side == 1]
+        if not query or not passage or query[-1] > passage[0]:
+            raise UnsupportedModelError(
+                "the tokenizer does not encode a pair as query, then passage "
+                f"(it gave the tokens {probe.tokens}); a cross-encoder's tokenizer must"
+            )
+        ids, types = probe.ids, probe.type_ids
+        self._prefix = ids[: query[0]]
+        self._middle = ids[query[-1] + 1 : passage[0]]
+        self._suffix = ids[passage[-1] + 1 :]
+        self._prefix_types = types[: query[0]]
+        self._middle_types = types[query[-1] + 1 : passage[0]]
+        self._suffix_types = types[passage[-1] + 1 :]
+        self._query_type, self._passage_type = types[query[0]], types[passage[0]]
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of one text, special tokens not counted."""
+        return len(self._tokenize([text])[text])
+
+    def _tokenize(self, texts: Sequence[str]) -> dict[str, list[int]]:
+        """Token ids of each distinct text, without special tokens."""
+        distinct = list(dict.fromkeys(texts))
+        ids: dict[str, list[int]] = {}
+        for start in range(0, len(distinct), _TEXTS_AT_A_TIME):
+            chunk = distinct[start : start + _TEXTS_AT_A_TIME]
+            encoded = self._tokenizer.encode_batch_fast(
+                [_well_formed(text) for text in chunk], add_special_tokens=False
+            )
+            ids.update(zip(chunk, (encoding.ids for encoding in encoded), strict=True))
+        return ids
+
+    def encode(
+        self, pairs: Sequence[tuple[str, str]], long_passages: LongPassages = "truncate"
+    ) -> EncodedPairs:
+        """Token rows of the pairs, in their order."""
+        queries = self._tokenize([query for query, _ in pairs])
+        passages = self._tokenize([passage for _, passage in pairs])
+        rows: list[list[int]] = []
+        types: list[list[int]] = []
+        owners: list[int] = []
+        truncated = np.zeros(len(pairs), dtype=np.bool_)
+        for position, (query, passage) in enumerate(pairs):
+            query_ids = queries[query][: self.max_length * 3 // 4]
+            query_ids = query_ids[: self.max_length - self._specials - 1]
+            passage_ids = passages[passage]
+            windows, whole = self._windows(
+                passage_ids, self.max_length - self._specials - len(query_ids), long_passages
+            )
+            truncated[position] = not whole or len(query_ids) < len(queries[query])
+            for window in windows:
+                rows.append(self._prefix + query_ids + self._middle + window + self._suffix)
+                owners.append(position)
+                if self._with_types:
+                    types.append(self._types(len(query_ids), len(window)))
+        return EncodedPairs(
+            rows, types if self._with_types else None, np.asarray(owners, dtype=np.intp), truncated
+        )
+
+    def _types(self, query: int, passage: int) -> list[int]:
+        return (
+            self._prefix_types
+            + [self._query_type] * query
+            + self._middle_types
+            + [self._passage_type] * passage
+            + self._suffix_types
+        )
+
+    def _windows(
+        self, ids: list[int], room: int, long_passages: LongPassages
+    ) -> tuple[list[list[int]], bool]:
+        """The parts of a passage that are scored, and whether they are all of it.
+
+        Windows are of nearly equal size: a last window of a few words would be scored
+        without its context.
+        """
+        if long_passages == "truncate":
+            return [ids[:room]], len(ids) <= room
+        size = room if self._window_tokens is None else min(room, self._window_tokens)
+        if len(ids) <= size:
+            return [ids], True
+        if long_passages == "first":
+            return [ids[:size]], False
+        count = -(-len(ids) // size)
+        edges = [len(ids) * part // count for part in range(count + 1)]
+        return [ids[a:b] for a, b in zip(edges, edges[1:], strict=False)], True
+
+    def pad(self, encoded: EncodedPairs, rows: NDArray[np.intp]) -> Batch:
+        """The given rows as padded arrays, as long as the longest of them."""
+        chosen = [encoded.rows[row] for row in rows]
+        longest = max(len(ids) for ids in chosen)
+        input_ids = np.full((len(chosen), longest), self._pad_id, dtype=np.int64)
+        mask = np.zeros_like(input_ids)
+        types = np.zeros_like(input_ids) if encoded.types is not None else None
+        for place, (row, ids) in enumerate(zip(rows, chosen, strict=True)):
+            input_ids[place, : len(ids)] = ids
+            mask[place, : len(ids)] = 1
+            if types is not None and encoded.types is not None:
+                types[place, : len(ids)] = encoded.types[row]
+        return Batch(input_ids, mask, types)
+
+
+def _well_formed(text: str) -> str:
+    """The text with lone surrogates, which no UTF-8 can hold, made U+FFFD."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
