@@ -3,13 +3,13 @@
 ::
 
     RerankPluginsError
-    ├── InvalidInputError (also ValueError)       a query, passage, option or file breaks a stated rule
+    ├── InvalidInputError (also ValueError)       a query, passage, option or file is bad
     ├── MissingDependencyError (also ImportError) an optional package is not installed
     ├── ModelError
     │   ├── UnknownModelError                     no model of that name: catalogue, folder or Hub
     │   ├── ModelAccessError                      the Hub wants a login or an accepted licence
     │   ├── ModelDownloadError                    the network failed, or a file arrived broken
-    │   └── UnsupportedModelError                 the checkpoint is no cross-encoder that can be used
+    │   └── UnsupportedModelError                 the checkpoint is no usable cross-encoder
     └── ScoringError
         ├── NonFiniteScoreError                   the model gave NaN or infinity
         └── ScoreCountError                       a scorer gave more or fewer scores than pairs

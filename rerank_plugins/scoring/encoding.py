@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -186,7 +187,7 @@ class PairEncoder:
             return [ids[:size]], False
         count = -(-len(ids) // size)
         edges = [len(ids) * part // count for part in range(count + 1)]
-        return [ids[a:b] for a, b in zip(edges, edges[1:], strict=False)], True
+        return [ids[a:b] for a, b in pairwise(edges)], True
 
     def pad(self, encoded: EncodedPairs, rows: NDArray[np.intp]) -> Batch:
         """The given rows as padded arrays, as long as the longest of them."""

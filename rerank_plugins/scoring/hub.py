@@ -8,6 +8,7 @@ from rerank_plugins.catalog import near_names
 from rerank_plugins.errors import (
     ModelAccessError,
     ModelDownloadError,
+    ModelError,
     UnknownModelError,
     UnsupportedModelError,
 )
@@ -38,7 +39,7 @@ def fetch(
         ModelDownloadError: The network failed, or it may not be used and no copy is cached.
         UnsupportedModelError: The repository has no weights that may be read.
     """
-    from huggingface_hub import errors, snapshot_download
+    from huggingface_hub import snapshot_download
 
     patterns = _TEXT_FILES + _SAFE_WEIGHTS
     if trust_remote_code:
@@ -54,37 +55,8 @@ def fetch(
             allow_patterns=patterns,
             ignore_patterns=["*/*"],
         )
-    except errors.GatedRepoError as error:
-        raise ModelAccessError(
-            f"{name!r} is gated: accept its licence on its page, then log in with "
-            "`hf auth login` or set HF_TOKEN"
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        raise UnknownModelError(f"{name!r} has no revision {revision!r}") from error
-    except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
-        raise UnknownModelError(
-            f"the Hub shows no model {name!r}: it is misspelt, or private and you are not "
-            f"logged in.{near_names(name)}"
-        ) from error
-    except errors.LocalEntryNotFoundError as error:
-        why = "local_files_only is set" if local_files_only else "the Hub could not be reached"
-        raise ModelDownloadError(
-            f"{name!r} is not in the local cache, and {why}: check the network, or load a "
-            "folder; the model 'embedded' needs neither"
-        ) from error
-    except errors.HfHubHTTPError as error:
-        status = error.response.status_code if error.response is not None else None
-        if status in (401, 403):
-            raise ModelAccessError(
-                f"the Hub refused access to {name!r} (HTTP {status}): log in with "
-                "`hf auth login` or set HF_TOKEN"
-            ) from error
-        raise ModelDownloadError(f"fetching {name!r} failed: {error}") from error
     except Exception as error:
-        raise ModelDownloadError(
-            f"fetching {name!r} failed, the network or the disk is at fault "
-            f"({type(error).__name__}: {error}); what arrived whole is kept, try again"
-        ) from error
+        raise _named(error, name, revision, local_files_only=local_files_only) from error
     path = Path(folder)
     if not any(path.glob("*.safetensors")) and not (
         allow_pickle_weights and any(path.glob("*.bin"))
@@ -94,3 +66,40 @@ def fetch(
             "them, pass allow_pickle_weights=True"
         )
     return path
+
+
+def _named(
+    error: Exception, name: str, revision: str | None, *, local_files_only: bool
+) -> ModelError:
+    """The error that tells whether the name, the access or the network is at fault."""
+    from huggingface_hub import errors
+
+    if isinstance(error, errors.GatedRepoError):
+        return ModelAccessError(
+            f"{name!r} is gated: accept its licence on its page, then log in with "
+            "`hf auth login` or set HF_TOKEN"
+        )
+    if isinstance(error, errors.RevisionNotFoundError):
+        return UnknownModelError(f"{name!r} has no revision {revision!r}")
+    if isinstance(error, (errors.RepositoryNotFoundError, errors.HFValidationError)):
+        return UnknownModelError(
+            f"the Hub shows no model {name!r}: it is misspelt, or private and you are not "
+            f"logged in.{near_names(name)}"
+        )
+    if isinstance(error, errors.LocalEntryNotFoundError):
+        why = "local_files_only is set" if local_files_only else "the Hub could not be reached"
+        return ModelDownloadError(
+            f"{name!r} is not in the local cache, and {why}: check the network, or load a "
+            "folder; the model 'embedded' needs neither"
+        )
+    if isinstance(error, errors.HfHubHTTPError) and error.response is not None:
+        status = error.response.status_code
+        if status in (401, 403):
+            return ModelAccessError(
+                f"the Hub refused access to {name!r} (HTTP {status}): log in with "
+                "`hf auth login` or set HF_TOKEN"
+            )
+    return ModelDownloadError(
+        f"fetching {name!r} failed, the network or the disk is at fault "
+        f"({type(error).__name__}: {error}); what arrived whole is kept, try again"
+    )
