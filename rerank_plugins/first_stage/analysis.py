@@ -40,13 +40,12 @@ VERSION: Final = 1
 _LATIN: Final = ("fr", "pl", "en")
 _SNOWBALL: Final = {"fr": "french", "pl": "polish", "en": "english"}
 
-# A zero-width space parts words; every other format character stays inside the run and is
-# dropped with it, so that a bidi mark or a soft hyphen does not break a word in two.
+# Format characters stay inside a run and are dropped from it later, so that a bidi mark or a
+# soft hyphen does not break a word in two. `regex` and not `re`, whose \w has no marks.
 _RUNS: Final = regex.compile(
-    r"[[\p{L}\p{M}\p{N}\p{Cf}]--[\u200B]]+(?:['’‘ʼ＇][\p{L}\p{M}\p{N}\p{Cf}]+)*"
-    r"|\p{Extended_Pictographic}",
-    flags=regex.VERSION1,
+    r"[\w\p{Cf}]+(?:['’‘ʼ＇][\w\p{Cf}]+)*|\p{Extended_Pictographic}", flags=regex.VERSION1
 )
+# A word has one script: "الWiFi" and "كوفيد19" are two words each.
 _WORDS: Final = regex.compile(
     r"[\p{L}&&\p{Script=Arabic}]+"
     r"|[[\p{L}\p{M}\p{N}]--[[\p{L}&&\p{Script=Arabic}][\uFE00-\uFE0F]]]+"
@@ -54,12 +53,14 @@ _WORDS: Final = regex.compile(
     flags=regex.VERSION1,
 )
 _DROPPED: Final = regex.compile(
-    r"[\p{Cf}\u0640\u0610-\u061A\u064B-\u065F\u0670\u06D6-\u06ED\u08D3-\u08FF]+"
+    r"[[\p{Cf}--\u200B]\u0640\u0610-\u061A\u064B-\u065F\u0670\u06D6-\u06ED\u08D3-\u08FF]+",
+    flags=regex.VERSION1,
 )
 _APOSTROPHES: Final = regex.compile("[’‘ʼ＇]")
 _ELISION: Final = regex.compile("^(?:[ltmqunsjdc]|qu|jusqu|quoiqu|lorsqu|puisqu)'(?=.)")
 _POSSESSIVE: Final = regex.compile("'s$")
 _DIACRITICS: Final = regex.compile("[\u0300-\u036f]+")
+_NUMERAL: Final = regex.compile("[ivx]{2,}$")
 _ARABIC: Final = regex.compile(r"\p{Script=Arabic}")
 _LETTER: Final = regex.compile(r"\p{L}")
 
@@ -73,29 +74,15 @@ _PREFIXES: Final = ("ال", "وال", "بال", "كال", "فال", "لل")
 _SUFFIXES: Final = ("ها", "ان", "ات", "ون", "ين", "يه", "ية", "ه", "ة", "ي")
 
 # bm25s' French list (NLTK's) has no question words, and questions are what people type.
-_FRENCH_QUESTION_WORDS: Final = [
-    "quel",
-    "quelle",
-    "quels",
-    "quelles",
-    "qui",
-    "que",
-    "quoi",
-    "comment",
-    "combien",
-    "où",
-    "quand",
-    "pourquoi",
-    "lequel",
-    "laquelle",
-    "lesquels",
-    "lesquelles",
-    "est-ce",
-]
+_FRENCH_QUESTION_WORDS: Final = (
+    "qui que quoi quel quelle quels quelles lequel laquelle lesquels lesquelles "
+    "comment combien où quand pourquoi"
+)
 
 # Letters that name a language. Those of its neighbours count against all of ours: without
 # them a Spanish or German corpus would be stemmed as French or English.
 _LETTERS_OF: Final = {"pl": "ąćęłńśźż", "fr": "àâçèêëîïùûœ", "other": "ñ¿ãõßäöüåøčřšžğış"}
+_SHORTEST_WITH_WAW: Final = 4
 _MAX_CACHED: Final = 1_000_000
 
 
@@ -106,7 +93,7 @@ def _arabic_stem(word: str) -> str:
             word = word[len(prefix) :]
             break
     else:
-        if word.startswith("و") and len(word) >= 4:
+        if word.startswith("و") and len(word) >= _SHORTEST_WITH_WAW:
             word = word[1:]
     for suffix in _SUFFIXES:
         if word.endswith(suffix) and len(word) >= len(suffix) + 2:
@@ -185,6 +172,8 @@ class LanguageAnalyzer(Analyzer):
     def __init__(self, language: str) -> None:
         super().__init__(language)
         self.stop_words = _stop_words(language)
+        if language != "neutral":
+            self.stop_words |= _stop_words("ar")
         self._stemmer: Callable[[str], str] | None = None
         if language in _SNOWBALL:
             import Stemmer
@@ -208,6 +197,7 @@ class LanguageAnalyzer(Analyzer):
         return _fold(word)
 
     def __call__(self, text: str) -> list[str]:
+        """The terms of a passage, in order, repeats included."""
         return self.terms(_RUNS.findall(text))
 
     def terms(self, runs: Sequence[str]) -> list[str]:
@@ -215,69 +205,63 @@ class LanguageAnalyzer(Analyzer):
         return list(chain.from_iterable(map(self._memo.__getitem__, runs)))
 
     def query(self, text: str) -> list[str]:
+        """The terms of a query: those of a passage less its stop words, if any are left."""
+        return [self.stem(word) for word in self.query_words(text)]
+
+    def query_words(self, text: str) -> list[str]:
+        """The normalised words of a query, less its stop words if any others are there."""
         words = [word for run in _RUNS.findall(text) for word in self.words(run)]
-        return [self.stem(w) for w in words if w not in self.stop_words] or [
-            self.stem(w) for w in words
-        ]
+        return [word for word in words if word not in self.stop_words] or words
 
 
 class MixedAnalyzer(Analyzer):
-    """Each passage by its own language; for ``language="auto"``.
+    """Each text by its own language; for ``language="auto"``.
 
     A passage whose language does not show (a title, a list of names) is read as the corpus
-    mostly is. A query gives up the stop words of the language that it shows, and is searched
-    under the stems of every language, because a name or a loan word stands in passages of
-    any of them.
+    mostly is. Such a query is searched under the stems of every language instead: it is cheap,
+    and a stem that belongs to none of the passages finds none.
     """
 
     def __init__(self, fallback: str) -> None:
         super().__init__(f"auto-{fallback}")
         self._fallback = fallback
-        self._by_language = {name: _shared(name) for name in LANGUAGES}
 
     def __call__(self, text: str) -> list[str]:
+        """The terms of a passage, in order, repeats included."""
         runs: list[str] = _RUNS.findall(text)
-        return self._by_language[_guess(runs) or self._fallback].terms(runs)
+        return _shared(_guess(runs) or self._fallback).terms(runs)
 
     def query(self, text: str) -> list[str]:
-        runs: list[str] = _RUNS.findall(text)
-        stop_words = self._by_language[_guess(runs) or self._fallback].stop_words
-        kept = [
-            run
-            for run in runs
-            if not all(word in stop_words for word in _words(run, self._fallback))
+        """The terms of a query, by its language if that shows and by every language if not."""
+        shown = _guess(_RUNS.findall(text))
+        if shown is not None:
+            return _shared(shown).query(text)
+        words = _shared(self._fallback).query_words(text)
+        readings = [_shared(language) for language in (*_LATIN, "ar")]
+        return [
+            term
+            for word in words
+            for term in dict.fromkeys(reading.stem(word) for reading in readings)
         ]
-        terms = []
-        for run in kept or runs:
-            forms = (self._by_language[name].terms([run]) for name in (*_LATIN, "neutral"))
-            terms += list(dict.fromkeys(chain.from_iterable(forms)))
-        return terms
 
 
 @cache
 def _stop_words(language: str) -> frozenset[str]:
-    """The language's stop words, normalised; the Arabic ones with every language but neutral."""
-    if language == "neutral":
-        return frozenset()
-    import stopwordsiso
+    """The language's stop words, normalised, with and without their accents."""
+    listed: set[str] = set()
+    if language in ("ar", "pl"):
+        import stopwordsiso
 
-    listed: set[str] = set(stopwordsiso.stopwords("ar"))
-    if language == "pl":
         # Numerals tell kings and popes apart: Jan III is not Jan II.
-        listed |= {w for w in stopwordsiso.stopwords("pl") if not regex.match("[ivx]{2,}$", w)}
+        listed = {w for w in stopwordsiso.stopwords(language) if not _NUMERAL.match(w)}
     elif language in ("fr", "en"):
-        listed |= _shipped_with_bm25s(language)
+        from bm25s import stopwords
+
+        french = {*stopwords.STOPWORDS_FRENCH, *_FRENCH_QUESTION_WORDS.split()}
+        listed = french if language == "fr" else set(stopwords.STOPWORDS_EN_PLUS)
     normalised = (_words(word, language) for word in listed)
     alone = {words[0] for words in normalised if len(words) == 1}
     return frozenset(alone | {_fold(word) for word in alone})
-
-
-def _shipped_with_bm25s(language: str) -> set[str]:
-    from bm25s import stopwords
-
-    if language == "fr":
-        return {*stopwords.STOPWORDS_FRENCH, *_FRENCH_QUESTION_WORDS}
-    return set(stopwords.STOPWORDS_EN_PLUS)
 
 
 @cache
@@ -321,12 +305,10 @@ def _guess(runs: Sequence[str]) -> str | None:
     that covers less than a tenth of the words, or ties with another, is not believed.
     """
     votes = Counter(chain.from_iterable(map(_EVIDENCE.__getitem__, runs)))
-    ranked = votes.most_common(2)
-    if not ranked or ranked[0][1] * 10 < len(runs):
+    (best, count), (_, second) = [*votes.most_common(2), ("", 0), ("", 0)][:2]
+    if count == second or count * 10 < len(runs):
         return None
-    if len(ranked) == 2 and ranked[0][1] == ranked[1][1]:
-        return None
-    return "neutral" if ranked[0][0].startswith("other") else ranked[0][0]
+    return "neutral" if best.startswith("other") else best
 
 
 def detect_language(texts: Iterable[str], *, sample: int = 1000) -> str:
