@@ -1,0 +1,41 @@
+"""What all tests share: tiny checkpoints, no network but loopback, the Hypothesis profile."""
+
+from __future__ import annotations
+
+import os
+
+# Before anything imports the Hub client or a tokenizer: quiet, and no telemetry to try.
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+# Examples run on whatever cores are free, so no deadline; the same ones on every machine.
+hypothesis.settings.register_profile("tests", deadline=None, max_examples=60, derandomize=True)
+hypothesis.settings.load_profile("tests")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Lets pytest-socket refuse every connection that leaves this machine."""
+    config.addinivalue_line("markers", "slow: builds wheels or environments; tens of seconds")
+    if not config.option.allow_hosts:
+        config.option.allow_hosts = "127.0.0.1,::1"
+        config.option.allow_unix_socket = True
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
+    """Folders of tiny checkpoints by name, such as ``tiny_checkpoints["bge"]``.
+
+    See `checkpoints.TinyCheckpoints` for the names.
+    """
+    from checkpoints import TinyCheckpoints
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    return TinyCheckpoints(tmp_path_factory.mktemp("checkpoints"))
