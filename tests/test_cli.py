@@ -1,0 +1,198 @@
+"""The command line: what it prints, what it refuses, and the exit codes that scripts see."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from rerank_plugins.catalog import CATALOG
+from rerank_plugins.cli import EXIT_BAD_INPUT, EXIT_MODEL, EXIT_NOTHING_FOUND, main
+from rerank_plugins.samples import corpus_path, load_questions
+
+LANGUAGES = ("ar", "fr", "pl", "en")
+
+
+@pytest.fixture
+def model(tiny_checkpoints: Mapping[str, Path]) -> str:
+    """A folder that --model takes."""
+    return str(tiny_checkpoints["bge"])
+
+
+def feed(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(text))
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_search_prints_reranked_json_lines(language, model, capsys):
+    """The sample corpus as a file: one object a line, best first, native numbers, own fields."""
+    question = load_questions(language)[0].text
+    code = main(
+        ["search", "--corpus", str(corpus_path()), "--query", question, "--model", model]
+        + ["--top-k", "3", "--candidates", "10", "--language", language, "--json"]
+    )
+    captured = capsys.readouterr()
+    rows = [json.loads(line) for line in captured.out.splitlines()]
+    assert code == 0
+    assert [row["rank"] for row in rows] == [1, 2, 3]
+    scores = [row["score"] for row in rows]
+    assert scores == sorted(scores, reverse=True)
+    assert all(row["id"].startswith(language) and row["title"] for row in rows)
+
+
+def test_search_prints_text_for_people(model, capsys):
+    """Without --json each passage has its rank, score, first-stage rank and id."""
+    question = load_questions("en")[0].text
+    code = main(["search", "--corpus", str(corpus_path()), "--query", question, "--model", model])
+    out = capsys.readouterr().out
+    assert code == 0
+    assert out.lstrip().startswith("1  0.")
+    assert "(first stage: 1)" in out
+
+
+@pytest.mark.parametrize("first_stage", ["faiss", "hybrid"])
+def test_search_with_the_other_first_stages(first_stage, model, capsys):
+    """FAISS over the embedded text encoder, alone and fused with BM25, needs no network."""
+    code = main(
+        ["search", "--corpus", str(corpus_path()), "--query", "Comment garder le pain frais ?"]
+        + ["--first-stage", first_stage, "--model", model, "--top-k", "4", "--json"]
+    )
+    assert code == 0
+    assert len(capsys.readouterr().out.splitlines()) == 4
+
+
+def test_search_that_finds_nothing_says_so_by_its_exit_code(model, tmp_path, capsys):
+    """Like grep: nothing found is 1, and nothing is printed."""
+    corpus = tmp_path / "c.jsonl"
+    corpus.write_text('{"text": "a bus"}\n', encoding="utf-8")
+    code = main(["search", "--corpus", str(corpus), "--query", "zebra", "--model", model])
+    assert code == EXIT_NOTHING_FOUND
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("content", "number", "said"),
+    [
+        ('{"text": "a"}\n{"text": \n', 2, "not valid JSON"),
+        ('{"text": "a"}\n\n["a"]\n', 3, "object"),
+        ('{"title": "a"}\n', 1, "text"),
+        ('{"text": 5}\n', 1, "text"),
+    ],
+)
+def test_a_malformed_corpus_line_is_named_by_its_number(
+    content, number, said, model, tmp_path, capsys
+):
+    """The message has the file, the line and the rule; no result is printed."""
+    corpus = tmp_path / "c.jsonl"
+    corpus.write_text(content, encoding="utf-8")
+    code = main(["search", "--corpus", str(corpus), "--query", "a", "--model", model])
+    captured = capsys.readouterr()
+    assert code == EXIT_BAD_INPUT
+    assert f"line {number}" in captured.err
+    assert said in captured.err
+    assert captured.out == ""
+
+
+def test_bad_options_fail_before_any_work(tmp_path, capsys):
+    """A blank query, a negative --top-k, a missing file, a file that is not UTF-8."""
+    binary = tmp_path / "latin1.jsonl"
+    binary.write_bytes('{"text": "café"}'.encode("latin-1"))
+    corpus = str(corpus_path())
+    for arguments in (
+        ["--corpus", corpus, "--query", "  "],
+        ["--corpus", corpus, "--query", "a", "--top-k", "-1"],
+        ["--corpus", corpus, "--query", "a", "--candidates", "-1"],
+        ["--corpus", str(tmp_path / "none.jsonl"), "--query", "a"],
+        ["--corpus", str(binary), "--query", "a"],
+    ):
+        assert main(["search", *arguments]) == EXIT_BAD_INPUT
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("rerank-plugins: ") == 5
+
+
+def test_a_wrong_model_name_exits_with_the_models_code_and_lists_near_ones(capsys):
+    """The name is checked before the corpus is read."""
+    code = main(["search", "--corpus", "x", "--query", "a", "--model", "bge-reranker-larg"])
+    assert code == EXIT_MODEL
+    assert "BAAI/bge-reranker-large" in capsys.readouterr().err
+
+
+def test_rerank_reads_and_writes_json_lines(model, monkeypatch, capsys):
+    """Texts or objects in; each result has its position and keeps its own fields."""
+    requests = [
+        {"query": "متى يفتح المتحف؟", "passages": ["يفتح المتحف في التاسعة.", "خبز"]},
+        {"query": "a", "passages": [{"id": "x", "text": "a b"}, {"id": "y", "text": "c"}]},
+        {"query": "b", "passages": []},
+    ]
+    feed(monkeypatch, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in requests))
+    assert main(["rerank", "--model", model]) == 0
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [answer["query"] for answer in answers] == [r["query"] for r in requests]
+    assert sorted(row["index"] for row in answers[0]["results"]) == [0, 1]
+    assert {row["id"] for row in answers[1]["results"]} == {"x", "y"}
+    assert answers[2]["results"] == []
+
+
+def test_rerank_keeps_top_k(model, monkeypatch, capsys):
+    """--top-k cuts each list."""
+    feed(monkeypatch, json.dumps({"query": "a", "passages": ["a", "b", "c"]}))
+    assert main(["rerank", "--model", model, "--top-k", "2"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["results"]) == 2
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["nonsense", "[]", '{"query": "a"}', '{"query": " ", "passages": []}']
+    + ['{"query": "a", "passages": [1]}', '{"query": "a", "passages": [{"id": 1}]}'],
+)
+def test_rerank_names_the_malformed_line_and_prints_nothing(line, model, monkeypatch, capsys):
+    """A good line before the bad one is not scored either: all is checked first."""
+    feed(monkeypatch, '{"query": "a", "passages": ["b"]}\n' + line + "\n")
+    assert main(["rerank", "--model", model]) == EXIT_BAD_INPUT
+    captured = capsys.readouterr()
+    assert "line 2" in captured.err
+    assert captured.out == ""
+
+
+def test_rerank_prints_lone_surrogates_as_escapes(model, monkeypatch, capsys):
+    """JSON can carry half a surrogate pair; no encoding of text can."""
+    feed(monkeypatch, '{"query": "a", "passages": ["\\ud800 a"]}')
+    assert main(["rerank", "--model", model]) == 0
+    assert json.loads(capsys.readouterr().out)["results"][0]["text"] == "\ud800 a"
+
+
+def test_rerank_of_no_lines_finds_nothing(model, monkeypatch, capsys):
+    """An empty standard input is not an error, but nothing came of it."""
+    feed(monkeypatch, "\n")
+    assert main(["rerank", "--model", model]) == EXIT_NOTHING_FOUND
+
+
+def test_models_prints_every_model_of_the_catalogue(capsys):
+    """The table for people has every name; --json has every field."""
+    assert main(["models"]) == 0
+    table = capsys.readouterr().out
+    assert all(name in table for name in CATALOG)
+    assert main(["models", "--json"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["name"] for row in rows] == list(CATALOG)
+    assert all(row["licence"] and row["languages"] and row["headline"] for row in rows)
+
+
+def test_usage_errors_exit_with_2():
+    """argparse's own code is the one for bad input."""
+    with pytest.raises(SystemExit) as caught:
+        main(["search"])
+    assert caught.value.code == EXIT_BAD_INPUT
+
+
+def test_the_demo_answers_in_four_languages_with_an_assembled_context(capsys):
+    """The README's first command: question, both orders, scores, context, in each language."""
+    assert main(["demo"]) == 0
+    out = capsys.readouterr().out
+    for language in LANGUAGES:
+        assert load_questions(language)[0].text in out
+    assert out.count("Context for the LLM") == 4
