@@ -67,7 +67,8 @@ _LETTER: Final = regex.compile(r"\p{L}")
 _TO_ASCII_DIGITS: Final = {
     zero + digit: str(digit) for zero in (0x0660, 0x06F0) for digit in range(10)
 }
-_ARABIC_LETTERS: Final = str.maketrans("أإآٱىة", "ااااي" + "ه")
+# The last two are the Persian yeh and kaf, which keyboards and PDFs put in Arabic words.
+_ARABIC_LETTERS: Final = str.maketrans("أإآٱىةیک", "اااايهيك")
 _UNDECOMPOSED: Final = str.maketrans("łøđ", "lod")
 
 _PREFIXES: Final = ("ال", "وال", "بال", "كال", "فال", "لل")

@@ -1,0 +1,57 @@
+"""What every first stage asks of its arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rerank_plugins.errors import InvalidInputError
+
+
+def check_texts(texts: Iterable[str]) -> list[str]:
+    """The texts as a list, read once and wholly.
+
+    Raises:
+        InvalidInputError: It is a lone string, or an element is no string; names its position.
+    """
+    if isinstance(texts, str):
+        raise InvalidInputError("texts must be many texts, but got one string: put it in a list")
+    listed = list(texts)
+    for position, text in enumerate(listed):
+        if not isinstance(text, str):
+            raise InvalidInputError(
+                f"every text must be a string, but number {position} is {type(text).__name__}"
+            )
+    return listed
+
+
+def check_query(query: object) -> str:
+    """The query.
+
+    Raises:
+        InvalidInputError: It is no string, or it is blank.
+    """
+    if not isinstance(query, str):
+        raise InvalidInputError(f"query must be text, but got {type(query).__name__}")
+    if not query.strip():
+        raise InvalidInputError(f"query must not be blank, but got {query!r}")
+    return query
+
+
+def check_mask(mask: object, size: int) -> NDArray[np.bool_] | None:
+    """The mask as an array, or None.
+
+    Raises:
+        InvalidInputError: It is not one boolean for each of the ``size`` keys.
+    """
+    if mask is None:
+        return None
+    values = np.asarray(mask)
+    if values.dtype != np.bool_ or values.shape != (size,):
+        raise InvalidInputError(
+            f"mask must hold one boolean for each of the {size} keys, "
+            f"but has shape {values.shape} and type {values.dtype}"
+        )
+    return values
