@@ -1,0 +1,17 @@
+"""LlamaIndex adapter: postprocessor, retrievers, embedding and context."""
+
+from __future__ import annotations
+
+from rerank_plugins.errors import MissingDependencyError
+
+try:
+    import llama_index.core  # noqa: F401
+except ImportError as error:
+    raise MissingDependencyError(
+        "rerank_plugins.llama_index needs llama-index-core: "
+        "pip install 'rerank-plugins[llama-index]'"
+    ) from error
+
+from rerank_plugins.llama_index.postprocessor import CrossEncoderPostprocessor
+
+__all__ = ["CrossEncoderPostprocessor"]

@@ -1,0 +1,172 @@
+"""Nodes to candidates and back: texts in, stamped copies out; no node is ever written to."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, Literal, get_args
+
+from llama_index.core.schema import (
+    BaseNode,
+    ImageNode,
+    MetadataMode,
+    Node,
+    NodeWithScore,
+    QueryBundle,
+)
+
+from rerank_plugins.candidates import Candidate, Ranking
+from rerank_plugins.errors import InvalidInputError
+
+RELEVANCE_SCORE = "relevance_score"
+
+Detail = Literal[
+    "relevance_scale", "retrieval_score", "retrieval_rank", "rerank_rank", "rerank_model"
+]
+DETAILS: tuple[Detail, ...] = get_args(Detail)
+
+# RetrieverTool hands the retriever and its postprocessors "\ninput is <query>\n".
+_TOOL_QUERY = re.compile(r"\ninput is (.*)\n", re.DOTALL)
+
+
+def check_details(details: Iterable[str]) -> tuple[Detail, ...]:
+    """The details, once each is sure to be known.
+
+    Raises:
+        InvalidInputError: One is not.
+    """
+    unknown = [detail for detail in details if detail not in DETAILS]
+    if isinstance(details, str) or unknown:
+        raise InvalidInputError(f"details must be some of {list(DETAILS)}, but got {details!r}")
+    return tuple(detail for detail in DETAILS if detail in details)
+
+
+def query_text(query_bundle: QueryBundle | None) -> str:
+    """What the user asked, without the wrapping that RetrieverTool puts around it.
+
+    Raises:
+        InvalidInputError: There is no query.
+    """
+    if query_bundle is None:
+        raise InvalidInputError(
+            "reranking needs a query: pass query_str or query_bundle, but got neither"
+        )
+    text = query_bundle.query_str
+    if not isinstance(text, str):
+        raise InvalidInputError(f"query must be text, but got {type(text).__name__}")
+    wrapped = _TOOL_QUERY.fullmatch(text)
+    return (wrapped.group(1) if wrapped else text).strip()
+
+
+def check_nodes(nodes: list[NodeWithScore]) -> list[NodeWithScore]:
+    """The same nodes.
+
+    Raises:
+        InvalidInputError: An element is no NodeWithScore.
+    """
+    for position, node in enumerate(nodes):
+        if not isinstance(node, NodeWithScore):
+            raise InvalidInputError(
+                f"nodes must be NodeWithScore, but number {position} is {type(node).__name__}"
+            )
+    return nodes
+
+
+def node_text(node: BaseNode, mode: MetadataMode) -> str:
+    """The text that is indexed or scored.
+
+    Raises:
+        InvalidInputError: The node holds an image, audio or video and no text.
+    """
+    text = node.get_content(metadata_mode=mode)
+    if not text and _is_media(node):
+        raise InvalidInputError(
+            f"every node must have text, but node {node.node_id!r} ({type(node).__name__}) has "
+            "only media; give it a caption as its text, or take it out of the list"
+        )
+    return text
+
+
+def _is_media(node: BaseNode) -> bool:
+    if isinstance(node, ImageNode):
+        return any((node.image, node.image_path, node.image_url))
+    if isinstance(node, Node):
+        return any((node.image_resource, node.audio_resource, node.video_resource))
+    return False
+
+
+def copied(node: BaseNode, **changes: Any) -> BaseNode:
+    """A copy whose metadata, exclusions and relationships can change without the original."""
+    own = {
+        "metadata": dict(node.metadata),
+        "excluded_embed_metadata_keys": list(node.excluded_embed_metadata_keys),
+        "excluded_llm_metadata_keys": list(node.excluded_llm_metadata_keys),
+        "relationships": dict(node.relationships),
+    }
+    return node.model_copy(update=own | changes)
+
+
+def stamped(node: BaseNode, stamps: Mapping[str, Any]) -> BaseNode:
+    """A copy with the stamps in its metadata, and out of what embedders and LLMs read."""
+    hidden_from_embedders = dict.fromkeys((*node.excluded_embed_metadata_keys, *stamps))
+    hidden_from_llms = dict.fromkeys((*node.excluded_llm_metadata_keys, *stamps))
+    return copied(
+        node,
+        metadata={**node.metadata, **stamps},
+        excluded_embed_metadata_keys=list(hidden_from_embedders),
+        excluded_llm_metadata_keys=list(hidden_from_llms),
+    )
+
+
+def to_candidates(
+    nodes: Sequence[NodeWithScore], mode: MetadataMode, stamp_names: Collection[str]
+) -> list[Candidate]:
+    """One candidate a node, in the order given; its key is the position.
+
+    A score that is no finite number (the cosine of a zero vector is one) counts as none.
+
+    Args:
+        nodes: Of any first stage.
+        mode: Which metadata is scored with the text.
+        stamp_names: Metadata that an earlier pass of ours left; it is never scored.
+
+    Raises:
+        InvalidInputError: A node has no text.
+    """
+    candidates = []
+    for position, found in enumerate(nodes):
+        node = found.node
+        if mode is MetadataMode.ALL and not node.metadata.keys().isdisjoint(stamp_names):
+            kept = {key: value for key, value in node.metadata.items() if key not in stamp_names}
+            node = copied(node, metadata=kept)
+        score = None if found.score is None else float(found.score)
+        candidates.append(
+            Candidate(
+                key=position,
+                text=node_text(node, mode),
+                score=score if score is not None and math.isfinite(score) else None,
+                rank=position + 1,
+            )
+        )
+    return candidates
+
+
+def to_nodes(
+    ranking: Ranking, nodes: Sequence[NodeWithScore], details: Sequence[Detail], prefix: str
+) -> list[NodeWithScore]:
+    """Copies of the nodes that the ranking kept, in its order, with its scores."""
+    reranked = []
+    for item in ranking:
+        given = nodes[item.candidate.key]
+        known: dict[Detail, Any] = {
+            "relevance_scale": ranking.scale,
+            "retrieval_score": item.candidate.score,
+            "retrieval_rank": item.candidate.rank,
+            "rerank_rank": item.rank,
+            "rerank_model": ranking.model,
+        }
+        stamps = {prefix + name: known[name] for name in details if known[name] is not None}
+        node = stamped(given.node, {RELEVANCE_SCORE: item.score, **stamps})
+        reranked.append(given.model_copy(update={"node": node, "score": item.score}))
+    return reranked
