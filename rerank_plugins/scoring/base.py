@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, get_args, runtime_checkable
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+
+# The typing of Python 3.12: isinstance() of the older one runs properties, and would load models.
+from typing_extensions import Protocol, runtime_checkable
 
 from rerank_plugins.errors import ScoreCountError
 from rerank_plugins.ordering import check_finite
