@@ -12,6 +12,8 @@ except ImportError as error:
         "pip install 'rerank-plugins[llama-index]'"
     ) from error
 
+from rerank_plugins.llama_index.bm25 import BM25Retriever
 from rerank_plugins.llama_index.postprocessor import CrossEncoderPostprocessor
+from rerank_plugins.llama_index.reranking import RerankingRetriever
 
-__all__ = ["CrossEncoderPostprocessor"]
+__all__ = ["BM25Retriever", "CrossEncoderPostprocessor", "RerankingRetriever"]

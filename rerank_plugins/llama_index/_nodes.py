@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, Literal, get_args
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from llama_index.core.schema import (
     BaseNode,
@@ -16,30 +16,12 @@ from llama_index.core.schema import (
     QueryBundle,
 )
 
+from rerank_plugins._adapters import Detail, score_metadata
 from rerank_plugins.candidates import Candidate, Ranking
 from rerank_plugins.errors import InvalidInputError
 
-RELEVANCE_SCORE = "relevance_score"
-
-Detail = Literal[
-    "relevance_scale", "retrieval_score", "retrieval_rank", "rerank_rank", "rerank_model"
-]
-DETAILS: tuple[Detail, ...] = get_args(Detail)
-
 # RetrieverTool hands the retriever and its postprocessors "\ninput is <query>\n".
 _TOOL_QUERY = re.compile(r"\ninput is (.*)\n", re.DOTALL)
-
-
-def check_details(details: Iterable[str]) -> tuple[Detail, ...]:
-    """The details, once each is sure to be known.
-
-    Raises:
-        InvalidInputError: One is not.
-    """
-    unknown = [detail for detail in details if detail not in DETAILS]
-    if isinstance(details, str) or unknown:
-        raise InvalidInputError(f"details must be some of {list(DETAILS)}, but got {details!r}")
-    return tuple(detail for detail in DETAILS if detail in details)
 
 
 def query_text(query_bundle: QueryBundle | None) -> str:
@@ -159,14 +141,6 @@ def to_nodes(
     reranked = []
     for item in ranking:
         given = nodes[item.candidate.key]
-        known: dict[Detail, Any] = {
-            "relevance_scale": ranking.scale,
-            "retrieval_score": item.candidate.score,
-            "retrieval_rank": item.candidate.rank,
-            "rerank_rank": item.rank,
-            "rerank_model": ranking.model,
-        }
-        stamps = {prefix + name: known[name] for name in details if known[name] is not None}
-        node = stamped(given.node, {RELEVANCE_SCORE: item.score, **stamps})
+        node = stamped(given.node, score_metadata(item, ranking, details, prefix))
         reranked.append(given.model_copy(update={"node": node, "score": item.score}))
     return reranked

@@ -14,21 +14,23 @@ from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 from pydantic import ConfigDict, Field, PrivateAttr, SkipValidation
 
+from rerank_plugins._adapters import (
+    DETAILS,
+    RELEVANCE_SCORE,
+    Detail,
+    as_reranker,
+    check_details,
+)
 from rerank_plugins._threads import in_thread
 from rerank_plugins.candidates import Candidate
 from rerank_plugins.catalog import EMBEDDED
 from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.llama_index._nodes import (
-    DETAILS,
-    RELEVANCE_SCORE,
-    Detail,
-    check_details,
     check_nodes,
     query_text,
     to_candidates,
     to_nodes,
 )
-from rerank_plugins.llama_index._reranker import as_reranker
 from rerank_plugins.reranker import Reranker
 
 dispatcher = get_dispatcher(__name__)

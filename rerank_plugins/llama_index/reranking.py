@@ -1,0 +1,103 @@
+"""RerankingRetriever: a first stage and the reranking of what it finds, as one retriever."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import Any
+
+from llama_index.core.base.base_retriever import BaseRetriever
+from llama_index.core.constants import DEFAULT_SIMILARITY_TOP_K
+from llama_index.core.schema import NodeWithScore, QueryBundle
+
+from rerank_plugins.errors import InvalidInputError
+from rerank_plugins.llama_index._nodes import query_text
+from rerank_plugins.llama_index._stages import keep_zero_scores
+from rerank_plugins.llama_index.postprocessor import CrossEncoderPostprocessor
+from rerank_plugins.ordering import check_count
+
+_FIELDS = ("callback_manager", "object_map", "objects", "verbose")
+
+
+class RerankingRetriever(BaseRetriever):
+    """Fetches candidates from any retriever and returns the best after reranking.
+
+    ::
+
+        retriever = RerankingRetriever(BM25Retriever(nodes), similarity_top_k=3)
+        retriever.retrieve("متى يفتح المتحف؟")
+
+    Args:
+        first_stage: Any retriever. One that has a ``similarity_top_k`` is asked for
+            ``candidates``, without a change to itself; others bring as many as they do.
+        similarity_top_k: How many nodes to return.
+        candidates: How many to fetch and rerank, never fewer than ``similarity_top_k``; None
+            for the first stage's own number.
+        postprocessor: What reranks, when it is at hand ready.
+        **options: Those of `CrossEncoderPostprocessor` but ``top_n``: ``reranker``, ``model``,
+            ``score_threshold``, ``details`` ...; and ``callback_manager``, ``object_map``,
+            ``objects`` and ``verbose`` of any retriever.
+
+    Raises:
+        InvalidInputError: An option breaks its rule.
+        UnknownModelError: There is no model of that name.
+    """
+
+    def __init__(
+        self,
+        first_stage: BaseRetriever,
+        *,
+        similarity_top_k: int = DEFAULT_SIMILARITY_TOP_K,
+        candidates: int | None = 50,
+        postprocessor: CrossEncoderPostprocessor | None = None,
+        **options: Any,
+    ) -> None:
+        if not isinstance(first_stage, BaseRetriever):
+            raise InvalidInputError(
+                f"first_stage must be a retriever, but got {type(first_stage).__name__}"
+            )
+        fields = {name: options.pop(name) for name in _FIELDS if name in options}
+        if "top_n" in options:
+            raise InvalidInputError(
+                "a retriever's number of nodes is similarity_top_k: give that, not top_n"
+            )
+        if postprocessor is not None and options:
+            raise InvalidInputError(
+                f"{', '.join(options)} cannot be given beside a ready postprocessor: "
+                "give them to the postprocessor"
+            )
+        self.first_stage = first_stage
+        self.postprocessor = postprocessor or CrossEncoderPostprocessor(**options)
+        self.similarity_top_k = check_count("similarity_top_k", similarity_top_k)
+        self.candidates = None if candidates is None else check_count("candidates", candidates)
+        super().__init__(**fields)
+
+    def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        asked = _without_tool_words(query_bundle)
+        found = self._stage().retrieve(asked)
+        return keep_zero_scores(self._last().postprocess_nodes(found, asked))
+
+    async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        asked = _without_tool_words(query_bundle)
+        found = await self._stage().aretrieve(asked)
+        return keep_zero_scores(await self._last().apostprocess_nodes(found, asked))
+
+    def _stage(self) -> BaseRetriever:
+        """The first stage, set to the number of candidates."""
+        if self.candidates is None or not hasattr(self.first_stage, "similarity_top_k"):
+            return self.first_stage
+        # A copy: the retriever is the caller's, and may be in use in another thread.
+        stage: Any = copy.copy(self.first_stage)
+        stage.similarity_top_k = max(self.similarity_top_k, self.candidates)
+        return stage  # type: ignore[no-any-return]
+
+    def _last(self) -> CrossEncoderPostprocessor:
+        update: dict[str, Any] = {
+            "top_n": self.similarity_top_k,
+            "callback_manager": self.callback_manager,
+        }
+        return self.postprocessor.model_copy(update=update)
+
+
+def _without_tool_words(query_bundle: QueryBundle) -> QueryBundle:
+    return replace(query_bundle, query_str=query_text(query_bundle))
