@@ -1,0 +1,94 @@
+"""What the adapters have in common: the reranker a user names, and the scores documents carry."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, Literal, get_args
+
+from rerank_plugins.candidates import Ranked, Ranking
+from rerank_plugins.catalog import EMBEDDED
+from rerank_plugins.errors import InvalidInputError
+from rerank_plugins.loading import load_reranker
+from rerank_plugins.reranker import Reranker, RerankerOptions
+
+RELEVANCE_SCORE: Final = "relevance_score"
+
+Detail = Literal[
+    "relevance_scale", "retrieval_score", "retrieval_rank", "rerank_rank", "rerank_model"
+]
+DETAILS: Final[tuple[Detail, ...]] = get_args(Detail)
+
+# Adapters have top_n and score_threshold as fields of their own.
+_OPTIONS: Final = (
+    inspect.signature(load_reranker).parameters.keys() | RerankerOptions.__annotations__.keys()
+) - {"name_or_path", "options", "top_n", "score_threshold"}
+
+
+def as_reranker(
+    reranker: Reranker | str | Path | None, model: str | Path, options: Mapping[str, Any]
+) -> Reranker:
+    """The reranker given, or one loaded by name.
+
+    Args:
+        reranker: Ready, or a name that `load_reranker` takes, or None for ``model``.
+        model: A name that `load_reranker` takes.
+        options: For `load_reranker`.
+
+    Raises:
+        InvalidInputError: ``reranker`` is something else, two models are named, an option is
+            unknown, or options come beside a ready reranker, which has its own.
+        UnknownModelError: There is no model of that name.
+    """
+    unknown = sorted(options.keys() - _OPTIONS)
+    if unknown:
+        raise InvalidInputError(f"options must be among {sorted(_OPTIONS)}, but got {unknown}")
+    if reranker is None:
+        return load_reranker(model, **options)
+    if not isinstance(reranker, (Reranker, str, Path)):
+        raise InvalidInputError(
+            f"reranker must be a Reranker or a model's name, but got {type(reranker).__name__}"
+        )
+    if model != EMBEDDED:
+        raise InvalidInputError(
+            f"reranker and model name two models: leave out one; model is {str(model)!r}"
+        )
+    if not isinstance(reranker, Reranker):
+        return load_reranker(reranker, **options)
+    if options:
+        raise InvalidInputError(
+            "options belong to a model's name; a ready Reranker has its own, but got "
+            f"{sorted(options)}"
+        )
+    return reranker
+
+
+def check_details(details: Iterable[str]) -> tuple[Detail, ...]:
+    """The details, once each is sure to be known.
+
+    Raises:
+        InvalidInputError: One is not.
+    """
+    given = [details] if isinstance(details, str) else list(details)
+    if isinstance(details, str) or not set(given) <= set(DETAILS):
+        raise InvalidInputError(f"details must be some of {list(DETAILS)}, but got {details!r}")
+    return tuple(detail for detail in DETAILS if detail in given)
+
+
+def score_metadata(
+    item: Ranked, ranking: Ranking, details: Sequence[Detail], prefix: str
+) -> dict[str, Any]:
+    """What a reranked document carries: its relevance score and the details that are known.
+
+    Native Python types only: documents go into JSON and into checkpoints.
+    """
+    known: dict[Detail, Any] = {
+        "relevance_scale": ranking.scale,
+        "retrieval_score": item.candidate.score,
+        "retrieval_rank": item.candidate.rank,
+        "rerank_rank": item.rank,
+        "rerank_model": ranking.model,
+    }
+    written = {prefix + name: known[name] for name in details if known[name] is not None}
+    return {RELEVANCE_SCORE: item.score, **written}

@@ -1,0 +1,49 @@
+"""How retrievers that hold other retrievers speak to those."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from inspect import Parameter, signature
+from typing import Any, cast
+
+from langchain_core.retrievers import BaseRetriever, LangSmithRetrieverParams, RetrieverLike
+from langchain_core.vectorstores import VectorStoreRetriever
+
+from rerank_plugins.errors import InvalidInputError
+
+
+def options_for(stage: RetrieverLike, k: int, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Keyword arguments for an inner retriever's ``invoke``: ``k`` if it takes one, and options.
+
+    LangChain drops arguments that a retriever does not declare, without a word. For ``k`` that
+    is well: the retriever brings what it brings. A filter that was dropped would let documents
+    out that the caller meant to keep back, so that is an error.
+
+    Raises:
+        InvalidInputError: The retriever does not declare one of the options.
+    """
+    if not isinstance(stage, BaseRetriever):
+        return dict(options)
+    parameters = signature(stage._get_relevant_documents).parameters  # noqa: SLF001
+    takes_any = any(one.kind is Parameter.VAR_KEYWORD for one in parameters.values())
+    unknown = [] if takes_any else [name for name in options if name not in parameters]
+    if unknown:
+        raise InvalidInputError(
+            f"{type(stage).__name__} takes no {', '.join(unknown)}: set it up on that retriever, "
+            "or leave it out of the call"
+        )
+    # A retriever with **kwargs may hand them to a client that knows no k; a vector store does.
+    takes_k = "k" in parameters or isinstance(stage, VectorStoreRetriever)
+    return {"k": k, **options} if takes_k else dict(options)
+
+
+def ls_params(
+    own: LangSmithRetrieverParams, stages: Iterable[RetrieverLike]
+) -> LangSmithRetrieverParams:
+    """The outer retriever's name with the inner ones' providers: the first that has one."""
+    merged: dict[str, Any] = {}
+    for stage in stages:
+        if isinstance(stage, BaseRetriever):
+            inner = stage._get_ls_params()  # noqa: SLF001
+            merged = {**inner, **merged}
+    return cast("LangSmithRetrieverParams", {**merged, **own})

@@ -1,0 +1,227 @@
+"""CrossEncoderCompressor: the reranker as LangChain's document compressor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from langchain_core.callbacks import Callbacks
+from langchain_core.documents import BaseDocumentCompressor, Document
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
+from pydantic import ConfigDict, SkipValidation
+from typing_extensions import TypedDict
+
+from rerank_plugins._adapters import (
+    DETAILS,
+    RELEVANCE_SCORE,
+    Detail,
+    as_reranker,
+    check_details,
+)
+from rerank_plugins._threads import in_thread
+from rerank_plugins.candidates import Candidate, Ranking
+from rerank_plugins.catalog import EMBEDDED
+from rerank_plugins.errors import InvalidInputError
+from rerank_plugins.langchain._documents import (
+    candidates_of,
+    check_documents,
+    document_of,
+    reranked,
+)
+from rerank_plugins.reranker import Reranker
+
+
+class CrossEncoderCompressor(BaseDocumentCompressor):
+    """Reorders retrieved documents by a cross-encoder's relevance scores.
+
+    Works wherever LangChain takes a compressor (``ContextualCompressionRetriever``,
+    ``DocumentCompressorPipeline``), or called by hand::
+
+        compressor = CrossEncoderCompressor(top_n=3)
+        best = compressor.compress_documents(documents, "متى يفتح المتحف؟")
+
+    What leaves are copies, with ``id`` and metadata as they came and, in the metadata,
+    ``relevance_score`` (a float, higher is better; on every document, also when scoring
+    failed and the first-stage order was kept) and the ``details``:
+
+    - ``relevance_scale``: ``probability``, ``logit``, or ``first_stage`` for a kept order;
+    - ``retrieval_score`` and ``retrieval_rank``: what the first stage gave; the score only
+      when it is known;
+    - ``rerank_rank``, from 1, and ``rerank_model``.
+
+    A ``retrieval_score`` that documents bring along (our retrievers write it) is taken for
+    the first stage's score; models that blend it with their own, as the embedded one may,
+    use it.
+
+    Args:
+        reranker: A `Reranker`, or a name that `load_reranker` takes.
+        model: The name, when there is no ``reranker``.
+        top_n: How many documents to keep; None for the reranker's own choice.
+        score_threshold: Drop documents that score lower; None for the reranker's own choice.
+        metadata_fields: Metadata to score with the text, such as ``("title",)``; it goes
+            before the text. Documents without the field are scored by what they have.
+        separator: Between those fields and the text.
+        details: Which of the details to write.
+        prefix: Goes before the names of the details; ``relevance_score`` keeps its name,
+            which other integrations share.
+        **options: Those of `load_reranker`, when there is no ready `Reranker`: ``device``,
+            ``precision``, ``scale``, ``on_error``, ``long_passages``, ``deduplicate`` ...
+
+    Raises:
+        InvalidInputError: An option breaks its rule.
+        UnknownModelError: There is no model of that name.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+
+    reranker: SkipValidation[Reranker]
+    top_n: SkipValidation[int | None]
+    score_threshold: SkipValidation[float | None]
+    metadata_fields: tuple[str, ...]
+    separator: str
+    details: tuple[Detail, ...]
+    prefix: str
+
+    def __init__(
+        self,
+        *,
+        reranker: Reranker | str | Path | None = None,
+        model: str | Path = EMBEDDED,
+        top_n: int | None = None,
+        score_threshold: float | None = None,
+        metadata_fields: Iterable[str] = (),
+        separator: str = "\n",
+        details: Iterable[Detail] = DETAILS,
+        prefix: str = "",
+        **options: Any,
+    ) -> None:
+        if isinstance(metadata_fields, str):
+            raise InvalidInputError(
+                "metadata_fields must be a list of names, but got the string "
+                f"{metadata_fields!r}: put it in a list"
+            )
+        used = as_reranker(reranker, model, options)
+        # Its constructor holds the rules of the two: a mistake shows now, not at a query.
+        Reranker(used.scorer, top_n=top_n, score_threshold=score_threshold)
+        fields: dict[str, Any] = {
+            "reranker": used,
+            "top_n": top_n,
+            "score_threshold": score_threshold,
+            "metadata_fields": tuple(metadata_fields),
+            "separator": separator,
+            "details": check_details(details),
+            "prefix": prefix,
+        }
+        super().__init__(**fields)
+
+    def compress_documents(
+        self,
+        documents: Sequence[Document],
+        query: str,
+        callbacks: Callbacks | None = None,
+        *,
+        top_n: int | None = None,
+    ) -> list[Document]:
+        """Copies of the most relevant documents, best first.
+
+        Args:
+            documents: In first-stage order, best first.
+            query: Non-blank text.
+            callbacks: The rerank step reports to them as a run of its own.
+            top_n: For this call, in place of the compressor's own.
+
+        Raises:
+            InvalidInputError: The query is blank, or an element is no Document.
+            RerankPluginsError: Loading or scoring failed and ``on_error`` is ``raise``.
+        """
+        given = self._given(query, documents, top_n)
+        return self._step().invoke(given, self._config(given, callbacks))
+
+    async def acompress_documents(
+        self,
+        documents: Sequence[Document],
+        query: str,
+        callbacks: Callbacks | None = None,
+        *,
+        top_n: int | None = None,
+    ) -> list[Document]:
+        """`compress_documents` that leaves the event loop free."""
+        given = self._given(query, documents, top_n)
+        return await self._step().ainvoke(given, self._config(given, callbacks))
+
+    def rerank(
+        self,
+        documents: Iterable[Document | str | Mapping[str, Any]],
+        query: str,
+        *,
+        top_n: int | None = None,
+    ) -> list[dict[str, Any]]:
+        """Where the best documents stand in the list given, and their scores.
+
+        Args:
+            documents: Documents, plain texts, or dicts with a ``text`` or ``page_content``
+                (and ``metadata``, where they have some).
+            query: Non-blank text.
+            top_n: For this call, in place of the compressor's own.
+
+        Returns:
+            Best first: ``{"index": position in documents, "relevance_score": score}``.
+
+        Raises:
+            InvalidInputError: The query is blank, or an element has no text.
+            RerankPluginsError: Loading or scoring failed and ``on_error`` is ``raise``.
+        """
+        given = self._given(query, map(document_of, documents), top_n)
+        ranking = self.reranker.rerank(query, self._candidates(given), **self._cut(given))
+        return [{"index": item.candidate.key, RELEVANCE_SCORE: item.score} for item in ranking]
+
+    def _given(self, query: str, documents: Iterable[Document], top_n: int | None) -> _Given:
+        return {
+            "query": query,
+            "documents": check_documents(documents),
+            "top_n": self.top_n if top_n is None else top_n,
+        }
+
+    def _config(self, given: _Given, callbacks: Callbacks | None) -> RunnableConfig:
+        shown = {
+            "rerank_model": self.reranker.model,
+            "rerank_candidates": len(given["documents"]),
+        }
+        return {"callbacks": callbacks, "metadata": shown}
+
+    def _step(self) -> Runnable[_Given, list[Document]]:
+        """Reranking as a runnable, so that it is a run of its own in traces."""
+        return RunnableLambda(self._run, self._arun, name="rerank")
+
+    def _run(self, given: _Given) -> list[Document]:
+        ranking = self.reranker.rerank(given["query"], self._candidates(given), **self._cut(given))
+        return self._documents(given, ranking)
+
+    async def _arun(self, given: _Given) -> list[Document]:
+        # Ten thousand documents take a tenth of a second to read and to copy: not in the loop.
+        candidates = await in_thread(self._candidates, given)
+        ranking = await self.reranker.arerank(given["query"], candidates, **self._cut(given))
+        return await in_thread(self._documents, given, ranking)
+
+    def _candidates(self, given: _Given) -> list[Candidate]:
+        return candidates_of(given["documents"], self.metadata_fields, self.separator)
+
+    def _cut(self, given: _Given) -> _Cut:
+        return {"top_n": given["top_n"], "score_threshold": self.score_threshold}
+
+    def _documents(self, given: _Given, ranking: Ranking) -> list[Document]:
+        return reranked(given["documents"], ranking, self.details, self.prefix)
+
+
+class _Given(TypedDict):
+    """What goes into the rerank step, as traces show it."""
+
+    query: str
+    documents: list[Document]
+    top_n: int | None
+
+
+class _Cut(TypedDict):
+    top_n: int | None
+    score_threshold: float | None

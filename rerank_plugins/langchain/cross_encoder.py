@@ -1,0 +1,58 @@
+"""CrossEncoderModel: the models of this library for LangChain's own CrossEncoderReranker."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from langchain_core.cross_encoders import BaseCrossEncoder
+
+from rerank_plugins._adapters import as_reranker
+from rerank_plugins.catalog import EMBEDDED
+from rerank_plugins.errors import InvalidInputError
+from rerank_plugins.reranker import Reranker
+
+
+class CrossEncoderModel(BaseCrossEncoder):
+    """Scores (query, passage) pairs.
+
+    For code that takes a ``BaseCrossEncoder``, such as ``CrossEncoderReranker`` of
+    langchain-classic. That class throws the scores away; `CrossEncoderCompressor` keeps them.
+
+    Args:
+        reranker: A `Reranker` without a score threshold, or a name that `load_reranker` takes.
+        model: The name, when there is no ``reranker``.
+        **options: Those of `load_reranker`, when there is no ready `Reranker`.
+
+    Raises:
+        InvalidInputError: An option breaks its rule, or there is a score threshold: every
+            pair must get a score.
+        UnknownModelError: There is no model of that name.
+    """
+
+    def __init__(
+        self,
+        *,
+        reranker: Reranker | str | Path | None = None,
+        model: str | Path = EMBEDDED,
+        **options: Any,
+    ) -> None:
+        self.reranker = as_reranker(reranker, model, options)
+        if self.reranker.score_threshold is not None:
+            raise InvalidInputError(
+                "every pair must get a score, so score_threshold must be None, but got "
+                f"{self.reranker.score_threshold!r}"
+            )
+
+    def score(self, text_pairs: Sequence[tuple[str, str]]) -> list[float]:
+        """One score a pair, in the order given, on the reranker's scale.
+
+        Raises:
+            InvalidInputError: A query is blank, or a text is no string.
+            RerankPluginsError: Loading or scoring failed.
+        """
+        rankings = self.reranker.rerank_many(
+            [query for query, _ in text_pairs], [[passage] for _, passage in text_pairs], top_n=1
+        )
+        return [ranking[0].score for ranking in rankings]

@@ -1,0 +1,119 @@
+"""RerankingRetriever: a first stage and the reranking of what it finds, as one retriever."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from langchain_core.callbacks import (
+    AsyncCallbackManagerForRetrieverRun,
+    CallbackManagerForRetrieverRun,
+)
+from langchain_core.documents import Document
+from langchain_core.retrievers import BaseRetriever, LangSmithRetrieverParams, RetrieverLike
+from pydantic import ConfigDict, SkipValidation
+
+from rerank_plugins.errors import InvalidInputError
+from rerank_plugins.langchain._stages import ls_params, options_for
+from rerank_plugins.langchain.compressor import CrossEncoderCompressor
+from rerank_plugins.ordering import check_count
+
+_FIELDS = ("name", "tags", "metadata")
+
+
+class RerankingRetriever(BaseRetriever):
+    """Fetches candidates from any retriever and returns the best after reranking.
+
+    ::
+
+        retriever = RerankingRetriever(first_stage=BM25Retriever.from_documents(documents), k=3)
+        retriever.invoke("متى يفتح المتحف؟")
+        retriever.invoke("متى يفتح المتحف؟", k=1, filter={"language": "ar"})
+
+    Args:
+        first_stage: Any retriever. Ours, those of vector stores, and all others that take a
+            ``k`` are asked for ``candidates``; others bring as many as they do.
+        k: How many documents to return; ``invoke(query, k=...)`` for one call.
+        candidates: How many to fetch and rerank; never fewer than ``k`` are fetched.
+        compressor: What reranks, when it is at hand ready.
+        **options: Those of `CrossEncoderCompressor` but ``top_n``: ``reranker``, ``model``,
+            ``score_threshold``, ``metadata_fields`` ...; and ``name``, ``tags`` and
+            ``metadata`` of any retriever.
+
+    Raises:
+        InvalidInputError: An option breaks its rule.
+        UnknownModelError: There is no model of that name.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+
+    first_stage: RetrieverLike
+    compressor: CrossEncoderCompressor
+    k: SkipValidation[int]
+    candidates: SkipValidation[int]
+
+    def __init__(
+        self,
+        *,
+        first_stage: RetrieverLike,
+        k: int = 4,
+        candidates: int = 50,
+        compressor: CrossEncoderCompressor | None = None,
+        **options: Any,
+    ) -> None:
+        fields = {name: options.pop(name) for name in _FIELDS if name in options}
+        if "top_n" in options:
+            raise InvalidInputError("a retriever's number of documents is k: give k, not top_n")
+        if compressor is not None and options:
+            raise InvalidInputError(
+                f"{', '.join(options)} cannot be given beside a ready compressor: "
+                "give them to the compressor"
+            )
+        own = {
+            "first_stage": first_stage,
+            "compressor": CrossEncoderCompressor(**options) if compressor is None else compressor,
+            "k": check_count("k", k),
+            "candidates": check_count("candidates", candidates),
+        }
+        super().__init__(**(fields | own))
+
+    def _get_ls_params(self, **kwargs: Any) -> LangSmithRetrieverParams:
+        return ls_params(super()._get_ls_params(**kwargs), [self.first_stage])
+
+    def _get_relevant_documents(
+        self,
+        query: str,
+        *,
+        run_manager: CallbackManagerForRetrieverRun,
+        k: int | None = None,
+        **options: Any,
+    ) -> list[Document]:
+        keep = self._count(k)
+        documents = self.first_stage.invoke(
+            query,
+            {"callbacks": run_manager.get_child()},
+            **options_for(self.first_stage, max(keep, self.candidates), options),
+        )
+        return self.compressor.compress_documents(
+            documents, query, run_manager.get_child(), top_n=keep
+        )
+
+    async def _aget_relevant_documents(
+        self,
+        query: str,
+        *,
+        run_manager: AsyncCallbackManagerForRetrieverRun,
+        k: int | None = None,
+        **options: Any,
+    ) -> list[Document]:
+        keep = self._count(k)
+        documents = await self.first_stage.ainvoke(
+            query,
+            {"callbacks": run_manager.get_child()},
+            **options_for(self.first_stage, max(keep, self.candidates), options),
+        )
+        return await self.compressor.acompress_documents(
+            documents, query, run_manager.get_child(), top_n=keep
+        )
+
+    def _count(self, k: int | None) -> int:
+        return check_count("k", self.k if k is None else k)
