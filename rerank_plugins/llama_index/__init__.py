@@ -13,7 +13,15 @@ except ImportError as error:
     ) from error
 
 from rerank_plugins.llama_index.bm25 import BM25Retriever
+from rerank_plugins.llama_index.embedding import EmbeddedEmbedding
+from rerank_plugins.llama_index.faiss import FaissRetriever
 from rerank_plugins.llama_index.postprocessor import CrossEncoderPostprocessor
 from rerank_plugins.llama_index.reranking import RerankingRetriever
 
-__all__ = ["BM25Retriever", "CrossEncoderPostprocessor", "RerankingRetriever"]
+__all__ = [
+    "BM25Retriever",
+    "CrossEncoderPostprocessor",
+    "EmbeddedEmbedding",
+    "FaissRetriever",
+    "RerankingRetriever",
+]

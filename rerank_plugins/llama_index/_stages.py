@@ -6,14 +6,17 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.constants import DEFAULT_SIMILARITY_TOP_K
 from llama_index.core.indices.base import BaseIndex
 from llama_index.core.schema import BaseNode, IndexNode, MetadataMode, NodeWithScore, QueryBundle
 from llama_index.core.storage.docstore import BaseDocumentStore
 from llama_index.core.vector_stores.types import MetadataFilters
+from numpy.typing import NDArray
 
 from rerank_plugins._threads import in_thread
+from rerank_plugins.candidates import Candidate
 from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.first_stage.base import FirstStage
 from rerank_plugins.llama_index._filters import filter_mask
@@ -53,10 +56,13 @@ class StageRetriever(BaseRetriever):
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         mask = filter_mask(self.nodes, self.filters)
-        found = self.stage.search(query_text(query_bundle), self.similarity_top_k, mask=mask)
+        found = self._search(query_bundle, mask)
         return keep_zero_scores(
             [NodeWithScore(node=copied(self.nodes[one.key]), score=one.score) for one in found]
         )
+
+    def _search(self, query_bundle: QueryBundle, mask: NDArray[np.bool_] | None) -> list[Candidate]:
+        return self.stage.search(query_text(query_bundle), self.similarity_top_k, mask=mask)
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         return await in_thread(self._retrieve, query_bundle)
