@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from rerank_plugins._optional import require
 from rerank_plugins.candidates import Candidate
 from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.first_stage._checks import check_mask, check_query, check_texts
@@ -66,7 +65,8 @@ class Bm25sEngine:
     """
 
     def __init__(self, passages: Sequence[Sequence[str]], *, k1: float, b: float) -> None:
-        bm25s = require("bm25s", "bm25s")
+        import bm25s
+
         vocabulary: dict[str, int] = {}
         ids = [[vocabulary.setdefault(t, len(vocabulary)) for t in terms] for terms in passages]
         self._index = bm25s.BM25(
@@ -136,7 +136,6 @@ class BM25:
 
         Raises:
             InvalidInputError: A value breaks one of these rules.
-            MissingDependencyError: The engine is not installed.
         """
         if engine not in ENGINES:
             raise InvalidInputError(

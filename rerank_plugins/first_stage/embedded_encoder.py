@@ -1,0 +1,116 @@
+"""Sentence vectors with no network: the mean of the static token vectors that ship."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rerank_plugins.errors import UnsupportedModelError
+
+_SHIPPED: Final = Path(__file__).parent.parent / "embedded" / "encoder"
+_TENSOR: Final = "embedding.weight"
+
+
+class EmbeddedEncoder:
+    """Turns texts into vectors by looking up and averaging token vectors.
+
+    Reads its files on first use. Safe to share between threads.
+    """
+
+    def __init__(self, folder: str | Path = _SHIPPED) -> None:
+        """Names the folder; nothing is read yet.
+
+        Args:
+            folder: Holds ``tokenizer.json`` and ``model.safetensors`` with the tensor
+                ``embedding.weight``, shape (vocabulary, d), any float type.
+        """
+        self.folder = Path(folder)
+        self._lock = threading.Lock()
+        self._loaded: tuple[Any, NDArray[np.float32], int | None] | None = None
+
+    @staticmethod
+    def default() -> EmbeddedEncoder:
+        """The encoder that ships with this package, one for the whole process."""
+        return _default()
+
+    @property
+    def dimension(self) -> int:
+        """d, the length of a vector."""
+        return int(self._load()[1].shape[1])
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """The vectors of n texts.
+
+        Returns:
+            Shape (n, d), each of length 1; zero for a text without a known token. The whole
+            text counts: there is no length limit. Half of a surrogate pair reads as ``?``.
+
+        Raises:
+            UnsupportedModelError: The folder lacks a file, or the files do not fit together.
+        """
+        tokenizer, table, unknown = self._load()
+        readable = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
+        vectors = np.zeros((len(readable), table.shape[1]), dtype=np.float32)
+        for row, encoding in enumerate(
+            tokenizer.encode_batch_fast(readable, add_special_tokens=False)
+        ):
+            known = [token for token in encoding.ids if token != unknown]
+            if known:
+                mean = table[known].mean(axis=0)
+                vectors[row] = mean / (np.linalg.norm(mean) or 1.0)
+        return vectors
+
+    def _load(self) -> tuple[Any, NDArray[np.float32], int | None]:
+        with self._lock:
+            if self._loaded is None:
+                self._loaded = _read(self.folder)
+            return self._loaded
+
+
+@cache
+def _default() -> EmbeddedEncoder:
+    return EmbeddedEncoder()
+
+
+def _read(folder: Path) -> tuple[Any, NDArray[np.float32], int | None]:
+    """The tokenizer, the table in float32, and the id of the unknown token."""
+    from safetensors.numpy import load_file
+    from tokenizers import Tokenizer
+
+    for name in ("tokenizer.json", "model.safetensors"):
+        if not (folder / name).is_file():
+            raise UnsupportedModelError(f"an embedded encoder needs {name}, but {folder} has none")
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    tensors = load_file(folder / "model.safetensors")
+    if _TENSOR not in tensors:
+        raise UnsupportedModelError(
+            f"{folder / 'model.safetensors'} must hold the tensor {_TENSOR}, "
+            f"but holds {', '.join(sorted(tensors)) or 'none'}"
+        )
+    table = tensors[_TENSOR].astype(np.float32)
+    if table.ndim != 2 or len(table) < tokenizer.get_vocab_size():
+        raise UnsupportedModelError(
+            f"{_TENSOR} must have a row for each of the tokenizer's "
+            f"{tokenizer.get_vocab_size()} tokens, but has shape {table.shape}"
+        )
+    return tokenizer, table, _unknown_id(tokenizer)
+
+
+def _unknown_id(tokenizer: Any) -> int | None:
+    """The id that stands for what the vocabulary lacks; it means nothing and is left out."""
+    # Unigram models know the id, the others the token.
+    model = json.loads(tokenizer.to_str())["model"]
+    if isinstance(model.get("unk_id"), int):
+        return int(model["unk_id"])
+    token = model.get("unk_token")
+    found: int | None = tokenizer.token_to_id(token) if token else None
+    return found
