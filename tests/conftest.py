@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 
+# Before anything imports torch: tiny models gain nothing from threads, and where cores are
+# shared, threads that wait for each other make the suite many times slower.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Before anything imports the Hub client or a tokenizer: quiet, and no telemetry to try.
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
