@@ -1,0 +1,201 @@
+"""What a training run takes and what it gives back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from rerank_plugins.catalog import EMBEDDED
+from rerank_plugins.errors import InvalidInputError
+from rerank_plugins.first_stage.base import FirstStage
+from rerank_plugins.ordering import check_count
+from rerank_plugins.scoring.base import Scorer
+
+Recipe = Literal["binary", "hard-negatives", "listwise", "ranknet"]
+RECIPES: tuple[str, ...] = get_args(Recipe)
+
+TeacherCall = Callable[[Sequence[tuple[str, str]]], Sequence[float]]
+Teacher = str | Path | Scorer | TeacherCall
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+PRECISIONS = ("auto", "fp32", "bf16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """What to train, on what, how.
+
+    Attributes:
+        out: Folder to write; must not exist. Checkpoints lie beside it in
+            ``<out>.training`` until it does.
+        datasets: Folders as `read_question_set` takes them.
+        base: What `load_reranker` takes, or an encoder without a scoring head.
+        recipe: ``binary``, ``hard-negatives``, ``listwise`` or ``ranknet``.
+        epochs: Passes over the groups; overridden by ``minutes``.
+        minutes: About how long to train, evaluations included; None for ``epochs``.
+        negatives: Hard negatives a question, at most.
+        ranks: First-stage ranks they are drawn from, first and last.
+        margin: See `mine_hard_negatives`.
+        teacher: For ``ranknet``: a model name, a scorer, or a callable from pairs to scores;
+            None when the data carry teacher scores.
+        merge: Share of the tuned weights in a merge with the base's; None for no merge.
+        queries_per_batch: Questions a step; pair recipes take as many pairs as these have.
+        accumulate: Batches a step, for memory.
+        learning_rate: Peak of AdamW's linear schedule.
+        embeddings_rate: Times the learning rate for embedding tables; 4 was found to matter
+            for a new vocabulary.
+        warmup: Share of the steps in which the rate rises.
+        max_length: Tokens a pair; None for what the model can take, 512 at most.
+        window_words: Train on the window of this many words that shares most with the
+            question; None for whole passages, or for the windows that the base's
+            ``config.json`` states.
+        held_back: Questions of each set held back for evaluation, at most a tenth of it.
+        candidates: First-stage candidates that evaluation reranks.
+        evaluations: How many times to evaluate, at most.
+        patience: Evaluations without a better one before stopping early.
+        licences: One a data set, or one for all; for the card.
+        languages: ISO 639-1 codes, for the card.
+        seed: Of everything that is drawn.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``; CUDA_VISIBLE_DEVICES picks among GPUs.
+        precision: ``auto`` (bf16 autocast where the hardware has it), ``fp32`` or ``bf16``.
+        first_stage: Builds a first stage over passages; None for this library's BM25.
+    """
+
+    out: Path
+    datasets: tuple[Path, ...] = ()
+    base: str | Path = EMBEDDED
+    recipe: Recipe = "listwise"
+    epochs: float = 1.0
+    minutes: float | None = None
+    negatives: int = 7
+    ranks: tuple[int, int] = (1, 50)
+    margin: float | None = None
+    teacher: Teacher | None = None
+    merge: float | None = None
+    queries_per_batch: int = 16
+    accumulate: int = 1
+    learning_rate: float = 2e-5
+    embeddings_rate: float = 1.0
+    warmup: float = 0.1
+    max_length: int | None = None
+    window_words: int | None = None
+    held_back: int = 200
+    candidates: int = 30
+    evaluations: int = 10
+    patience: int = 3
+    licences: tuple[str, ...] = ()
+    languages: tuple[str, ...] = ()
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "auto"
+    first_stage: Callable[[Sequence[str]], FirstStage] | None = None
+
+    def __post_init__(self) -> None:
+        if self.recipe not in RECIPES:
+            raise InvalidInputError(
+                f"recipe must be one of {', '.join(RECIPES)}, but got {self.recipe!r}"
+            )
+        for name, choices in (("device", DEVICES), ("precision", PRECISIONS)):
+            if getattr(self, name) not in choices:
+                raise InvalidInputError(
+                    f"{name} must be one of {', '.join(choices)} in training, but got "
+                    f"{getattr(self, name)!r}"
+                )
+        for name in ("negatives", "queries_per_batch", "accumulate", "candidates", "evaluations"):
+            check_count(name, getattr(self, name), minimum=1)
+        check_count("held_back", self.held_back)
+        check_count("patience", self.patience, minimum=1)
+        if self.window_words is not None:
+            check_count("window_words", self.window_words, minimum=2)
+        for name in ("epochs", "learning_rate", "embeddings_rate", "minutes"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise InvalidInputError(f"{name} must be above 0, but got {value}")
+        if not 0 <= self.warmup < 1:
+            raise InvalidInputError(f"warmup must be in [0, 1), but got {self.warmup}")
+        if self.merge is not None and not 0 <= self.merge <= 1:
+            raise InvalidInputError(f"merge must be in [0, 1], but got {self.merge}")
+        if len(self.licences) > 1 and len(self.licences) != len(self.datasets):
+            raise InvalidInputError(
+                f"licences must be one for all data sets or one each ({len(self.datasets)}), "
+                f"but got {len(self.licences)}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a training run will cost, said before it starts.
+
+    Attributes:
+        queries: Groups of a question and its passages.
+        pairs: (query, passage) pairs in all steps together.
+        steps: Optimizer steps.
+        seconds_per_step: Measured over a few steps on this machine.
+        minutes: Steps and evaluations together.
+        state_mb: Weights, gradients and optimizer state.
+        memory_mb: Memory in use after the measured steps, with the optimizer state to come.
+    """
+
+    queries: int
+    pairs: int
+    steps: int
+    seconds_per_step: float
+    minutes: float
+    state_mb: float
+    memory_mb: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.queries:,} queries, {self.pairs:,} pairs in {self.steps:,} steps of "
+            f"{self.seconds_per_step:.2f} s: about {self.minutes:.1f} minutes; about "
+            f"{self.memory_mb:,.0f} MB of memory, {self.state_mb:,.0f} MB of it weights, "
+            "gradients and optimizer state"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingResult:
+    """What came out.
+
+    Attributes:
+        out: The checkpoint folder.
+        steps: Steps done; fewer than estimated when stopped early.
+        best_step: Step whose weights were kept; None without held-back questions.
+        estimate: What was said before the start.
+        before: nDCG@10 of the base by held-back set, and of the first stage under
+            ``"<set>: first stage"``.
+        after: nDCG@10 of the kept weights by held-back set.
+        history: (step, mean nDCG@10) of each evaluation.
+        losses: (step, training loss since the last one).
+        resumed_from: Step of the checkpoint that training went on from; None when it began
+            anew.
+        seconds: Wall time of this call.
+    """
+
+    out: Path
+    steps: int
+    best_step: int | None
+    estimate: Estimate
+    before: dict[str, float]
+    after: dict[str, float]
+    history: list[tuple[int, float]]
+    losses: list[tuple[int, float]]
+    resumed_from: int | None
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class HeldBack:
+    """Questions that evaluation reranks.
+
+    Attributes:
+        name: What logs and card call the set.
+        samples: What `CrossEncoderRerankingEvaluator` takes: ``query``, ``positive`` (texts)
+            and ``documents`` (the first stage's candidates, best first).
+    """
+
+    name: str
+    samples: list[dict[str, Any]] = field(repr=False)

@@ -1,0 +1,296 @@
+"""Question sets on disk, and a held-back part of them that training never sees.
+
+The layout is BEIR's: ``corpus.jsonl`` and ``queries.jsonl`` (plain or ``.gz``) with ``id`` (or
+``_id``) and ``text``, and ``qrels.tsv`` with the header ``query-id corpus-id score``. A query
+may carry ``answers``, a list of strings; the qrels may have a fourth column,
+``teacher-score``. A ``title`` is not read: a reranker in use sees the passage's text alone.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import logging
+import random
+import unicodedata
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TextIO, cast
+
+from rerank_plugins.errors import InvalidInputError
+
+logger = logging.getLogger(__name__)
+
+QRELS_HEADER = ("query-id", "corpus-id", "score")
+TEACHER_COLUMN = "teacher-score"
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionSet:
+    """Questions, passages and which passage answers which question.
+
+    Attributes:
+        name: What logs and the model card call it.
+        corpus: Passage text by passage id.
+        queries: Question text by question id.
+        qrels: By question id, the grade of each judged passage: above 0 relevant, 0 judged
+            not relevant.
+        answers: By question id, strings that answer it, where the set has them.
+        teacher_scores: By question id, a teacher's score of passages, where the set has them.
+    """
+
+    name: str
+    corpus: Mapping[str, str]
+    queries: Mapping[str, str]
+    qrels: Mapping[str, Mapping[str, float]]
+    answers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    teacher_scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    def positives(self, query_id: str) -> list[str]:
+        """Ids of the passages judged relevant, in the order of the qrels."""
+        return [doc for doc, grade in self.qrels.get(query_id, {}).items() if grade > 0]
+
+
+def read_question_set(folder: str | Path, name: str | None = None) -> QuestionSet:
+    """Reads one folder.
+
+    Args:
+        folder: Holds ``corpus.jsonl[.gz]``, ``queries.jsonl[.gz]`` and ``qrels.tsv``.
+        name: What to call the set; the folder's last two names when None, since the last one
+            is often just ``train``.
+
+    Returns:
+        The set, holding only questions with at least one relevant passage.
+
+    Raises:
+        InvalidInputError: A file is missing or a line breaks the layout; the message names
+            file and line.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InvalidInputError(f"a data set must be a folder, but {folder} is none")
+    corpus: dict[str, str] = {}
+    for where, record in _records(_one_of(folder, "corpus.jsonl")):
+        _add(corpus, _text(record, "id", where), _text(record, "text", where), where)
+    queries: dict[str, str] = {}
+    answers: dict[str, tuple[str, ...]] = {}
+    for where, record in _records(_one_of(folder, "queries.jsonl")):
+        query_id = _text(record, "id", where)
+        _add(queries, query_id, _text(record, "text", where), where)
+        if "answers" in record:
+            answers[query_id] = _answers(record["answers"], where)
+    qrels, teacher = _read_qrels(folder / "qrels.tsv", corpus, queries)
+    judged = {
+        query: text
+        for query, text in queries.items()
+        if any(grade > 0 for grade in qrels.get(query, {}).values())
+    }
+    if not judged:
+        raise InvalidInputError(
+            f"{folder / 'qrels.tsv'} gives no question a relevant passage (score above 0): "
+            "there is nothing to learn from"
+        )
+    if len(judged) < len(queries):
+        logger.info(
+            "%s: %d of %d questions have no relevant passage and are left out",
+            folder,
+            len(queries) - len(judged),
+            len(queries),
+        )
+    if name is None:
+        parts = folder.resolve().parts
+        name = "/".join(parts[-2:]) if len(parts) > 2 else parts[-1]
+    return QuestionSet(name, corpus, judged, qrels, answers, teacher)
+
+
+def hold_back(
+    data: QuestionSet, queries: int, *, seed: int = 0
+) -> tuple[QuestionSet, QuestionSet | None]:
+    """Splits a set by question, so that both parts share no relevant passage where possible.
+
+    Questions are tied together when they share a relevant passage (by id or by text) or have
+    the same wording; whole ties are held back, in seeded random order. Only where ties are
+    too large for that are some of them cut, and the log says so.
+
+    Args:
+        data: What to split.
+        queries: How many questions to hold back, about; 0 for none.
+        seed: Of the order.
+
+    Returns:
+        The part to train on, whose corpus lacks the passages that only held-back questions
+        need, and the part held back with the whole corpus (None when nothing is).
+
+    Raises:
+        InvalidInputError: Fewer than 0 questions or all of them are to be held back.
+    """
+    if not 0 <= queries < len(data.queries):
+        raise InvalidInputError(
+            f"the questions to hold back must be at least 0 and fewer than the set has "
+            f"({len(data.queries)} in {data.name}), but got {queries}"
+        )
+    if queries == 0:
+        return data, None
+    ties = _ties(data)
+    order = random.Random(f"hold back {seed}")
+    order.shuffle(ties)
+    held: list[str] = []
+    for tie in ties:
+        if len(held) + len(tie) <= queries:
+            held.extend(tie)
+    if len(held) < queries / 2:
+        taken = set(held)
+        rest = [query for tie in ties for query in tie if query not in taken]
+        held.extend(order.sample(rest, queries - len(held)))
+        logger.warning(
+            "%s: too many questions share passages to hold %d back by whole passages; "
+            "some relevant passages stand in both parts",
+            data.name,
+            queries,
+        )
+    kept = set(data.queries).difference(held)
+    needed = {doc for query in kept for doc in data.positives(query)}
+    hidden = {doc for query in held for doc in data.positives(query)} - needed
+    hidden_texts = {data.corpus[doc] for doc in hidden}
+    corpus = {
+        doc: text
+        for doc, text in data.corpus.items()
+        if doc in needed or (doc not in hidden and text not in hidden_texts)
+    }
+    return _part(data, kept, corpus), _part(data, set(held), data.corpus)
+
+
+def normalized(text: str) -> str:
+    """The text for comparing: NFKC, case and diacritics dropped, one space between words.
+
+    Diacritics go because two copies of an Arabic passage often differ in nothing else.
+    """
+    folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", text).casefold())
+    bare = "".join(char for char in folded if not unicodedata.combining(char))
+    return " ".join("".join(char if char.isalnum() else " " for char in bare).split())
+
+
+def _part(data: QuestionSet, queries: set[str], corpus: Mapping[str, str]) -> QuestionSet:
+    return replace(
+        data,
+        corpus=corpus,
+        queries={query: text for query, text in data.queries.items() if query in queries},
+        qrels={
+            query: {doc: grade for doc, grade in grades.items() if doc in corpus}
+            for query, grades in data.qrels.items()
+            if query in queries
+        },
+    )
+
+
+def _ties(data: QuestionSet) -> list[list[str]]:
+    """Questions grouped by shared wording or relevant passage, in the order of the set."""
+    parent = {query: query for query in data.queries}
+
+    def root(query: str) -> str:
+        while parent[query] != query:
+            parent[query] = parent[parent[query]]
+            query = parent[query]
+        return query
+
+    first_with: dict[tuple[str, str], str] = {}
+    for query, text in data.queries.items():
+        marks = [("query", normalized(text))]
+        marks += [("passage", normalized(data.corpus[doc])) for doc in data.positives(query)]
+        for mark in marks:
+            parent[root(query)] = root(first_with.setdefault(mark, query))
+    groups: dict[str, list[str]] = {}
+    for query in data.queries:
+        groups.setdefault(root(query), []).append(query)
+    return list(groups.values())
+
+
+def _one_of(folder: Path, name: str) -> Path:
+    for path in (folder / name, folder / f"{name}.gz"):
+        if path.is_file():
+            return path
+    raise InvalidInputError(f"a data set needs {name} or {name}.gz, but {folder} has neither")
+
+
+def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The JSON objects of a file, each with ``file, line n`` for messages."""
+    opener = gzip.open if path.suffix == ".gz" else open
+    number = 0
+    try:
+        with opener(path, "rt", encoding="utf-8") as file:
+            for number, line in enumerate(cast(TextIO, file), start=1):
+                if not line.strip():
+                    continue
+                where = f"{path}, line {number}"
+                record = json.loads(line)
+                if not isinstance(record, dict):
+                    raise InvalidInputError(f"{where}: every line must be a JSON object")
+                yield where, record
+    except json.JSONDecodeError as error:
+        raise InvalidInputError(f"{path}, line {number}: no valid JSON ({error})") from error
+    except UnicodeDecodeError as error:
+        raise InvalidInputError(f"{path}, after line {number}: no UTF-8 ({error})") from error
+    except (EOFError, gzip.BadGzipFile) as error:
+        raise InvalidInputError(f"{path}, after line {number}: damaged gzip ({error})") from error
+
+
+def _text(record: Mapping[str, Any], key: str, where: str) -> str:
+    value = record.get(key, record.get("_id") if key == "id" else None)
+    if not isinstance(value, str) or not value.strip():
+        raise InvalidInputError(f"{where}: {key!r} must be a non-empty string, but got {value!r}")
+    return value
+
+
+def _add(texts: dict[str, str], key: str, text: str, where: str) -> None:
+    if key in texts:
+        raise InvalidInputError(f"{where}: the id {key!r} stands there a second time")
+    texts[key] = text
+
+
+def _answers(value: object, where: str) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(answer, str) for answer in value):
+        raise InvalidInputError(f"{where}: 'answers' must be a list of strings, but got {value!r}")
+    return tuple(value)
+
+
+def _read_qrels(
+    path: Path, corpus: Mapping[str, str], queries: Mapping[str, str]
+) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, float]]]:
+    if not path.is_file():
+        raise InvalidInputError(f"a data set needs {path.name}, but {path.parent} has none")
+    qrels: dict[str, dict[str, float]] = {}
+    teacher: dict[str, dict[str, float]] = {}
+    with open(path, encoding="utf-8") as file:
+        header = tuple(file.readline().rstrip("\r\n").split("\t"))
+        if header not in (QRELS_HEADER, (*QRELS_HEADER, TEACHER_COLUMN)):
+            raise InvalidInputError(
+                f"{path}, line 1: the header must be {' '.join(QRELS_HEADER)} (and perhaps "
+                f"{TEACHER_COLUMN}), separated by tabs, but got {header}"
+            )
+        for number, line in enumerate(file, start=2):
+            if not line.strip():
+                continue
+            where = f"{path}, line {number}"
+            cells = line.rstrip("\r\n").split("\t")
+            if len(cells) != len(header):
+                raise InvalidInputError(f"{where}: needs {len(header)} columns, got {len(cells)}")
+            query, doc = cells[:2]
+            if query not in queries:
+                raise InvalidInputError(f"{where}: no query has the id {query!r}")
+            if doc not in corpus:
+                raise InvalidInputError(f"{where}: no passage has the id {doc!r}")
+            qrels.setdefault(query, {})[doc] = _number(cells[2], "score", where)
+            if len(cells) > 3:
+                teacher.setdefault(query, {})[doc] = _number(cells[3], TEACHER_COLUMN, where)
+    return qrels, teacher
+
+
+def _number(cell: str, column: str, where: str) -> float:
+    try:
+        value = float(cell)
+    except ValueError:
+        value = float("nan")
+    if value != value or value in (float("inf"), float("-inf")):
+        raise InvalidInputError(f"{where}: {column} must be a finite number, but got {cell!r}")
+    return value

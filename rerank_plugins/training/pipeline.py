@@ -1,0 +1,91 @@
+"""From folders of questions to a trained checkpoint."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from rerank_plugins.errors import InvalidInputError
+from rerank_plugins.first_stage.base import FirstStage
+from rerank_plugins.training.config import HeldBack, TrainingConfig, TrainingResult
+from rerank_plugins.training.data import QuestionSet, hold_back, read_question_set
+from rerank_plugins.training.loop import check_out, fit
+from rerank_plugins.training.mining import Group, mine_hard_negatives
+
+logger = logging.getLogger(__name__)
+
+# At most this share of a set is held back, so that a small one keeps something to learn.
+_HELD_BACK_SHARE = 10
+
+
+def train(config: TrainingConfig) -> TrainingResult:
+    """Reads the sets, holds a part back, mines negatives, and trains.
+
+    Run again after a kill, the same configuration goes on from its last checkpoint.
+
+    Raises:
+        InvalidInputError: ``out`` exists, data or options break a rule, or checkpoints of
+            another configuration lie beside ``out``.
+        ModelError: The base or the teacher cannot be used.
+    """
+    if not config.datasets:
+        raise InvalidInputError("datasets must name at least one folder, but got none")
+    check_out(config.out)
+    groups: list[Group] = []
+    held: list[HeldBack] = []
+    facts: list[dict[str, Any]] = []
+    for place, folder in enumerate(config.datasets):
+        data = read_question_set(folder)
+        queries = min(config.held_back, len(data.queries) // _HELD_BACK_SHARE)
+        part, back = hold_back(data, queries, seed=config.seed)
+        mined = mine_hard_negatives(
+            part.corpus,
+            part.queries,
+            part.qrels,
+            _first_stage(config, list(part.corpus.values())),
+            ranks=config.ranks,
+            negatives=config.negatives,
+            margin=config.margin,
+            answers=part.answers,
+            teacher_scores=part.teacher_scores,
+            seed=config.seed,
+        )
+        groups.extend(mined)
+        if back is not None:
+            held.append(held_back_samples(config, back))
+        licences = config.licences
+        facts.append(
+            {
+                "name": data.name,
+                "licence": licences[place % len(licences)] if licences else None,
+                "questions": len(part.queries),
+                "groups": len(mined),
+                "held_back": 0 if back is None else len(back.queries),
+            }
+        )
+    return fit(config, groups, held, facts)
+
+
+def held_back_samples(config: TrainingConfig, data: QuestionSet) -> HeldBack:
+    """The questions of a set with the first stage's candidates for them."""
+    texts = list(data.corpus.values())
+    stage = _first_stage(config, texts)
+    samples = [
+        {
+            "query": text,
+            "positive": [data.corpus[doc] for doc in data.positives(query)],
+            "documents": [texts[find.key] for find in stage.search(text, config.candidates)],
+        }
+        for query, text in data.queries.items()
+    ]
+    return HeldBack(data.name, samples)
+
+
+def _first_stage(config: TrainingConfig, texts: Sequence[str]) -> FirstStage:
+    if config.first_stage is not None:
+        return config.first_stage(texts)
+    from rerank_plugins.first_stage.bm25 import BM25
+
+    stage: FirstStage = BM25(texts)
+    return stage
