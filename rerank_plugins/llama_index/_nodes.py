@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from llama_index.core.schema import (
@@ -39,6 +40,11 @@ def query_text(query_bundle: QueryBundle | None) -> str:
         raise InvalidInputError(f"query must be text, but got {type(text).__name__}")
     wrapped = _TOOL_QUERY.fullmatch(text)
     return (wrapped.group(1) if wrapped else text).strip()
+
+
+def without_tool_words(query_bundle: QueryBundle) -> QueryBundle:
+    """The same query as `query_text` reads it."""
+    return replace(query_bundle, query_str=query_text(query_bundle))
 
 
 def check_nodes(nodes: list[NodeWithScore]) -> list[NodeWithScore]:
@@ -101,12 +107,16 @@ def stamped(node: BaseNode, stamps: Mapping[str, Any]) -> BaseNode:
     )
 
 
+def finite_score(node: NodeWithScore) -> float | None:
+    """The score; None when it is no finite number, as the cosine of a zero vector may be."""
+    score = None if node.score is None else float(node.score)
+    return score if score is not None and math.isfinite(score) else None
+
+
 def to_candidates(
     nodes: Sequence[NodeWithScore], mode: MetadataMode, stamp_names: Collection[str]
 ) -> list[Candidate]:
     """One candidate a node, in the order given; its key is the position.
-
-    A score that is no finite number (the cosine of a zero vector is one) counts as none.
 
     Args:
         nodes: Of any first stage.
@@ -122,12 +132,11 @@ def to_candidates(
         if mode is MetadataMode.ALL and not node.metadata.keys().isdisjoint(stamp_names):
             kept = {key: value for key, value in node.metadata.items() if key not in stamp_names}
             node = copied(node, metadata=kept)
-        score = None if found.score is None else float(found.score)
         candidates.append(
             Candidate(
                 key=position,
                 text=node_text(node, mode),
-                score=score if score is not None and math.isfinite(score) else None,
+                score=finite_score(found),
                 rank=position + 1,
             )
         )

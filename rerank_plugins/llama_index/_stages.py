@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -66,6 +67,18 @@ class StageRetriever(BaseRetriever):
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         return await in_thread(self._retrieve, query_bundle)
+
+
+def asked_for(retriever: BaseRetriever, count: int) -> BaseRetriever:
+    """The retriever, set to that ``similarity_top_k`` if it has one.
+
+    Then it is a copy: the retriever is the caller's, and may be in use in another thread.
+    """
+    if not hasattr(retriever, "similarity_top_k"):
+        return retriever
+    asked: Any = copy(retriever)
+    asked.similarity_top_k = count
+    return asked  # type: ignore[no-any-return]
 
 
 def nodes_of(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-from dataclasses import replace
 from typing import Any
 
 from llama_index.core.base.base_retriever import BaseRetriever
@@ -11,8 +9,8 @@ from llama_index.core.constants import DEFAULT_SIMILARITY_TOP_K
 from llama_index.core.schema import NodeWithScore, QueryBundle
 
 from rerank_plugins.errors import InvalidInputError
-from rerank_plugins.llama_index._nodes import query_text
-from rerank_plugins.llama_index._stages import keep_zero_scores
+from rerank_plugins.llama_index._nodes import without_tool_words
+from rerank_plugins.llama_index._stages import asked_for, keep_zero_scores
 from rerank_plugins.llama_index.postprocessor import CrossEncoderPostprocessor
 from rerank_plugins.ordering import check_count
 
@@ -73,23 +71,19 @@ class RerankingRetriever(BaseRetriever):
         super().__init__(**fields)
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        asked = _without_tool_words(query_bundle)
+        asked = without_tool_words(query_bundle)
         found = self._stage().retrieve(asked)
         return keep_zero_scores(self._last().postprocess_nodes(found, asked))
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        asked = _without_tool_words(query_bundle)
+        asked = without_tool_words(query_bundle)
         found = await self._stage().aretrieve(asked)
         return keep_zero_scores(await self._last().apostprocess_nodes(found, asked))
 
     def _stage(self) -> BaseRetriever:
-        """The first stage, set to the number of candidates."""
-        if self.candidates is None or not hasattr(self.first_stage, "similarity_top_k"):
+        if self.candidates is None:
             return self.first_stage
-        # A copy: the retriever is the caller's, and may be in use in another thread.
-        stage: Any = copy.copy(self.first_stage)
-        stage.similarity_top_k = max(self.similarity_top_k, self.candidates)
-        return stage  # type: ignore[no-any-return]
+        return asked_for(self.first_stage, max(self.similarity_top_k, self.candidates))
 
     def _last(self) -> CrossEncoderPostprocessor:
         update: dict[str, Any] = {
@@ -97,7 +91,3 @@ class RerankingRetriever(BaseRetriever):
             "callback_manager": self.callback_manager,
         }
         return self.postprocessor.model_copy(update=update)
-
-
-def _without_tool_words(query_bundle: QueryBundle) -> QueryBundle:
-    return replace(query_bundle, query_str=query_text(query_bundle))

@@ -1,0 +1,162 @@
+"""HybridRetriever: several retrievers as one, by the ranks that they give."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numpy as np
+from llama_index.core.base.base_retriever import BaseRetriever
+from llama_index.core.constants import DEFAULT_SIMILARITY_TOP_K
+from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
+from numpy.typing import NDArray
+
+from rerank_plugins.candidates import Candidate
+from rerank_plugins.errors import InvalidInputError
+from rerank_plugins.first_stage.fusion import Hybrid, HybridCandidate
+from rerank_plugins.llama_index._nodes import finite_score, without_tool_words
+from rerank_plugins.llama_index._stages import asked_for, keep_zero_scores
+from rerank_plugins.ordering import check_count
+
+
+class HybridNodeWithScore(NodeWithScore):
+    """A node with its fused score, and what each retriever thought of it.
+
+    Reranking keeps these too. They are no metadata, so that the node's hash, by which other
+    retrievers find duplicates, does not depend on the query.
+
+    Attributes:
+        stage_scores: One a retriever, in their order; None where it gave none.
+        stage_ranks: Likewise, from 1; None where the retriever did not find the node.
+    """
+
+    stage_scores: tuple[float | None, ...] = ()
+    stage_ranks: tuple[int | None, ...] = ()
+
+    @classmethod
+    def class_name(cls) -> str:
+        """Name in serialized forms."""
+        return "HybridNodeWithScore"
+
+
+class HybridRetriever(BaseRetriever):
+    """Fuses retrievers by reciprocal ranks, so that their scores need no common scale.
+
+    ::
+
+        retriever = HybridRetriever([BM25Retriever(nodes), FaissRetriever(nodes)])
+
+    Args:
+        retrievers: Any, over nodes that have the same ids in each. One that has a
+            ``similarity_top_k`` is asked for ``candidates``, without a change to itself.
+        similarity_top_k: How many nodes to return at most.
+        weights: One a retriever, above 0; None for all equal.
+        rank_constant: At least 0; the smaller, the more the first ranks count.
+        candidates: How many to fetch from each, never fewer than ``similarity_top_k``.
+        **fields: ``callback_manager``, ``object_map``, ``objects`` and ``verbose`` of any
+            retriever.
+
+    Raises:
+        InvalidInputError: An option breaks its rule.
+    """
+
+    def __init__(
+        self,
+        retrievers: Sequence[BaseRetriever],
+        *,
+        similarity_top_k: int = DEFAULT_SIMILARITY_TOP_K,
+        weights: Sequence[float] | None = None,
+        rank_constant: float = 60.0,
+        candidates: int = 100,
+        **fields: Any,
+    ) -> None:
+        self.retrievers = tuple(retrievers)
+        for retriever in self.retrievers:
+            if not isinstance(retriever, BaseRetriever):
+                raise InvalidInputError(
+                    f"retrievers must all be retrievers, but one is {type(retriever).__name__}"
+                )
+        self.similarity_top_k = check_count("similarity_top_k", similarity_top_k)
+        self.weights = weights
+        self.rank_constant = rank_constant
+        self.candidates = candidates
+        self._fusion([[] for _ in self.retrievers], 0)  # its rules, now
+        super().__init__(**fields)
+
+    def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        asked = without_tool_words(query_bundle)
+        return self._fused(asked, [stage.retrieve(asked) for stage in self._stages()])
+
+    async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        asked = without_tool_words(query_bundle)
+        lists = await asyncio.gather(*(stage.aretrieve(asked) for stage in self._stages()))
+        return self._fused(asked, lists)
+
+    def _stages(self) -> list[BaseRetriever]:
+        depth = max(self.similarity_top_k, self.candidates)
+        return [asked_for(retriever, depth) for retriever in self.retrievers]
+
+    def _fusion(self, lists: Sequence[list[Candidate]], size: int) -> Hybrid:
+        return Hybrid(
+            [_Found(found, size) for found in lists],
+            weights=self.weights,
+            rank_constant=self.rank_constant,
+            candidates=self.candidates,
+        )
+
+    def _fused(
+        self, query_bundle: QueryBundle, lists: Sequence[list[NodeWithScore]]
+    ) -> list[NodeWithScore]:
+        nodes: dict[str, NodeWithScore] = {}
+        for found in lists:
+            for node in found:
+                nodes.setdefault(node.node_id, node)
+        ids = list(nodes)
+        keys = {node_id: key for key, node_id in enumerate(ids)}
+        candidates = [
+            [
+                Candidate(
+                    key=keys[node.node_id],
+                    text=node.node.get_content(MetadataMode.NONE),
+                    score=finite_score(node),
+                    rank=rank,
+                )
+                for rank, node in enumerate(found, start=1)
+            ]
+            for found in lists
+        ]
+        fusion = self._fusion(candidates, len(ids))
+        ranked = fusion.search(query_bundle.query_str, self.similarity_top_k)
+        return keep_zero_scores([_with_scores(nodes[ids[one.key]], one) for one in ranked])
+
+
+class _Found:
+    """What a retriever found for one query, as the first stage that `Hybrid` asks."""
+
+    def __init__(self, found: list[Candidate], size: int) -> None:
+        self.found = found
+        self.size = size
+
+    def __len__(self) -> int:
+        return self.size
+
+    def search(
+        self,
+        query: str,  # noqa: ARG002
+        k: int,
+        *,
+        mask: NDArray[np.bool_] | None = None,  # noqa: ARG002
+    ) -> list[Candidate]:
+        """The first ``k`` of what was found."""
+        return self.found[:k]
+
+
+def _with_scores(found: NodeWithScore, fused: Candidate) -> HybridNodeWithScore:
+    of_stages = cast("HybridCandidate", fused)
+    return HybridNodeWithScore(
+        node=found.node,
+        score=fused.score,
+        stage_scores=of_stages.stage_scores,
+        stage_ranks=of_stages.stage_ranks,
+    )
