@@ -86,6 +86,12 @@ def read_checkpoint(folder: Path, *, trust_remote_code: bool = False) -> Checkpo
         raise UnsupportedModelError(
             f"the checkpoint in {folder} could not be read: {error}"
         ) from error
+    if not any((folder / name).is_file() for name in tokenizer.vocab_files_names.values()):
+        # Without this, transformers makes up a tokenizer to which every word is unknown.
+        raise UnsupportedModelError(
+            f"the checkpoint in {folder} has no tokenizer: it needs one of "
+            f"{sorted(tokenizer.vocab_files_names.values())}"
+        )
     if not tokenizer.is_fast:
         raise UnsupportedModelError(
             f"the checkpoint in {folder} has no fast tokenizer ({type(tokenizer).__name__}): "

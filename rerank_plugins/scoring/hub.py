@@ -1,7 +1,18 @@
-"""Fetches a checkpoint from the Hugging Face Hub, and says what is at fault when it fails."""
+"""Fetches a checkpoint from the Hugging Face Hub, and says what is at fault when it fails.
+
+The Hub client's ``snapshot_download`` asks the Hub which files there are without any timeout,
+so a Hub that accepts a connection and then says nothing would hold a user for ever. Here that
+question has one, and each file is asked for with one before the client's own patient retries
+begin. Files go through the client's ``hf_hub_download``, into its cache.
+"""
 
 from __future__ import annotations
 
+import json
+import logging
+import re
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from rerank_plugins.catalog import near_names
@@ -13,10 +24,12 @@ from rerank_plugins.errors import (
     UnsupportedModelError,
 )
 
-_TEXT_FILES = ["*.json", "*.txt", "*.model", "*.jinja"]
-_SAFE_WEIGHTS = ["*.safetensors"]
-_PICKLE_WEIGHTS = ["*.bin"]
-_CODE = ["*.py"]
+logger = logging.getLogger(__name__)
+
+_TEXT_FILES = ("*.json", "*.txt", "*.model", "*.jinja")
+_CODE = ("*.py",)
+_SAFE_WEIGHTS = "model*.safetensors"
+_PICKLE_WEIGHTS = "pytorch_model*.bin"
 
 
 def fetch(
@@ -31,49 +44,140 @@ def fetch(
     """Folder of the checkpoint in the local cache, fetched when it is not there yet.
 
     The files at the top of the repository are taken and no others: exports for other
-    runtimes lie in sub-folders. When the Hub cannot be reached, a whole cached copy serves.
+    runtimes lie in sub-folders. A pinned commit that is cached needs no network. When the Hub
+    cannot be asked, or refuses, a whole cached copy serves. A Hub that stops answering is
+    given up after the client's timeouts, about a minute (``HF_HUB_ETAG_TIMEOUT`` and
+    ``HF_HUB_DOWNLOAD_TIMEOUT``, seconds, 10 each).
 
     Raises:
         UnknownModelError: The Hub knows no such model or revision.
         ModelAccessError: A login or an accepted licence is needed.
         ModelDownloadError: The network failed, or it may not be used and no copy is cached.
-        UnsupportedModelError: The repository has no weights that may be read.
+        UnsupportedModelError: The repository is no checkpoint, or has no weights that may be
+            read.
     """
-    from huggingface_hub import snapshot_download
-
-    patterns = _TEXT_FILES + _SAFE_WEIGHTS
-    if trust_remote_code:
-        patterns = patterns + _CODE
-    if allow_pickle_weights:
-        patterns = patterns + _PICKLE_WEIGHTS
+    pinned = revision is not None and re.fullmatch("[0-9a-f]{40}", revision) is not None
+    if local_files_only or pinned:
+        cached = _cached(name, revision, cache_folder, allow_pickle=allow_pickle_weights)
+        if cached is not None:
+            return cached
+        if local_files_only:
+            raise ModelDownloadError(
+                f"{name!r} is not, or not wholly, in the local cache, and local_files_only is "
+                "set: fetch it once without, or load a folder; the model 'embedded' needs neither"
+            )
     try:
-        folder = snapshot_download(
-            name,
-            revision=revision,
-            cache_dir=cache_folder,
-            local_files_only=local_files_only,
-            allow_patterns=patterns,
-            ignore_patterns=["*/*"],
-        )
+        commit, listed = _listing(name, revision)
     except Exception as error:
-        raise _named(error, name, revision, local_files_only=local_files_only) from error
-    path = Path(folder)
-    if not any(path.glob("*.safetensors")) and not (
-        allow_pickle_weights and any(path.glob("*.bin"))
-    ):
+        explained = _explained(error, name, revision)
+        cached = _cached(name, revision, cache_folder, allow_pickle=allow_pickle_weights)
+        if cached is None:
+            raise explained from error
+        logger.warning("the cached copy of %s is used, since %s", name, explained)
+        return cached
+    files = _needed(name, listed, code=trust_remote_code, allow_pickle=allow_pickle_weights)
+    try:
+        return _download(name, revision, commit, files, cache_folder)
+    except Exception as error:
+        raise _explained(error, name, revision) from error
+
+
+def _listing(name: str, revision: str | None) -> tuple[str, list[str]]:
+    """The commit behind a revision, and its files."""
+    from huggingface_hub import HfApi, constants
+
+    info = HfApi().model_info(name, revision=revision, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+    return str(info.sha), [sibling.rfilename for sibling in info.siblings or []]
+
+
+def _needed(name: str, listed: Iterable[str], *, code: bool, allow_pickle: bool) -> list[str]:
+    """The files to take, the weights last: a folder that has them all is whole."""
+    top = sorted(file for file in listed if "/" not in file)
+
+    def matching(*patterns: str) -> list[str]:
+        return [file for file in top if any(fnmatchcase(file, pattern) for pattern in patterns)]
+
+    if "config.json" not in top:
+        raise UnsupportedModelError(
+            f"{name!r} has no config.json: it is no transformers checkpoint"
+        )
+    weights = matching(_SAFE_WEIGHTS)
+    if not weights and allow_pickle:
+        weights = matching(_PICKLE_WEIGHTS)
+    if not weights:
         raise UnsupportedModelError(
             f"{name!r} has no safetensors weights; if it has pickled ones (.bin) and you trust "
             "them, pass allow_pickle_weights=True"
         )
-    return path
+    return matching(*_TEXT_FILES, *(_CODE if code else ())) + weights
 
 
-def _named(
-    error: Exception, name: str, revision: str | None, *, local_files_only: bool
-) -> ModelError:
-    """The error that tells whether the name, the access or the network is at fault."""
+def _download(
+    name: str, revision: str | None, commit: str, files: list[str], cache_folder: str | None
+) -> Path:
+    from huggingface_hub import (
+        constants,
+        get_hf_file_metadata,
+        hf_hub_download,
+        hf_hub_url,
+        try_to_load_from_cache,
+    )
+
+    for file in files:
+        cached = try_to_load_from_cache(name, file, cache_dir=cache_folder, revision=commit)
+        if not isinstance(cached, str):
+            # hf_hub_download alone would go on asking a silent Hub for some six minutes.
+            get_hf_file_metadata(
+                hf_hub_url(name, file, revision=commit), timeout=constants.HF_HUB_ETAG_TIMEOUT
+            )
+        path = hf_hub_download(name, file, revision=commit, cache_dir=cache_folder)
+    if revision != commit:
+        # The client notes which commit the branch stands for only when asked by the branch's
+        # name. Last, so that a branch never stands for a commit that is half there.
+        hf_hub_download(name, "config.json", revision=revision, cache_dir=cache_folder)
+    return Path(path).parent
+
+
+def _cached(
+    name: str, revision: str | None, cache_folder: str | None, *, allow_pickle: bool
+) -> Path | None:
+    """The cached copy, if there is a whole one."""
+    from huggingface_hub import errors, snapshot_download
+
+    try:
+        folder = Path(
+            snapshot_download(
+                name,
+                revision=revision,
+                cache_dir=cache_folder,
+                local_files_only=True,
+                # What the client knows of the commit's files it then compares with the folder.
+                allow_patterns=["*.json", _SAFE_WEIGHTS],
+                ignore_patterns=["*/*"],
+            )
+        )
+    except (errors.LocalEntryNotFoundError, errors.HFValidationError):
+        return None
+    whole = _has_weights(folder, _SAFE_WEIGHTS, "model.safetensors.index.json") or (
+        allow_pickle and _has_weights(folder, _PICKLE_WEIGHTS, "pytorch_model.bin.index.json")
+    )
+    return folder if whole and (folder / "config.json").is_file() else None
+
+
+def _has_weights(folder: Path, pattern: str, index: str) -> bool:
+    if not (folder / index).is_file():
+        return any(folder.glob(pattern))
+    shards = json.loads((folder / index).read_text(encoding="utf-8"))["weight_map"].values()
+    return all((folder / shard).is_file() for shard in set(shards))
+
+
+def _explained(error: Exception, name: str, revision: str | None) -> ModelError:
+    """The error to raise: the name, the access, the Hub or the network is at fault."""
     from huggingface_hub import errors
 
+    cause = error.__cause__
+    if isinstance(error, errors.LocalEntryNotFoundError) and isinstance(cause, Exception):
+        error = cause
     if isinstance(error, errors.GatedRepoError):
         return ModelAccessError(
             f"{name!r} is gated: accept its licence on its page, then log in with "
@@ -86,20 +190,25 @@ def _named(
             f"the Hub shows no model {name!r}: it is misspelt, or private and you are not "
             f"logged in.{near_names(name)}"
         )
-    if isinstance(error, errors.LocalEntryNotFoundError):
-        why = "local_files_only is set" if local_files_only else "the Hub could not be reached"
-        return ModelDownloadError(
-            f"{name!r} is not in the local cache, and {why}: check the network, or load a "
-            "folder; the model 'embedded' needs neither"
-        )
-    if isinstance(error, errors.HfHubHTTPError) and error.response is not None:
-        status = error.response.status_code
-        if status in (401, 403):
-            return ModelAccessError(
-                f"the Hub refused access to {name!r} (HTTP {status}): log in with "
-                "`hf auth login` or set HF_TOKEN"
-            )
+    if isinstance(error, errors.HfHubHTTPError):
+        return _refused(error.response.status_code, str(error.response.request.url), name)
+    offline = isinstance(error, errors.OfflineModeIsEnabled)
     return ModelDownloadError(
-        f"fetching {name!r} failed, the network or the disk is at fault "
-        f"({type(error).__name__}: {error}); what arrived whole is kept, try again"
+        f"{name!r} is not, or not wholly, in the local cache, and HF_HUB_OFFLINE is set"
+        if offline
+        else f"fetching {name!r} failed, the network or the disk is at fault "
+        f"({type(error).__name__}: {error}); what arrived whole is kept, try again. "
+        "The model 'embedded' needs no network"
+    )
+
+
+def _refused(status: int, url: str, name: str) -> ModelError:
+    if status in {401, 403}:
+        return ModelAccessError(
+            f"the Hub refused access to {name!r} (HTTP {status}): log in with "
+            "`hf auth login`, or set HF_TOKEN to a token that may read it"
+        )
+    return ModelDownloadError(
+        f"fetching {name!r} failed, the Hub is at fault (HTTP {status} for {url}); "
+        "what arrived whole is kept, try again later"
     )
