@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from rerank_plugins.training.loop import fit
     from rerank_plugins.training.merge import merge_weights
     from rerank_plugins.training.mining import Group, mine_hard_negatives
-    from rerank_plugins.training.teacher import with_teacher_scores
     from rerank_plugins.training.pipeline import held_back_samples, train
+    from rerank_plugins.training.teacher import with_teacher_scores
     from rerank_plugins.training.windows import best_window
 
 _HOMES = {

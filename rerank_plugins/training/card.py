@@ -10,9 +10,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from rerank_plugins import __version__
 from rerank_plugins.training.config import TrainingConfig, TrainingResult
 
-_PACKAGES = ("rerank-plugins", "sentence-transformers", "transformers", "torch", "datasets")
+_PACKAGES = ("sentence-transformers", "transformers", "torch", "datasets")
 _FIGURES_FILE = "training.json"
 
 
@@ -52,8 +53,8 @@ def write_card(
         "",
         f"# {config.out.name}",
         "",
-        f"A cross-encoder that scores how well a passage answers a query; `{config.base}` trained "
-        f"further by rerank-plugins with the recipe `{config.recipe}`.",
+        f"`{config.base}` trained further by rerank-plugins with the recipe `{config.recipe}`:",
+        "a cross-encoder that scores how well a passage answers a query.",
         "",
         "```python",
         "from rerank_plugins import load_reranker",
@@ -65,8 +66,8 @@ def write_card(
         "",
         *_data(facts),
         "",
-        "Whether these licences let the weights be passed on is for whoever passes them on to "
-        "check; a licence of the base binds too.",
+        "Whether these licences let the weights be passed on is for whoever passes them on to",
+        "check; the licence of the base binds too.",
         "",
         "## Figures",
         "",
@@ -74,7 +75,7 @@ def write_card(
         "",
         "## How it was trained",
         "",
-        f"{result.steps:,} of {result.estimate.steps:,} planned steps; estimated cost: "
+        f"{result.steps:,} of {result.estimate.steps:,} planned steps. Estimated before:",
         f"{result.estimate}.",
         "",
         "| option | value |",
@@ -108,8 +109,8 @@ def _figures(result: TrainingResult) -> list[str]:
     if not result.after:
         return ["No questions were held back, so nothing was measured."]
     lines = [
-        "nDCG@10 on the held-back questions, reranking the first stage's candidates "
-        f"(the weights of step {result.best_step:,} were kept):",
+        "nDCG@10 on the held-back questions, reranking the first stage's candidates",
+        f"(the weights of step {result.best_step} were kept):",
         "",
         "| set | first stage | base | this model |",
         "|---|---|---|---|",
@@ -121,13 +122,8 @@ def _figures(result: TrainingResult) -> list[str]:
 
 
 def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except ModuleNotFoundError:
-            found[package] = "not installed"
-    return found
+    installed = {package: version(package) for package in _PACKAGES}
+    return {"python": platform.python_version(), "rerank-plugins": __version__, **installed}
 
 
 def _plain(value: Any) -> Any:

@@ -23,6 +23,17 @@ Teacher = str | Path | Scorer | TeacherCall
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16")
 
+_COUNTS = {
+    "negatives": 1,
+    "queries_per_batch": 1,
+    "accumulate": 1,
+    "candidates": 1,
+    "evaluations": 1,
+    "patience": 1,
+    "held_back": 0,
+    "window_words": 2,
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
@@ -94,30 +105,24 @@ class TrainingConfig:
     first_stage: Callable[[Sequence[str]], FirstStage] | None = None
 
     def __post_init__(self) -> None:
-        if self.recipe not in RECIPES:
-            raise InvalidInputError(
-                f"recipe must be one of {', '.join(RECIPES)}, but got {self.recipe!r}"
-            )
-        for name, choices in (("device", DEVICES), ("precision", PRECISIONS)):
-            if getattr(self, name) not in choices:
+        choices = {"recipe": RECIPES, "device": DEVICES, "precision": PRECISIONS}
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
                 raise InvalidInputError(
-                    f"{name} must be one of {', '.join(choices)} in training, but got "
+                    f"{name} must be one of {', '.join(allowed)} in training, but got "
                     f"{getattr(self, name)!r}"
                 )
-        for name in ("negatives", "queries_per_batch", "accumulate", "candidates", "evaluations"):
-            check_count(name, getattr(self, name), minimum=1)
-        check_count("held_back", self.held_back)
-        check_count("patience", self.patience, minimum=1)
-        if self.window_words is not None:
-            check_count("window_words", self.window_words, minimum=2)
+        for name, least in _COUNTS.items():
+            if getattr(self, name) is not None:
+                check_count(name, getattr(self, name), minimum=least)
         for name in ("epochs", "learning_rate", "embeddings_rate", "minutes"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise InvalidInputError(f"{name} must be above 0, but got {value}")
-        if not 0 <= self.warmup < 1:
-            raise InvalidInputError(f"warmup must be in [0, 1), but got {self.warmup}")
-        if self.merge is not None and not 0 <= self.merge <= 1:
-            raise InvalidInputError(f"merge must be in [0, 1], but got {self.merge}")
+        for name in ("warmup", "merge"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise InvalidInputError(f"{name} must be in [0, 1], but got {value}")
         if len(self.licences) > 1 and len(self.licences) != len(self.datasets):
             raise InvalidInputError(
                 f"licences must be one for all data sets or one each ({len(self.datasets)}), "

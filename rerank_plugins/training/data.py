@@ -11,6 +11,7 @@ from __future__ import annotations
 import gzip
 import json
 import logging
+import math
 import random
 import unicodedata
 from collections.abc import Iterator, Mapping
@@ -133,7 +134,7 @@ def hold_back(
     if queries == 0:
         return data, None
     ties = _ties(data)
-    order = random.Random(f"hold back {seed}")
+    order = random.Random(f"hold back {seed}")  # noqa: S311
     order.shuffle(ties)
     held: list[str] = []
     for tie in ties:
@@ -219,7 +220,7 @@ def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     number = 0
     try:
         with opener(path, "rt", encoding="utf-8") as file:
-            for number, line in enumerate(cast(TextIO, file), start=1):
+            for number, line in enumerate(cast("TextIO", file), start=1):
                 if not line.strip():
                     continue
                 where = f"{path}, line {number}"
@@ -261,7 +262,7 @@ def _read_qrels(
         raise InvalidInputError(f"a data set needs {path.name}, but {path.parent} has none")
     qrels: dict[str, dict[str, float]] = {}
     teacher: dict[str, dict[str, float]] = {}
-    with open(path, encoding="utf-8") as file:
+    with path.open(encoding="utf-8") as file:
         header = tuple(file.readline().rstrip("\r\n").split("\t"))
         if header not in (QRELS_HEADER, (*QRELS_HEADER, TEACHER_COLUMN)):
             raise InvalidInputError(
@@ -290,7 +291,7 @@ def _number(cell: str, column: str, where: str) -> float:
     try:
         value = float(cell)
     except ValueError:
-        value = float("nan")
-    if value != value or value in (float("inf"), float("-inf")):
+        value = math.nan
+    if not math.isfinite(value):
         raise InvalidInputError(f"{where}: {column} must be a finite number, but got {cell!r}")
     return value

@@ -15,9 +15,7 @@ from safetensors.torch import save_file
 from rerank_plugins.errors import InvalidInputError, UnsupportedModelError
 
 
-def merge_weights(
-    base: str | Path, tuned: str | Path, weight: float, out: str | Path
-) -> Path:
+def merge_weights(base: str | Path, tuned: str | Path, weight: float, out: str | Path) -> Path:
     """Writes the checkpoint ``(1 - weight) * base + weight * tuned``.
 
     The Polish card merges original and fine-tuned weights after distillation, so that what

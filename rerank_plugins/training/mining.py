@@ -105,43 +105,24 @@ def mine_hard_negatives(
             f"first_stage must index the corpus ({len(corpus)} passages), but it has "
             f"{len(first_stage)}: build it from list(corpus.values())"
         )
-    ids = list(corpus)
-    position = {doc: place for place, doc in enumerate(ids)}
+    mine = _Miner(
+        corpus,
+        first_stage,
+        ranks=ranks,
+        negatives=negatives,
+        margin=margin,
+        near_duplicate=near_duplicate,
+    )
     groups: list[Group] = []
-    passed_over = 0
     without = 0
     for query_id, query in tqdm(queries.items(), desc="mining", unit="query", disable=None):
         grades = qrels.get(query_id, {})
         relevant = [doc for doc, grade in grades.items() if grade > 0]
-        if not relevant:
-            without += 1
-            continue
-        chance = random.Random(f"mine {seed} {query_id}")
-        judged = [doc for doc, grade in grades.items() if grade <= 0]
-        if len(judged) < negatives:
-            keep = _Filter(
-                [corpus[doc] for doc in relevant],
-                (answers or {}).get(query_id, ()),
-                near_duplicate,
-                _ceiling(first_stage, query, [position[doc] for doc in relevant], margin),
-            )
-            finds = [
-                (ids[find.key], find.score) for find in first_stage.search(query, high)[low - 1 :]
-            ]
-            unjudged = [(doc, score) for doc, score in finds if doc not in grades]
-            pool = [doc for doc, score in unjudged if keep(corpus[doc], score)]
-            passed_over += len(unjudged) - len(pool)
-            fill = negatives - len(judged)
-            chosen = judged + (pool if len(pool) <= fill else chance.sample(pool, fill))
-        else:
-            chosen = chance.sample(judged, negatives)
-        texts = {corpus[doc]: doc for doc in reversed(chosen)}
-        drawn = [doc for doc in chosen if texts[corpus[doc]] == doc]
-        if not drawn:
-            without += 1
-            continue
+        chance = random.Random(f"mine {seed} {query_id}")  # noqa: S311
+        drawn = mine(query, grades, (answers or {}).get(query_id, ()), chance) if relevant else []
+        without += not drawn
         known = (teacher_scores or {}).get(query_id, {})
-        for doc in relevant:
+        for doc in relevant if drawn else ():
             members = [doc, *drawn]
             scores = tuple(known[m] for m in members) if known.keys() >= set(members) else None
             groups.append(
@@ -152,27 +133,79 @@ def mine_hard_negatives(
         "%d questions have no relevant passage or no negative left",
         len(groups),
         len(queries),
-        passed_over,
+        mine.passed_over,
         without,
     )
     return groups
 
 
-def _ceiling(
-    first_stage: FirstStage, query: str, relevant: Sequence[int], margin: float | None
-) -> float | None:
-    """The highest first-stage score that a negative may have; None for any."""
-    if margin is None:
-        return None
-    mask = np.zeros(len(first_stage), dtype=np.bool_)
-    mask[list(relevant)] = True
-    own = [
-        find.score
-        for find in first_stage.search(query, len(relevant), mask=mask)
-        if find.score is not None
-    ]
-    # The margin is a share of the score's size, so that it also works for negative scores.
-    return min(score - margin * abs(score) for score in own) if own else None
+class _Miner:
+    """Draws the negatives of one question after another."""
+
+    def __init__(
+        self,
+        corpus: Mapping[str, str],
+        first_stage: FirstStage,
+        *,
+        ranks: tuple[int, int],
+        negatives: int,
+        margin: float | None,
+        near_duplicate: float,
+    ) -> None:
+        self._corpus = corpus
+        self._ids = list(corpus)
+        self._places = {doc: place for place, doc in enumerate(self._ids)}
+        self._first_stage = first_stage
+        self._ranks = ranks
+        self._negatives = negatives
+        self._margin = margin
+        self._near_duplicate = near_duplicate
+        self.passed_over = 0
+
+    def __call__(
+        self, query: str, grades: Mapping[str, float], answers: Sequence[str], chance: random.Random
+    ) -> list[str]:
+        """Ids of the negatives, no two of the same text."""
+        judged = [doc for doc, grade in grades.items() if grade <= 0]
+        chance.shuffle(judged)
+        chosen = {self._corpus[doc]: doc for doc in judged[: self._negatives]}
+        if len(chosen) < self._negatives:
+            low, high = self._ranks
+            finds = self._first_stage.search(query, high)[low - 1 :]
+            relevant = [doc for doc, grade in grades.items() if grade > 0]
+            keep = _Filter(
+                [self._corpus[doc] for doc in relevant],
+                answers,
+                self._near_duplicate,
+                self._ceiling(query, relevant),
+            )
+            # In random order until enough have passed: the check costs more than the search.
+            chance.shuffle(finds)
+            for find in finds:
+                if len(chosen) == self._negatives:
+                    break
+                doc = self._ids[find.key]
+                if doc in grades:
+                    continue
+                if keep(self._corpus[doc], find.score):
+                    chosen.setdefault(self._corpus[doc], doc)
+                else:
+                    self.passed_over += 1
+        return list(chosen.values())
+
+    def _ceiling(self, query: str, relevant: Sequence[str]) -> float | None:
+        """The highest first-stage score that a negative may have; None for any."""
+        if self._margin is None:
+            return None
+        mask = np.zeros(len(self._ids), dtype=np.bool_)
+        mask[[self._places[doc] for doc in relevant]] = True
+        own = [
+            find.score
+            for find in self._first_stage.search(query, len(relevant), mask=mask)
+            if find.score is not None
+        ]
+        # The margin is a share of the score's size, so that it works for negative scores too.
+        return min(score - self._margin * abs(score) for score in own) if own else None
 
 
 class _Filter:
@@ -208,7 +241,9 @@ def _shingles(text: str) -> set[tuple[str, ...]]:
 
 
 def _overlap(one: set[tuple[str, ...]], other: set[tuple[str, ...]]) -> float:
-    """Share of the smaller set that is in the larger; of the smaller, so that a passage that
-    holds the whole of a shorter one counts as its duplicate."""
+    """Share of the smaller set that is in the larger.
+
+    Of the smaller, so that a passage that holds the whole of a shorter one is its duplicate.
+    """
     smaller = min(len(one), len(other))
     return len(one & other) / smaller if smaller else 0.0

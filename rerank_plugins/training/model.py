@@ -62,8 +62,10 @@ class TrainedCrossEncoder(CrossEncoder):  # type: ignore[misc]
         self._encode_with(checkpoint.window_tokens, checkpoint.long_passages)
 
     def use_windows(self, window_tokens: int) -> None:
-        """Scores passages by their best window; where the checkpoint does not say so yet,
-        its ``config.json`` will."""
+        """Scores passages by their best window, unless the checkpoint states other windows.
+
+        The ``config.json`` that is saved will say so.
+        """
         if self._checkpoint.window_tokens is None:
             block = dict(getattr(self.config, "rerank_plugins", None) or {})
             block |= {"window_tokens": window_tokens, "long_passages": "max"}
@@ -86,9 +88,9 @@ class TrainedCrossEncoder(CrossEncoder):  # type: ignore[misc]
         how: LongPassages = "truncate" if self.training else self.long_passages
         return {"encoded": self.encoder.encode(pairs, how), "pairs": len(pairs)}
 
-    def forward(self, input: Mapping[str, Any], **_: Any) -> dict[str, torch.Tensor]:
+    def forward(self, features: Mapping[str, Any], **_: Any) -> dict[str, torch.Tensor]:
         """Logits under ``scores``, shape (pairs, labels), in the order of the pairs."""
-        encoded: EncodedPairs = input["encoded"]
+        encoded: EncodedPairs = features["encoded"]
         device = self.device
         budget = _CPU_TOKENS if device.type == "cpu" else _WHOLE_BATCH
         order: list[torch.Tensor] = []
@@ -104,7 +106,7 @@ class TrainedCrossEncoder(CrossEncoder):  # type: ignore[misc]
             logits.append(self.model(**tensors).logits)
             order.append(torch.from_numpy(rows))
         rows_scored = torch.cat(logits)[torch.argsort(torch.cat(order)).to(device)]
-        return {"scores": self._per_pair(rows_scored, encoded, input["pairs"])}
+        return {"scores": self._per_pair(rows_scored, encoded, features["pairs"])}
 
     def _per_pair(self, scores: torch.Tensor, encoded: EncodedPairs, pairs: int) -> torch.Tensor:
         if len(scores) == pairs:

@@ -87,5 +87,5 @@ def _first_stage(config: TrainingConfig, texts: Sequence[str]) -> FirstStage:
         return config.first_stage(texts)
     from rerank_plugins.first_stage.bm25 import BM25
 
-    stage: FirstStage = BM25(texts)
+    stage: FirstStage = BM25(texts, engine="bm25s")
     return stage

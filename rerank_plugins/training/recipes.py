@@ -38,17 +38,17 @@ _ONE_HOT = 1000.0
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """What a recipe trains on; rows are made when they are needed, so that texts are not
-    held twice.
+    """What a recipe trains on; rows are made when needed, so that texts are not held twice.
 
     Attributes:
-        index: One entry a row: the group's position, and which of its passages.
+        index: One entry a row: the group's position, and which of its passages (0 for all
+            of them, in a recipe that takes lists).
         row: Makes the row from such an entry.
         pairs_per_row: How many (query, passage) pairs a row has, on average.
     """
 
-    index: list[tuple[int, tuple[int, ...]]]
-    row: Callable[[int, tuple[int, ...]], Row]
+    index: list[tuple[int, int]]
+    row: Callable[[int, int], Row]
     pairs_per_row: float
 
 
@@ -71,22 +71,22 @@ def examples(recipe: Recipe, groups: Sequence[Group]) -> Examples:
     if recipe in ("binary", "hard-negatives"):
         whole = recipe == "hard-negatives"
         index = [
-            (place, (member,))
+            (place, member)
             for place, group in enumerate(groups)
             for member in range(1 + (len(group.negatives) if whole else 1))
         ]
 
-        def pair(place: int, members: tuple[int, ...]) -> Row:
+        def pair(place: int, member: int) -> Row:
             group = groups[place]
             return {
                 "query": group.query,
-                "passage": group.passages[members[0]],
-                "label": float(members[0] == 0),
+                "passage": group.passages[member],
+                "label": float(member == 0),
             }
 
         return Examples(index, pair, 1.0)
 
-    def listed(place: int, members: tuple[int, ...]) -> Row:
+    def listed(place: int, _: int) -> Row:
         group = groups[place]
         if recipe == "ranknet":
             label = list(group.teacher_scores or ())
@@ -94,8 +94,8 @@ def examples(recipe: Recipe, groups: Sequence[Group]) -> Examples:
             label = [_ONE_HOT] + [0.0] * len(group.negatives)
         return {"query": group.query, "passages": list(group.passages), "label": label}
 
-    lists = [(place, tuple(range(len(group.passages)))) for place, group in enumerate(groups)]
-    return Examples(lists, listed, sum(len(members) for _, members in lists) / len(lists))
+    passages = sum(len(group.passages) for group in groups)
+    return Examples([(place, 0) for place in range(len(groups))], listed, passages / len(groups))
 
 
 def loss_for(recipe: Recipe, model: CrossEncoder, groups: Sequence[Group]) -> torch.nn.Module:
@@ -104,24 +104,27 @@ def loss_for(recipe: Recipe, model: CrossEncoder, groups: Sequence[Group]) -> to
     Raises:
         UnsupportedModelError: The model has a number of labels that the recipe cannot train.
     """
+    loss: torch.nn.Module
     if recipe == "binary" and model.num_labels == 2:
-        return _TwoLabelCrossEntropy(model)
-    if model.num_labels != 1:
+        loss = _TwoLabelCrossEntropy(model)
+    elif model.num_labels != 1:
         allowed = "1 or 2 labels" if recipe == "binary" else "1 label"
         raise UnsupportedModelError(
             f"the recipe {recipe} trains a model with {allowed}, but this one has "
             f"{model.num_labels}: take another base"
         )
-    if recipe == "binary":
-        return BinaryCrossEntropyLoss(model)
-    if recipe == "hard-negatives":
+    elif recipe == "binary":
+        loss = BinaryCrossEntropyLoss(model)
+    elif recipe == "hard-negatives":
         mean = sum(len(group.negatives) for group in groups) / len(groups)
-        return BinaryCrossEntropyLoss(model, pos_weight=torch.tensor(mean))
+        loss = BinaryCrossEntropyLoss(model, pos_weight=torch.tensor(mean))
     # A mini-batch size below 1 means all pairs of a batch in one call; the default would
     # make as many calls as a list has passages.
-    if recipe == "listwise":
-        return ListNetLoss(model, mini_batch_size=-1)
-    return RankNetLoss(model, mini_batch_size=-1)
+    elif recipe == "listwise":
+        loss = ListNetLoss(model, mini_batch_size=-1)
+    else:
+        loss = RankNetLoss(model, mini_batch_size=-1)
+    return loss
 
 
 class _TwoLabelCrossEntropy(CrossEntropyLoss):  # type: ignore[misc]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from tqdm.auto import tqdm
 from rerank_plugins.errors import ScoreCountError
 from rerank_plugins.loading import load_scorer
 from rerank_plugins.ordering import check_finite
-from rerank_plugins.scoring.base import Scorer, ScoreOptions
+from rerank_plugins.scoring.base import ScoreOptions, Scorer
 from rerank_plugins.training.config import Teacher, TeacherCall
 from rerank_plugins.training.mining import Group
 
@@ -48,7 +47,7 @@ def with_teacher_scores(
         if kept_in is not None:
             part = kept_in.with_suffix(".part.npz")
             np.savez(part, scores=scores, digest=_digest(pairs))
-            os.replace(part, kept_in)
+            part.replace(kept_in)
     result = []
     start = 0
     for group in groups:

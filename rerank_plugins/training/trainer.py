@@ -1,0 +1,279 @@
+"""sentence-transformers' trainer: resumable at any epoch, quiet, with the time that is left."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from sentence_transformers.base.sampler import DefaultBatchSampler
+from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
+from sentence_transformers.cross_encoder.evaluation import CrossEncoderRerankingEvaluator
+from sentence_transformers.evaluation import SequentialEvaluator
+from transformers import (
+    EarlyStoppingCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+from transformers.trainer_callback import PrinterCallback
+
+from rerank_plugins.training.config import HeldBack, TrainingConfig
+from rerank_plugins.training.model import TrainedCrossEncoder
+
+logger = logging.getLogger(__name__)
+
+METRIC = "ndcg@10"
+MEAN_METRIC = "eval_sequential_score"
+
+_SECONDS_BETWEEN_CHECKPOINTS = 600.0
+_WEIGHT_DECAY = 0.01
+_LOG_LINES = 100
+# The trainer writes its state last, so that a checkpoint with all of these is whole.
+_STATE = "trainer_state.json"
+_PARTS = ("model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth")
+
+
+class SeededBatches(DefaultBatchSampler):  # type: ignore[misc]
+    """A fresh order for each epoch, from seed and epoch alone.
+
+    The library's own sampler goes on with one generator, so that a run resumed in its second
+    epoch would see the first epoch's order again.
+    """
+
+    epoch = 0
+
+    def __iter__(self) -> Iterator[list[int]]:
+        generator = torch.Generator().manual_seed(self.seed + 1_000_003 * self.epoch)
+        order = torch.randperm(len(self.sampler), generator=generator).tolist()
+        for start in range(0, len(order), self.batch_size):
+            yield order[start : start + self.batch_size]
+
+    def __len__(self) -> int:
+        batches: int = math.ceil(len(self.sampler) / self.batch_size)
+        return batches
+
+
+class Trainer(CrossEncoderTrainer):  # type: ignore[misc]
+    """Without the model cards that the library writes into every checkpoint.
+
+    They ask the Hub for names and tokenize samples; `write_card` writes one at the end.
+    """
+
+    def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
+        """Adds none."""
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:  # noqa: ARG002
+        folder = Path(output_dir or self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.model.save_pretrained(str(folder), create_model_card=False)
+
+
+class _Rhythm(TrainerCallback):  # type: ignore[misc]
+    """A checkpoint every ten minutes, an evaluation after the last step, and log lines."""
+
+    def __init__(self, *, evaluate: bool) -> None:
+        self._evaluate = evaluate
+        self._began = self._saved = time.monotonic()
+        self._first_step = 0
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,  # noqa: ARG002
+        state: TrainerState,
+        control: TrainerControl,  # noqa: ARG002
+        **_: Any,
+    ) -> None:
+        """Notes time and step."""
+        self._began = self._saved = time.monotonic()
+        self._first_step = state.global_step
+
+    def on_step_end(
+        self,
+        args: TrainingArguments,  # noqa: ARG002
+        state: TrainerState,
+        control: TrainerControl,
+        **_: Any,
+    ) -> TrainerControl:
+        """Asks for a checkpoint when one is due."""
+        last = state.global_step >= state.max_steps
+        if last or time.monotonic() - self._saved > _SECONDS_BETWEEN_CHECKPOINTS:
+            control.should_save = True
+            self._saved = time.monotonic()
+        if last and self._evaluate:
+            control.should_evaluate = True
+        return control
+
+    def on_log(
+        self,
+        args: TrainingArguments,  # noqa: ARG002
+        state: TrainerState,
+        control: TrainerControl,  # noqa: ARG002
+        logs: Mapping[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        """One line with what is left."""
+        shown = [
+            f"{name.removeprefix('eval_')} {float(value):.4f}"
+            for name, value in (logs or {}).items()
+            if name == "loss" or (name.endswith(METRIC) and not name.endswith(f"base_{METRIC}"))
+        ]
+        if shown:
+            done = max(1, state.global_step - self._first_step)
+            left = state.max_steps - state.global_step
+            logger.info(
+                "step %d of %d, about %.1f minutes left: %s",
+                state.global_step,
+                state.max_steps,
+                (time.monotonic() - self._began) / done * left / 60,
+                ", ".join(shown),
+            )
+
+
+def make_trainer(
+    config: TrainingConfig,
+    work: Path,
+    model: TrainedCrossEncoder,
+    *,
+    dataset: Any,
+    loss: torch.nn.Module,
+    evaluator: SequentialEvaluator | None,
+    batch: int,
+    steps: int,
+    evaluate_every: int,
+) -> Trainer:
+    """The trainer of one run, its checkpoints in ``work``.
+
+    Args:
+        config: Rates, seed, patience.
+        work: Folder for checkpoints.
+        model: What to train, in place.
+        dataset: Rows as the loss takes them.
+        loss: On the model.
+        evaluator: What decides which weights are kept; None to keep the last.
+        batch: Rows a batch.
+        steps: Optimizer steps in all.
+        evaluate_every: Steps between evaluations.
+    """
+    rates = {}
+    if config.embeddings_rate != 1.0:
+        rates[r"embeddings\.\w+_embeddings"] = config.learning_rate * config.embeddings_rate
+    evaluation: dict[str, Any] = {"eval_strategy": "no", "save_strategy": "no"}
+    callbacks: list[TrainerCallback] = [_Rhythm(evaluate=evaluator is not None)]
+    if evaluator is not None:
+        evaluation = {
+            "eval_strategy": "steps",
+            "eval_steps": evaluate_every,
+            "save_strategy": "steps",
+            "save_steps": evaluate_every,
+            "load_best_model_at_end": True,
+            "metric_for_best_model": MEAN_METRIC,
+            "greater_is_better": True,
+        }
+        callbacks.append(EarlyStoppingCallback(early_stopping_patience=config.patience))
+    arguments = CrossEncoderTrainingArguments(
+        output_dir=str(work),
+        max_steps=steps,
+        per_device_train_batch_size=batch,
+        gradient_accumulation_steps=config.accumulate,
+        learning_rate=config.learning_rate,
+        learning_rate_mapping=rates,
+        warmup_steps=config.warmup,
+        lr_scheduler_type="linear",
+        weight_decay=_WEIGHT_DECAY,
+        seed=config.seed,
+        batch_sampler=SeededBatches,
+        use_cpu=model.device.type == "cpu",
+        bf16=uses_bf16(config, model),
+        dataloader_pin_memory=model.device.type == "cuda",
+        logging_steps=max(1, steps // _LOG_LINES),
+        disable_tqdm=not sys.stderr.isatty(),
+        report_to="none",
+        save_total_limit=2,
+        **evaluation,
+    )
+    trainer = Trainer(
+        model=model,
+        args=arguments,
+        train_dataset=dataset,
+        loss=loss,
+        evaluator=evaluator,
+        callbacks=callbacks,
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def uses_bf16(config: TrainingConfig, model: TrainedCrossEncoder) -> bool:
+    """Whether to train under bf16 autocast.
+
+    By itself only where the hardware has instructions for it: on a CPU without them it was
+    measured to be ten times slower than fp32.
+    """
+    if config.precision != "auto":
+        return config.precision == "bf16"
+    if model.device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if model.device.type == "cpu":
+        names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        return any(getattr(torch.cpu, name, bool)() for name in names)
+    return False
+
+
+def make_evaluator(held_back: Sequence[HeldBack]) -> SequentialEvaluator | None:
+    """Reranks the first stage's candidates; None when nothing is held back."""
+    evaluators = [
+        CrossEncoderRerankingEvaluator(
+            held.samples, always_rerank_positives=False, name=held.name, write_csv=False
+        )
+        for held in held_back
+        if held.samples
+    ]
+    if not evaluators:
+        return None
+    return SequentialEvaluator(
+        evaluators, main_score_function=lambda scores: sum(scores) / len(scores)
+    )
+
+
+def figures(
+    held_back: Sequence[HeldBack], metrics: Mapping[str, Any], prefix: str = ""
+) -> dict[str, float]:
+    """nDCG@10 by set, out of an evaluator's metrics."""
+    return {
+        held.name: float(metrics[f"{prefix}{held.name}_{METRIC}"])
+        for held in held_back
+        if held.samples
+    }
+
+
+def last_checkpoint(work: Path) -> Path | None:
+    """The newest whole checkpoint. One that a kill cut short is removed."""
+    by_step = sorted(work.glob("checkpoint-*"), key=step_of, reverse=True)
+    for checkpoint in by_step:
+        if _is_whole(checkpoint):
+            return checkpoint
+        logger.warning("%s was cut short and is removed", checkpoint)
+        shutil.rmtree(checkpoint)
+    return None
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step that a checkpoint was written at."""
+    return int(checkpoint.name.rsplit("-", 1)[-1])
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    try:
+        json.loads((checkpoint / _STATE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return all((checkpoint / part).is_file() for part in _PARTS)
