@@ -1,0 +1,34 @@
+"""Packs ranked passages into the context of an LLM prompt, within a token budget.
+
+What the text looks like, with the default label and separator::
+
+    [1] history/fez.md
+    The passage, as it came in.
+
+    [2]
+    A passage whose source is not known.
+
+The label has a line of its own. Bidirectional text is laid out line by line (UAX #9, rule
+P1), so a Latin file name or a number in the label cannot turn the Arabic line under it
+around, and no invisible direction marks have to be put into the prompt.
+"""
+
+from __future__ import annotations
+
+from rerank_plugins.context.builder import ContextBuilder
+from rerank_plugins.context.records import (
+    Context,
+    ContextPassage,
+    OmittedPassage,
+    PackedPassage,
+    context_passages,
+)
+
+__all__ = [
+    "Context",
+    "ContextBuilder",
+    "ContextPassage",
+    "OmittedPassage",
+    "PackedPassage",
+    "context_passages",
+]

@@ -1,0 +1,219 @@
+"""ContextBuilder: which passages go into the prompt, in which order, and where one is cut."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import KW_ONLY, dataclass, replace
+from functools import cache
+from typing import Any, Literal, TypeAlias
+
+from rerank_plugins.candidates import Ranking
+from rerank_plugins.catalog import embedded_folder
+from rerank_plugins.context.duplicates import Shingle, resemblance, shingles_of
+from rerank_plugins.context.records import (
+    Context,
+    ContextItem,
+    OmittedPassage,
+    PackedPassage,
+    Reason,
+    check_number,
+    context_passages,
+)
+from rerank_plugins.context.sentences import last_that_fits, sentence_ends, word_ends
+from rerank_plugins.errors import InvalidInputError
+from rerank_plugins.ordering import check_count
+
+Order: TypeAlias = Literal["relevance", "edges"]
+
+CUT_MARK = " […]"
+
+
+@dataclass(frozen=True, slots=True)
+class ContextBuilder:
+    """Packs a ranking into a token budget.
+
+    Passages are taken best first. Each goes in whole or not at all: one that does not fit is
+    left out, and later, shorter ones may still go in. Only when none fits whole is the best
+    one cut, after the last sentence that fits (or, when not even one sentence does, the last
+    word), marked with ``[…]``; when not even a word fits, the context is empty.
+
+    Passages are labelled by their order in the text, counting from 1, so that the labels a
+    reader or a model meets always ascend, whatever ``order`` is.
+
+    Attributes:
+        max_tokens: The budget. It covers the whole text, with labels and separators, and is
+            never exceeded.
+        count_tokens: Number of tokens of a text; None counts with the tokenizer of the model
+            that ships, an estimate for any other. Give the LLM's own for an exact budget.
+        min_score: Passages with a lower score are left out; None keeps all. A passage
+            without a score is kept, for nothing is known against it.
+        order: ``relevance`` puts the best first. ``edges`` puts the best at both ends and the
+            least in the middle, where long-context models overlook most (Liu et al., Lost in
+            the Middle, TACL 2024): ranks 1, 3, 5, ..., 6, 4, 2.
+        near_duplicates: A passage is left out when its resemblance to one already in the
+            context is at least this, in (0, 1]; None keeps all. Resemblance is the Jaccard
+            index of the sets of three-word shingles (Broder, On the resemblance and
+            containment of documents, 1997), blind to case, accents, Arabic vowel signs and
+            punctuation. The default 1.0 drops only what says nothing else; 0.8 also drops
+            lightly edited copies, but with them a long passage that differs from another in
+            one number only.
+        label: The label of the passage with that number. The header line is the label and the
+            source; when both are empty there is no such line.
+        separator: What stands between two passages.
+    """
+
+    max_tokens: int = 2000
+    _: KW_ONLY
+    count_tokens: Callable[[str], int] | None = None
+    min_score: float | None = None
+    order: Order = "relevance"
+    near_duplicates: float | None = 1.0
+    label: Callable[[int], str] = "[{}]".format
+    separator: str = "\n\n"
+
+    def __post_init__(self) -> None:
+        check_count("max_tokens", self.max_tokens)
+        if self.order not in ("relevance", "edges"):
+            raise InvalidInputError(f"order must be 'relevance' or 'edges', but got {self.order!r}")
+        if self.min_score is not None:
+            check_number("min_score", self.min_score)
+        if self.near_duplicates is not None and not (
+            0 < check_number("near_duplicates", self.near_duplicates) <= 1
+        ):
+            raise InvalidInputError(
+                "near_duplicates must be above 0 and at most 1, or None, but got "
+                f"{self.near_duplicates!r}"
+            )
+
+    def build(self, items: Ranking | Iterable[ContextItem]) -> Context:
+        """The context of these passages.
+
+        Args:
+            items: Best first; whatever `context_passages` takes.
+
+        Raises:
+            InvalidInputError: As `context_passages`, or ``count_tokens`` gave something other
+                than a whole number of at least 0.
+        """
+        chosen: list[PackedPassage] = []
+        shingles: list[frozenset[Shingle]] = []
+        omitted: list[OmittedPassage] = []
+        tokens = 0
+        for position, passage in enumerate(context_passages(items)):
+            packed = PackedPassage("", passage, position, passage.text.strip())
+            own = frozenset() if self.near_duplicates is None else shingles_of(packed.text)
+            reason = self._objection(packed, own, shingles)
+            if reason is None:
+                longer = self._tokens_with(packed, chosen, tokens)
+                if longer is not None:
+                    tokens = longer
+                    chosen.append(packed)
+                    shingles.append(own)
+                    continue
+                reason = "budget"
+            omitted.append(OmittedPassage(passage, position, reason))
+        if not chosen and (cut := self._cut_best(omitted)) is not None:
+            chosen = [cut]
+            omitted = [left for left in omitted if left.position != cut.position]
+            tokens = self._count(self._text(chosen))
+        return Context(
+            text=self._text(chosen),
+            passages=tuple(self._laid_out(chosen)),
+            omitted=tuple(omitted),
+            tokens=tokens,
+            max_tokens=int(self.max_tokens),
+        )
+
+    def _objection(
+        self,
+        packed: PackedPassage,
+        own: frozenset[Shingle],
+        kept: list[frozenset[Shingle]],
+    ) -> Reason | None:
+        """Why the passage is left out whatever the budget; None when it may go in."""
+        score, limit = packed.passage.score, self.near_duplicates
+        if not packed.text:
+            return "empty"
+        if self.min_score is not None and score is not None and score < self.min_score:
+            return "score"
+        if limit is not None and any(resemblance(own, other) >= limit for other in kept):
+            return "duplicate"
+        return None
+
+    def _tokens_with(
+        self, packed: PackedPassage, chosen: list[PackedPassage], tokens: int
+    ) -> int | None:
+        """Tokens of the text with this passage in it; None when that is over the budget.
+
+        The passage alone is counted first, so that thousands of passages that have no place
+        cost one short count each; the whole text is counted again because tokens can merge or
+        split where passages meet.
+        """
+        if tokens + self._count(self._text([packed])) > self.max_tokens:
+            return None
+        together = self._count(self._text([*chosen, packed]))
+        return together if together <= self.max_tokens else None
+
+    def _cut_best(self, omitted: list[OmittedPassage]) -> PackedPassage | None:
+        """The beginning of the best passage that did not fit, or None when no word fits."""
+        best = next((left for left in omitted if left.reason == "budget"), None)
+        if best is None:
+            return None
+        text = best.passage.text.strip()
+
+        def cut(end: int) -> PackedPassage:
+            beginning = text[:end].rstrip() + CUT_MARK
+            return PackedPassage("", best.passage, best.position, beginning, cut=True)
+
+        def fits(end: int) -> bool:
+            return self._count(self._text([cut(end)])) <= self.max_tokens
+
+        for ends in (sentence_ends(text), word_ends(text)):
+            end = last_that_fits(ends, fits)
+            if end is not None:
+                return cut(end)
+        return None
+
+    def _laid_out(self, chosen: list[PackedPassage]) -> list[PackedPassage]:
+        """The passages, given by relevance, in the order of the text and labelled."""
+        if self.order == "edges":
+            chosen = chosen[::2] + chosen[1::2][::-1]
+        return [replace(p, label=self.label(number)) for number, p in enumerate(chosen, start=1)]
+
+    def _text(self, chosen: list[PackedPassage]) -> str:
+        return self.separator.join(_block(packed) for packed in self._laid_out(chosen))
+
+    def _count(self, text: str) -> int:
+        if not text:
+            return 0  # a counter that adds special tokens gives more, but nothing is sent
+        count_tokens = _count_with_embedded if self.count_tokens is None else self.count_tokens
+        return check_count("what count_tokens returns", count_tokens(text))
+
+
+def _block(packed: PackedPassage) -> str:
+    """Header line and text; a source of several lines is put on one."""
+    source = packed.passage.source or ""
+    header = " ".join([packed.label, *source.split()]).strip()
+    return f"{header}\n{packed.text}" if header else packed.text
+
+
+def _count_with_embedded(text: str) -> int:
+    """Tokens of the text for the model that ships, special tokens left out."""
+    # A lone surrogate is no text that a tokenizer (or an HTTP client) can encode.
+    encodable = text.encode("utf-8", "replace").decode("utf-8")
+    return len(_embedded_tokenizer().encode(encodable, add_special_tokens=False).ids)
+
+
+@cache
+def _embedded_tokenizer() -> Any:
+    return _whole_text_tokenizer(str(embedded_folder() / "tokenizer.json"))
+
+
+def _whole_text_tokenizer(path: str) -> Any:
+    """The tokenizer of that file, told not to stop at the model's length."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(path)
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
