@@ -7,7 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
-from rerank_plugins.candidates import Ranked, Ranking
+import numpy as np
+from numpy.typing import NDArray
+
+from rerank_plugins.candidates import Candidate, Ranked, Ranking
 from rerank_plugins.catalog import EMBEDDED
 from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.loading import load_reranker
@@ -62,6 +65,32 @@ def as_reranker(
             f"{sorted(options)}"
         )
     return reranker
+
+
+class Found:
+    """What a framework's retriever found for one query, as a stage that `Hybrid` can fuse.
+
+    Args:
+        candidates: Best first.
+        size: How many passages all the stages found together.
+    """
+
+    def __init__(self, candidates: list[Candidate], size: int) -> None:
+        self.candidates = candidates
+        self.size = size
+
+    def __len__(self) -> int:
+        return self.size
+
+    def search(
+        self,
+        query: str,  # noqa: ARG002
+        k: int,
+        *,
+        mask: NDArray[np.bool_] | None = None,  # noqa: ARG002
+    ) -> list[Candidate]:
+        """The first ``k`` of what was found; there is no other query to ask."""
+        return self.candidates[:k]
 
 
 def check_details(details: Iterable[str]) -> tuple[Detail, ...]:

@@ -205,6 +205,26 @@ class Dense:
                 for rank, at in enumerate(descending(scores, k), start=1)
             ]
 
+    def vectors(self, keys: Iterable[int]) -> Vectors:
+        """The vectors of passages as they are stored: of length 1 (or 0) under cosine.
+
+        Returns:
+            Shape (number of keys, d).
+
+        Raises:
+            InvalidInputError: A key is not in the index.
+        """
+        listed = list(keys)
+        with self._lock.read():
+            for key in listed:
+                if key not in self._texts:
+                    raise InvalidInputError(f"every key must be in the index, but {key!r} is not")
+            dimension = 0 if self._index is None else self._index.d
+            stored = np.empty((len(listed), dimension), dtype=np.float32)
+            for row, key in enumerate(listed):
+                stored[row] = self._index.reconstruct(key)
+            return stored
+
     def _checked(self, embedded: Any, count: int) -> Vectors:
         """Shape (count, d): finite, and of length 1 (or 0) under cosine."""
         try:
@@ -248,9 +268,12 @@ class Dense:
         if self.index_kind == "hnsw":
             graph = faiss.downcast_index(self._index.index)
             if total > _SELECTIVE * self._index.ntotal:
-                walk = faiss.SearchParametersHNSW(sel=selector, efSearch=max(_SEEN_SEARCHING, k))
-                keys: NDArray[np.int64] = self._index.search(query, k, params=walk)[1][0]
-                if (keys >= 0).all():
+                # All that the walk saw: the cut is made on exact scores, ties by key.
+                seen = min(max(_SEEN_SEARCHING, k), total)
+                walk = faiss.SearchParametersHNSW(sel=selector, efSearch=seen)
+                keys: NDArray[np.int64] = self._index.search(query, seen, params=walk)[1][0]
+                keys = keys[keys >= 0]
+                if len(keys) >= k:
                     return keys
             # Nothing is ever taken out of a graph, so its rows are numbered by key.
             exact = graph.storage

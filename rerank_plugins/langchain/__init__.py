@@ -1,11 +1,16 @@
 """LangChain: reranking, first stages and context, as its own kinds of objects.
 
-==========================  =================================================================
-`CrossEncoderCompressor`    reranks documents, wherever a compressor goes
-`RerankingRetriever`        any retriever, then reranking, in one
-`BM25Retriever`             first stage by words
-`CrossEncoderModel`         the models, for LangChain's own ``CrossEncoderReranker``
-==========================  =================================================================
+=========================  ==================================================================
+`CrossEncoderCompressor`   reranks documents, wherever a compressor goes
+`RerankingRetriever`       any retriever, then reranking, in one
+`BM25Retriever`            first stage by words
+`FaissVectorStore`         first stage by vectors; ``as_retriever()`` gives a `FaissRetriever`
+`HybridRetriever`          several first stages, fused
+`EmbeddedEmbeddings`       the encoder that ships, for any vector store
+`CrossEncoderModel`        the models, for LangChain's own ``CrossEncoderReranker``
+`format_context`           a runnable: documents in, text for the prompt out
+`pack_context`             the same with an account of what went in and what did not
+=========================  ==================================================================
 """
 
 from rerank_plugins.errors import MissingDependencyError
@@ -20,12 +25,22 @@ except ImportError as error:
 
 from rerank_plugins.langchain.bm25 import BM25Retriever
 from rerank_plugins.langchain.compressor import CrossEncoderCompressor
+from rerank_plugins.langchain.context import format_context, pack_context
 from rerank_plugins.langchain.cross_encoder import CrossEncoderModel
+from rerank_plugins.langchain.embeddings import EmbeddedEmbeddings
+from rerank_plugins.langchain.faiss import FaissRetriever, FaissVectorStore
+from rerank_plugins.langchain.hybrid import HybridRetriever
 from rerank_plugins.langchain.reranking import RerankingRetriever
 
 __all__ = [
     "BM25Retriever",
     "CrossEncoderCompressor",
     "CrossEncoderModel",
+    "EmbeddedEmbeddings",
+    "FaissRetriever",
+    "FaissVectorStore",
+    "HybridRetriever",
     "RerankingRetriever",
+    "format_context",
+    "pack_context",
 ]

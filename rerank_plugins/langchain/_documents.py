@@ -65,7 +65,7 @@ def candidates_of(
     one_scale = len({document.metadata.get("retrieval_method") for document in documents}) <= 1
     candidates = []
     for position, document in enumerate(documents):
-        score = _finite(document.metadata.get("retrieval_score")) if one_scale else None
+        score = finite(document.metadata.get("retrieval_score")) if one_scale else None
         rank = _rank(document.metadata.get("retrieval_rank")) if one_scale else None
         candidates.append(
             Candidate(
@@ -183,7 +183,7 @@ def mask_of(
     return mask
 
 
-def _finite(value: object) -> float | None:
+def finite(value: object) -> float | None:
     real = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
     return float(value) if real and math.isfinite(value) else None  # type: ignore[arg-type]
 

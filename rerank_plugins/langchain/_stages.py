@@ -12,7 +12,7 @@ from langchain_core.vectorstores import VectorStoreRetriever
 from rerank_plugins.errors import InvalidInputError
 
 
-def options_for(stage: RetrieverLike, k: int, options: Mapping[str, Any]) -> dict[str, Any]:
+def options_for(stage: RetrieverLike, k: int | None, options: Mapping[str, Any]) -> dict[str, Any]:
     """Keyword arguments for an inner retriever's ``invoke``: ``k`` if it takes one, and options.
 
     LangChain drops arguments that a retriever does not declare, without a word. For ``k`` that
@@ -34,7 +34,7 @@ def options_for(stage: RetrieverLike, k: int, options: Mapping[str, Any]) -> dic
         )
     # A retriever with **kwargs may hand them to a client that knows no k; a vector store does.
     takes_k = "k" in parameters or isinstance(stage, VectorStoreRetriever)
-    return {"k": k, **options} if takes_k else dict(options)
+    return {"k": k, **options} if takes_k and k is not None else dict(options)
 
 
 def ls_params(

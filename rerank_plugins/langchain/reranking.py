@@ -33,7 +33,8 @@ class RerankingRetriever(BaseRetriever):
         first_stage: Any retriever. Ours, those of vector stores, and all others that take a
             ``k`` are asked for ``candidates``; others bring as many as they do.
         k: How many documents to return; ``invoke(query, k=...)`` for one call.
-        candidates: How many to fetch and rerank; never fewer than ``k`` are fetched.
+        candidates: How many to fetch and rerank, never fewer than ``k``; None for the first
+            stage's own number.
         compressor: What reranks, when it is at hand ready.
         **options: Those of `CrossEncoderCompressor` but ``top_n``: ``reranker``, ``model``,
             ``score_threshold``, ``metadata_fields`` ...; and ``name``, ``tags`` and
@@ -49,14 +50,14 @@ class RerankingRetriever(BaseRetriever):
     first_stage: RetrieverLike
     compressor: CrossEncoderCompressor
     k: SkipValidation[int]
-    candidates: SkipValidation[int]
+    candidates: SkipValidation[int | None]
 
     def __init__(
         self,
         *,
         first_stage: RetrieverLike,
         k: int = 4,
-        candidates: int = 50,
+        candidates: int | None = 50,
         compressor: CrossEncoderCompressor | None = None,
         **options: Any,
     ) -> None:
@@ -72,7 +73,7 @@ class RerankingRetriever(BaseRetriever):
             "first_stage": first_stage,
             "compressor": CrossEncoderCompressor(**options) if compressor is None else compressor,
             "k": check_count("k", k),
-            "candidates": check_count("candidates", candidates),
+            "candidates": None if candidates is None else check_count("candidates", candidates),
         }
         super().__init__(**(fields | own))
 
@@ -91,7 +92,7 @@ class RerankingRetriever(BaseRetriever):
         documents = self.first_stage.invoke(
             query,
             {"callbacks": run_manager.get_child()},
-            **options_for(self.first_stage, max(keep, self.candidates), options),
+            **options_for(self.first_stage, self._depth(keep), options),
         )
         return self.compressor.compress_documents(
             documents, query, run_manager.get_child(), top_n=keep
@@ -109,7 +110,7 @@ class RerankingRetriever(BaseRetriever):
         documents = await self.first_stage.ainvoke(
             query,
             {"callbacks": run_manager.get_child()},
-            **options_for(self.first_stage, max(keep, self.candidates), options),
+            **options_for(self.first_stage, self._depth(keep), options),
         )
         return await self.compressor.acompress_documents(
             documents, query, run_manager.get_child(), top_n=keep
@@ -117,3 +118,6 @@ class RerankingRetriever(BaseRetriever):
 
     def _count(self, k: int | None) -> int:
         return check_count("k", self.k if k is None else k)
+
+    def _depth(self, keep: int) -> int | None:
+        return None if self.candidates is None else max(keep, self.candidates)

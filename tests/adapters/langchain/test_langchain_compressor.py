@@ -302,7 +302,7 @@ class TestErrors:
     async def test_scoring_errors_come_through(self, documents, query):
         """A miscount and a NaN are errors, sync and async; no document is lost in silence."""
         short = CrossEncoderCompressor(reranker=Reranker(FixedScorer([1.0] * 5)))
-        with pytest.raises(ScoreCountError, match="5 scores for 6 pairs"):
+        with pytest.raises(ScoreCountError, match="for 6 pairs"):
             short.compress_documents(documents, query)
         broken = CrossEncoderCompressor(reranker=Reranker(FixedScorer([float("nan")] * 6)))
         with pytest.raises(NonFiniteScoreError):

@@ -1,0 +1,87 @@
+"""From documents to the text of a prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from langchain_core.documents import Document
+from langchain_core.runnables import Runnable, RunnableLambda
+
+from rerank_plugins._adapters import RELEVANCE_SCORE
+from rerank_plugins._threads import in_thread
+from rerank_plugins.context import Context, ContextBuilder, ContextPassage
+from rerank_plugins.errors import InvalidInputError
+from rerank_plugins.langchain._documents import check_documents, finite
+
+Source = str | Callable[[Document], object]
+
+
+def pack_context(
+    documents: Iterable[Document],
+    *,
+    builder: ContextBuilder | None = None,
+    source: Source = "source",
+) -> Context:
+    """The documents that fit into a token budget, labelled for citation, and an account of all.
+
+    Args:
+        documents: Best first, as reranking gives them.
+        builder: Budget, order and the like; None for a `ContextBuilder` with its defaults. Its
+            ``min_score`` is held against ``relevance_score``.
+        source: What to cite a document as: the metadata field with it, or a function of the
+            document; None, or no such field, for a label alone. ``source`` is what LangChain's
+            loaders write.
+
+    Raises:
+        InvalidInputError: An element is no Document.
+    """
+    builder = ContextBuilder() if builder is None else builder
+    return builder.build(
+        ContextPassage(document.page_content, _source(document, source), _score(document))
+        for document in check_documents(documents)
+    )
+
+
+def format_context(
+    *, builder: ContextBuilder | None = None, source: Source = "source", **options: Any
+) -> Runnable[Sequence[Document], str]:
+    """`pack_context` as a runnable that gives the text, ready for a prompt.
+
+    ::
+
+        context = retriever | format_context(max_tokens=1500)
+        chain = {"context": context, "question": RunnablePassthrough()} | prompt | model
+
+    Args:
+        builder: A ready `ContextBuilder`, in place of ``options``.
+        source: As of `pack_context`.
+        **options: Those of `ContextBuilder`: ``max_tokens``, ``min_score``, ``order`` ...
+
+    Raises:
+        InvalidInputError: An option breaks its rule, or options come beside a builder.
+    """
+    if builder is not None and options:
+        raise InvalidInputError(
+            f"{', '.join(options)} cannot be given beside a ready builder: give them to the builder"
+        )
+    used = ContextBuilder(**options) if builder is None else builder
+
+    def pack(documents: Sequence[Document]) -> str:
+        return pack_context(documents, builder=used, source=source).text
+
+    async def apack(documents: Sequence[Document]) -> str:
+        return await in_thread(pack, documents)
+
+    return RunnableLambda(pack, apack, name="format_context")
+
+
+def _source(document: Document, source: Source) -> str | None:
+    name = source(document) if callable(source) else document.metadata.get(source)
+    return None if name is None else str(name)
+
+
+def _score(document: Document) -> float | None:
+    # A score that stands for a first-stage rank cannot be held to a minimum.
+    kept_order = document.metadata.get("relevance_scale") == "first_stage"
+    return None if kept_order else finite(document.metadata.get(RELEVANCE_SCORE))

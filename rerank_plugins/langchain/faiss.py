@@ -1,0 +1,416 @@
+"""FaissVectorStore and FaissRetriever: the first stage that goes by vectors."""
+
+from __future__ import annotations
+
+import math
+import threading
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any, Protocol
+
+import numpy as np
+from langchain_core.callbacks import (
+    AsyncCallbackManagerForRetrieverRun,
+    CallbackManagerForRetrieverRun,
+)
+from langchain_core.documents import Document
+from langchain_core.embeddings import Embeddings
+from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
+from langchain_core.vectorstores.utils import maximal_marginal_relevance
+from numpy.typing import NDArray
+from pydantic import ConfigDict, SkipValidation
+from typing_extensions import Self
+
+from rerank_plugins._threads import in_thread
+from rerank_plugins.candidates import Candidate
+from rerank_plugins.errors import InvalidInputError
+from rerank_plugins.first_stage._checks import check_query
+from rerank_plugins.first_stage.dense import Dense, IndexKind, Metric
+from rerank_plugins.langchain._documents import (
+    MetadataFilter,
+    check_documents,
+    documents_of,
+    mask_of,
+    retrieved,
+    with_metadata,
+)
+from rerank_plugins.langchain.embeddings import EmbeddedEmbeddings
+from rerank_plugins.ordering import check_count
+
+
+class Search(Protocol):
+    """A search that needs a mask only."""
+
+    def __call__(self, *, mask: NDArray[np.bool_] | None) -> list[Candidate]:
+        """Candidates, best first."""
+        ...
+
+
+class FaissVectorStore(VectorStore):
+    """Documents by the vectors of their texts, in FAISS.
+
+    Scores are higher for the nearer, whatever the metric: the cosine, the inner product, or
+    minus the squared distance. Documents are copied in and copied out. Adding a document
+    under an id that is there replaces it. Any number of threads may search, add and delete::
+
+        store = FaissVectorStore.from_documents(documents)
+        retriever = store.as_retriever(k=10)
+
+    Args:
+        embedding: Any LangChain embeddings; None for `EmbeddedEmbeddings`, which ship.
+        metric: ``cosine``, ``inner_product`` or ``l2``.
+        index_kind: ``exact``, or ``hnsw`` for millions of documents.
+
+    Raises:
+        InvalidInputError: An option breaks its rule.
+        MissingDependencyError: faiss is not installed.
+    """
+
+    def __init__(
+        self,
+        embedding: Embeddings | None = None,
+        *,
+        metric: Metric = "cosine",
+        index_kind: IndexKind = "exact",
+    ) -> None:
+        self._embedding = EmbeddedEmbeddings() if embedding is None else embedding
+        if not isinstance(self._embedding, Embeddings):
+            raise InvalidInputError(
+                f"embedding must be LangChain Embeddings, but got {type(embedding).__name__}"
+            )
+        self._dense = Dense(embed=self._embedding, metric=metric, index=index_kind)
+        self._documents: dict[int, Document] = {}
+        self._keys: dict[str, int] = {}
+        self._size = 0  # keys ever given: the length of a mask
+        self._writing = threading.Lock()
+
+    @property
+    def embeddings(self) -> Embeddings:
+        """What embeds documents and queries."""
+        return self._embedding
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    @classmethod
+    def from_texts(
+        cls,
+        texts: Iterable[str],
+        embedding: Embeddings | None = None,
+        metadatas: Iterable[dict[str, Any]] | None = None,
+        *,
+        ids: Iterable[str | None] | None = None,
+        **options: Any,
+    ) -> Self:
+        """A store of documents made of these texts; ``options`` as of the class.
+
+        Raises:
+            InvalidInputError: There are more or fewer metadatas or ids than texts, or an option
+                breaks its rule.
+        """
+        store = cls(embedding, **options)
+        store.add_documents(documents_of(texts, metadatas, ids))
+        return store
+
+    @classmethod
+    def from_documents(
+        cls, documents: Iterable[Document], embedding: Embeddings | None = None, **options: Any
+    ) -> Self:
+        """A store of these documents; ``options`` as of the class, and ``ids``."""
+        ids = options.pop("ids", None)
+        store = cls(embedding, **options)
+        store.add_documents(documents, ids=ids)
+        return store
+
+    def add_texts(
+        self,
+        texts: Iterable[str],
+        metadatas: Iterable[dict[str, Any]] | None = None,
+        *,
+        ids: Iterable[str | None] | None = None,
+        **unknown: Any,
+    ) -> list[str]:
+        """Adds documents made of these texts; see `add_documents`."""
+        _refuse(unknown)
+        return self.add_documents(documents_of(texts, metadatas, ids))
+
+    def add_documents(
+        self,
+        documents: Iterable[Document],
+        *,
+        ids: Iterable[str | None] | None = None,
+        **unknown: Any,
+    ) -> list[str]:
+        """Embeds and adds documents: all of them, or after an error none.
+
+        Args:
+            documents: Kept as copies.
+            ids: In place of the documents' own. A document without either gets a new one; one
+                with an id that is in the store, or twice in the list, replaces the earlier.
+            **unknown: Nothing else is taken.
+
+        Returns:
+            One id a document, in the order given.
+
+        Raises:
+            InvalidInputError: An element is no Document, or there are more or fewer ids.
+        """
+        _refuse(unknown)
+        given = check_documents(documents)
+        names = [document.id for document in given] if ids is None else list(ids)
+        if len(names) != len(given):
+            raise InvalidInputError(
+                f"there must be as many ids as documents, but got {len(names)} ids for "
+                f"{len(given)} documents"
+            )
+        final = [str(uuid.uuid4()) if name is None else str(name) for name in names]
+        newest = dict(zip(final, given, strict=True))
+        with self._writing:
+            keys = self._dense.add(document.page_content for document in newest.values())
+            replaced = [self._keys[name] for name in newest if name in self._keys]
+            for key, (name, document) in zip(keys, newest.items(), strict=True):
+                copy = document.model_copy(update={"id": name, "metadata": {**document.metadata}})
+                self._documents[key] = copy
+                self._keys[name] = key
+                self._size = key + 1
+            self._remove(replaced)
+        return final
+
+    def delete(self, ids: Iterable[str] | None = None, **unknown: Any) -> bool:
+        """Makes documents unfindable.
+
+        Args:
+            ids: Those that are not in the store are passed over; None for all that are.
+            **unknown: Nothing else is taken.
+
+        Returns:
+            True.
+        """
+        _refuse(unknown)
+        with self._writing:
+            names = list(self._keys) if ids is None else list(dict.fromkeys(ids))
+            self._remove([self._keys.pop(name) for name in names if name in self._keys])
+        return True
+
+    def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
+        """Copies of the documents with these ids, in their order; unknown ids are passed over."""
+        keys = [self._keys.get(name) for name in ids]
+        found = [self._documents.get(key) for key in keys if key is not None]
+        return [with_metadata(document, {}) for document in found if document is not None]
+
+    def similarity_search(
+        self,
+        query: str,
+        k: int = 4,
+        filter: MetadataFilter | None = None,  # noqa: A002  (LangChain's word)
+        **unknown: Any,
+    ) -> list[Document]:
+        """The ``k`` nearest documents, best first, as they were added.
+
+        Args:
+            query: Non-blank text.
+            k: How many at most.
+            filter: Metadata values that a document must have, or a function of the document
+                that says whether it may come back. As many as ``k`` of those come back.
+            **unknown: Nothing else is taken.
+
+        Raises:
+            InvalidInputError: The query is blank, or ``k`` or the filter breaks its rule.
+        """
+        found = self.similarity_search_with_score(query, k, filter, **unknown)
+        return [document for document, _ in found]
+
+    def similarity_search_with_score(
+        self,
+        query: str,
+        k: int = 4,
+        filter: MetadataFilter | None = None,  # noqa: A002
+        **unknown: Any,
+    ) -> list[tuple[Document, float]]:
+        """As `similarity_search`, each document with its score, higher for the nearer."""
+        _refuse(unknown)
+        return self._found(partial(self._dense.search, query, k), filter)
+
+    def similarity_search_by_vector(
+        self,
+        embedding: list[float],
+        k: int = 4,
+        filter: MetadataFilter | None = None,  # noqa: A002
+        **unknown: Any,
+    ) -> list[Document]:
+        """As `similarity_search`, for a query that is embedded already."""
+        _refuse(unknown)
+        found = self._found(partial(self._dense.search_by_vector, embedding, k), filter)
+        return [document for document, _ in found]
+
+    def max_marginal_relevance_search(
+        self,
+        query: str,
+        k: int = 4,
+        fetch_k: int = 20,
+        lambda_mult: float = 0.5,
+        filter: MetadataFilter | None = None,  # noqa: A002
+        **unknown: Any,
+    ) -> list[Document]:
+        """The ``k`` of the ``fetch_k`` nearest that are near and unlike each other.
+
+        Args:
+            query: Non-blank text.
+            k: How many at most.
+            fetch_k: How many to choose from.
+            lambda_mult: 1 weighs nearness alone, 0 unlikeness alone.
+            filter: As of `similarity_search`.
+            **unknown: Nothing else is taken.
+        """
+        return self.max_marginal_relevance_search_by_vector(
+            self._embedding.embed_query(check_query(query)),
+            k,
+            fetch_k,
+            lambda_mult,
+            filter,
+            **unknown,
+        )
+
+    def max_marginal_relevance_search_by_vector(
+        self,
+        embedding: list[float],
+        k: int = 4,
+        fetch_k: int = 20,
+        lambda_mult: float = 0.5,
+        filter: MetadataFilter | None = None,  # noqa: A002
+        **unknown: Any,
+    ) -> list[Document]:
+        """As `max_marginal_relevance_search`, for a query that is embedded already."""
+        _refuse(unknown)
+        vectors: list[list[float]] = []
+
+        def search(*, mask: NDArray[np.bool_] | None) -> list[Candidate]:
+            near = self._dense.search_by_vector(embedding, fetch_k, mask=mask)
+            vectors[:] = self._dense.vectors([one.key for one in near]).tolist()
+            return near
+
+        found = self._found(search, filter)
+        chosen = maximal_marginal_relevance(
+            np.asarray(embedding), vectors, lambda_mult=lambda_mult, k=check_count("k", k)
+        )
+        return [found[position][0] for position in chosen]
+
+    def as_retriever(self, **kwargs: Any) -> FaissRetriever:
+        """A retriever over this store; ``kwargs`` as of `FaissRetriever`."""
+        tags = kwargs.pop("tags", None) or self._get_retriever_tags()
+        return FaissRetriever(vectorstore=self, tags=tags, **kwargs)
+
+    def _select_relevance_score_fn(self) -> Callable[[float], float]:
+        return _RELEVANCE[self._dense.metric]
+
+    def _found(self, search: Search, keep: MetadataFilter | None) -> list[tuple[Document, float]]:
+        """Copies of what the search finds among the documents that the filter keeps.
+
+        Writers do not stop readers. A reader that sees a writer's work half done (a vector
+        without its document, a mask of the old length) looks again when it is finished.
+        """
+        try:
+            return self._found_once(search, keep)
+        except (KeyError, InvalidInputError):
+            with self._writing:
+                return self._found_once(search, keep)
+
+    def _found_once(
+        self, search: Search, keep: MetadataFilter | None
+    ) -> list[tuple[Document, float]]:
+        mask = mask_of(list(self._documents.items()), self._size, keep)
+        return [
+            (with_metadata(self._documents[one.key], {}), 0.0 if one.score is None else one.score)
+            for one in search(mask=mask)
+        ]
+
+    def _remove(self, keys: list[int]) -> None:
+        """Takes documents out; readers meet a missing document before a missing vector."""
+        for key in keys:
+            del self._documents[key]
+        self._dense.remove(keys)
+
+
+def _cosine_relevance(score: float) -> float:
+    return max(0.0, score)
+
+
+def _inner_product_relevance(score: float) -> float:
+    """The logistic function: inner products have no bounds of their own."""
+    return 0.5 + 0.5 * math.tanh(score / 2)
+
+
+def _l2_relevance(score: float) -> float:
+    """1 / (1 + squared distance)."""
+    return 1.0 / (1.0 - score)
+
+
+_RELEVANCE: dict[Metric, Callable[[float], float]] = {
+    "cosine": _cosine_relevance,
+    "inner_product": _inner_product_relevance,
+    "l2": _l2_relevance,
+}
+
+
+def _refuse(unknown: dict[str, Any]) -> None:
+    """A misspelt filter that was passed over would let out what it should keep back."""
+    if unknown:
+        raise InvalidInputError(f"there is no option {', '.join(sorted(unknown))}")
+
+
+class FaissRetriever(VectorStoreRetriever):
+    """A `FaissVectorStore` as retriever, with its scores in the documents' metadata.
+
+    What comes back are copies with ``retrieval_score``, ``retrieval_rank`` and
+    ``retrieval_method``, but for the search type ``mmr``, whose order is not that of the scores.
+
+    Args:
+        vectorstore: Where the documents are.
+        k: How many to return; ``invoke(query, k=...)`` for one call.
+        search_type: ``similarity``, ``similarity_score_threshold`` (scores are then in [0, 1])
+            or ``mmr``.
+        search_kwargs: More for every search, such as ``{"filter": {"language": "ar"}}``.
+        name: As of any retriever, like ``tags`` and ``metadata``.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+
+    vectorstore: FaissVectorStore
+    k: SkipValidation[int] = 4
+
+    def __init__(self, **fields: Any) -> None:
+        super().__init__(**fields)
+        check_count("k", self.k)
+
+    def _get_relevant_documents(
+        self, query: str, *, run_manager: CallbackManagerForRetrieverRun, **kwargs: Any
+    ) -> list[Document]:
+        options = self._options(kwargs)
+        if self.search_type == "similarity":
+            return _stamped(self.vectorstore.similarity_search_with_score(query, **options))
+        if self.search_type == "similarity_score_threshold":
+            return _stamped(
+                self.vectorstore.similarity_search_with_relevance_scores(query, **options)
+            )
+        return super()._get_relevant_documents(query, run_manager=run_manager, **options)
+
+    async def _aget_relevant_documents(
+        self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, **kwargs: Any
+    ) -> list[Document]:
+        return await in_thread(
+            self._get_relevant_documents, query, run_manager=run_manager.get_sync(), **kwargs
+        )
+
+    def _options(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        given = {**self.search_kwargs, **kwargs}
+        return {**given, "k": self.k if given.get("k") is None else given["k"]}
+
+
+def _stamped(found: list[tuple[Document, float]]) -> list[Document]:
+    documents = [document for document, _ in found]
+    candidates = [
+        Candidate(key=position, text="", score=score, rank=position + 1)
+        for position, (_, score) in enumerate(found)
+    ]
+    return retrieved(documents, candidates, "faiss")

@@ -1,0 +1,210 @@
+"""HybridRetriever: several retrievers as one, by the ranks that they give."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Hashable, Iterable, Sequence
+from typing import Any
+
+from langchain_core.callbacks import (
+    AsyncCallbackManagerForRetrieverRun,
+    CallbackManagerForRetrieverRun,
+)
+from langchain_core.documents import Document
+from langchain_core.embeddings import Embeddings
+from langchain_core.retrievers import BaseRetriever, LangSmithRetrieverParams, RetrieverLike
+from pydantic import ConfigDict, SkipValidation
+from typing_extensions import Self
+
+from rerank_plugins._adapters import Found
+from rerank_plugins.candidates import Candidate
+from rerank_plugins.first_stage.fusion import Hybrid, HybridCandidate
+from rerank_plugins.langchain._documents import (
+    candidates_of,
+    check_documents,
+    retrieved,
+    with_metadata,
+)
+from rerank_plugins.langchain._stages import ls_params, options_for
+from rerank_plugins.langchain.bm25 import BM25Retriever
+from rerank_plugins.langchain.faiss import FaissVectorStore
+from rerank_plugins.ordering import check_count
+
+
+class HybridRetriever(BaseRetriever):
+    """Fuses retrievers by reciprocal ranks, so that their scores need no common scale.
+
+    ::
+
+        retriever = HybridRetriever.from_documents(documents, k=10)
+        retriever = HybridRetriever(retrievers=[bm25, store.as_retriever(), any_other])
+
+    What comes back are copies with ``retrieval_score`` (the fused one), ``retrieval_rank`` and
+    ``retrieval_method`` in their metadata, and with what each retriever thought, in the order
+    of ``retrievers``: ``stage_scores``, None where a retriever gave no score, and
+    ``stage_ranks``, None where it did not find the document.
+
+    Two retrievers found the same document when id and text are the same, or the text alone
+    where some document has no id. What one retriever brings twice counts once.
+
+    Args:
+        retrievers: Any; those that take a ``k`` are asked for ``candidates``.
+        k: How many to return; ``invoke(query, k=...)`` for one call. Other arguments of a
+            call, such as ``filter``, go to every retriever; one that does not take it is an
+            error.
+        weights: One a retriever, above 0; None for all equal.
+        rank_constant: At least 0; the smaller, the more the first ranks count.
+        candidates: How many to fetch from each, never fewer than ``k``.
+        **fields: ``name``, ``tags`` and ``metadata`` of any retriever.
+
+    Raises:
+        InvalidInputError: An option breaks its rule.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+
+    retrievers: list[RetrieverLike]
+    k: SkipValidation[int]
+    weights: SkipValidation[Sequence[float] | None]
+    rank_constant: SkipValidation[float]
+    candidates: SkipValidation[int]
+
+    def __init__(
+        self,
+        *,
+        retrievers: Sequence[RetrieverLike],
+        k: int = 4,
+        weights: Sequence[float] | None = None,
+        rank_constant: float = 60.0,
+        candidates: int = 100,
+        **fields: Any,
+    ) -> None:
+        own = {
+            "retrievers": list(retrievers),
+            "k": check_count("k", k),
+            "weights": weights,
+            "rank_constant": rank_constant,
+            "candidates": candidates,
+        }
+        super().__init__(**(fields | own))
+        self._fusion([[] for _ in retrievers])  # its rules, now
+
+    @classmethod
+    def from_documents(
+        cls,
+        documents: Iterable[Document],
+        embedding: Embeddings | None = None,
+        *,
+        language: str = "auto",
+        engine: str = "rank-bm25",
+        **options: Any,
+    ) -> Self:
+        """BM25 and FAISS over the same documents; those without an id get one.
+
+        Args:
+            documents: What can be found; an iterator is read once.
+            embedding: Any LangChain embeddings; None for those that ship.
+            language: As of `BM25Retriever`.
+            engine: As of `BM25Retriever`.
+            **options: As of the class.
+        """
+        named = [
+            document if document.id else document.model_copy(update={"id": str(uuid.uuid4())})
+            for document in check_documents(documents)
+        ]
+        words = BM25Retriever.from_documents(named, language=language, engine=engine)
+        vectors = FaissVectorStore.from_documents(named, embedding).as_retriever()
+        return cls(retrievers=[words, vectors], **options)
+
+    def _get_ls_params(self, **kwargs: Any) -> LangSmithRetrieverParams:
+        return ls_params(super()._get_ls_params(**kwargs), self.retrievers)
+
+    def _get_relevant_documents(
+        self,
+        query: str,
+        *,
+        run_manager: CallbackManagerForRetrieverRun,
+        k: int | None = None,
+        **options: Any,
+    ) -> list[Document]:
+        count = check_count("k", self.k if k is None else k)
+        found = [
+            stage.invoke(query, {"callbacks": run_manager.get_child(f"retriever_{number}")}, **more)
+            for number, (stage, more) in enumerate(self._asked(count, options), start=1)
+        ]
+        return self._fused(query, found, count)
+
+    async def _aget_relevant_documents(
+        self,
+        query: str,
+        *,
+        run_manager: AsyncCallbackManagerForRetrieverRun,
+        k: int | None = None,
+        **options: Any,
+    ) -> list[Document]:
+        count = check_count("k", self.k if k is None else k)
+        found = await asyncio.gather(
+            *(
+                stage.ainvoke(
+                    query, {"callbacks": run_manager.get_child(f"retriever_{number}")}, **more
+                )
+                for number, (stage, more) in enumerate(self._asked(count, options), start=1)
+            )
+        )
+        return self._fused(query, found, count)
+
+    def _asked(
+        self, count: int, options: dict[str, Any]
+    ) -> list[tuple[RetrieverLike, dict[str, Any]]]:
+        """The retrievers, each with the arguments of its call."""
+        depth = max(count, self.candidates)
+        return [(stage, options_for(stage, depth, options)) for stage in self.retrievers]
+
+    def _fusion(self, lists: Sequence[list[Candidate]], size: int = 0) -> Hybrid:
+        return Hybrid(
+            [Found(candidates, size) for candidates in lists],
+            weights=self.weights,
+            rank_constant=self.rank_constant,
+            candidates=self.candidates,
+        )
+
+    def _fused(self, query: str, found: Sequence[list[Document]], count: int) -> list[Document]:
+        by_id = all(document.id for documents in found for document in documents)
+        unique = [_unique(documents, by_id=by_id) for documents in found]
+        keys: dict[Hashable, int] = {}
+        documents: list[Document] = []
+        for stage in unique:
+            for identity, document in stage.items():
+                if identity not in keys:
+                    keys[identity] = len(documents)
+                    documents.append(document)
+        lists = [
+            [
+                Candidate(keys[identity], one.text, one.score, rank)
+                for rank, (identity, one) in enumerate(
+                    zip(stage, candidates_of(list(stage.values())), strict=True), start=1
+                )
+            ]
+            for stage in unique
+        ]
+        ranked = self._fusion(lists, len(documents)).search(query, count)
+        return [
+            with_metadata(document, _stages(one))
+            for document, one in zip(retrieved(documents, ranked, "hybrid"), ranked, strict=True)
+        ]
+
+
+def _unique(documents: Iterable[Document], *, by_id: bool) -> dict[Hashable, Document]:
+    """The documents by what identifies them, the first of each."""
+    unique: dict[Hashable, Document] = {}
+    for document in documents:
+        identity = (document.id if by_id else None, document.page_content)
+        unique.setdefault(identity, document)
+    return unique
+
+
+def _stages(fused: Candidate) -> dict[str, Any]:
+    if not isinstance(fused, HybridCandidate):
+        return {}
+    return {"stage_scores": list(fused.stage_scores), "stage_ranks": list(fused.stage_ranks)}
