@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore
 
@@ -10,25 +11,29 @@ from rerank_plugins.context import Context, ContextBuilder, ContextPassage
 from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.llama_index._nodes import check_nodes, finite_score
 
+Source = str | Callable[[BaseNode], object]
+
 
 def pack_context(
     nodes: Iterable[NodeWithScore],
     *,
     builder: ContextBuilder | None = None,
-    source: str | Callable[[BaseNode], str | None] = "file_name",
+    source: Source = "file_name",
     metadata_mode: MetadataMode = MetadataMode.NONE,
 ) -> Context:
     """The nodes that fit into a token budget, labelled for citation, and an account of all.
 
     Args:
         nodes: Best first, as reranking gives them.
-        builder: Budget, order and the like; None for a `ContextBuilder` with its defaults.
-        source: What to cite a node as: the metadata field with it, or a function of the node.
-            ``file_name`` is what LlamaIndex's readers write.
+        builder: Budget, order and the like; None for a `ContextBuilder` with its defaults. Its
+            ``min_score`` is held against the nodes' ``score``.
+        source: What to cite a node as: the metadata field with it, or a function of the node;
+            None, or no such field, for a label alone. ``file_name`` is what LlamaIndex's
+            readers write.
         metadata_mode: Which metadata goes into the text.
 
     Raises:
-        InvalidInputError: An element is no NodeWithScore, or a source is no text.
+        InvalidInputError: An element is no NodeWithScore.
     """
     listed = check_nodes(list(nodes))
     builder = ContextBuilder() if builder is None else builder
@@ -47,17 +52,35 @@ def format_context(
     nodes: Iterable[NodeWithScore],
     *,
     builder: ContextBuilder | None = None,
-    source: str | Callable[[BaseNode], str | None] = "file_name",
+    source: Source = "file_name",
     metadata_mode: MetadataMode = MetadataMode.NONE,
+    **options: Any,
 ) -> str:
-    """The text of `pack_context`, ready for a prompt."""
-    return pack_context(nodes, builder=builder, source=source, metadata_mode=metadata_mode).text
+    """The text of `pack_context`, ready for a prompt.
 
+    ::
 
-def _source(node: BaseNode, source: str | Callable[[BaseNode], str | None]) -> str | None:
-    name = source(node) if callable(source) else node.metadata.get(source)
-    if name is not None and not isinstance(name, str):
+        format_context(retriever.retrieve(question), max_tokens=1500)
+
+    Args:
+        nodes: As of `pack_context`.
+        builder: A ready `ContextBuilder`, in place of ``options``.
+        source: As of `pack_context`.
+        metadata_mode: As of `pack_context`.
+        **options: Those of `ContextBuilder`: ``max_tokens``, ``min_score``, ``order`` ...
+
+    Raises:
+        InvalidInputError: As `pack_context`; or an option breaks its rule, or options come
+            beside a builder.
+    """
+    if builder is not None and options:
         raise InvalidInputError(
-            f"a source must be text, but that of node {node.node_id!r} is {type(name).__name__}"
+            f"{', '.join(options)} cannot be given beside a ready builder: give them to the builder"
         )
-    return name
+    used = ContextBuilder(**options) if builder is None else builder
+    return pack_context(nodes, builder=used, source=source, metadata_mode=metadata_mode).text
+
+
+def _source(node: BaseNode, source: Source) -> str | None:
+    name = source(node) if callable(source) else node.metadata.get(source)
+    return None if name is None else str(name)

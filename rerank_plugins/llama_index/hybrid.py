@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
-import numpy as np
 from llama_index.core.base.base_retriever import BaseRetriever
+from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.constants import DEFAULT_SIMILARITY_TOP_K
-from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
-from numpy.typing import NDArray
+from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle
+from llama_index.core.vector_stores.types import MetadataFilters
+from typing_extensions import Self
 
+from rerank_plugins._adapters import Found
 from rerank_plugins.candidates import Candidate
 from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.first_stage.fusion import Hybrid, HybridCandidate
 from rerank_plugins.llama_index._nodes import finite_score, without_tool_words
 from rerank_plugins.llama_index._stages import asked_for, keep_zero_scores
+from rerank_plugins.llama_index.bm25 import BM25Retriever
+from rerank_plugins.llama_index.faiss import FaissRetriever
 from rerank_plugins.ordering import check_count
 
 
@@ -45,7 +49,8 @@ class HybridRetriever(BaseRetriever):
 
     ::
 
-        retriever = HybridRetriever([BM25Retriever(nodes), FaissRetriever(nodes)])
+        retriever = HybridRetriever.from_nodes(nodes, similarity_top_k=10)
+        retriever = HybridRetriever([BM25Retriever(nodes), index.as_retriever(), any_other])
 
     Args:
         retrievers: Any, over nodes that have the same ids in each. One that has a
@@ -84,6 +89,35 @@ class HybridRetriever(BaseRetriever):
         self._fusion([[] for _ in self.retrievers], 0)  # its rules, now
         super().__init__(**fields)
 
+    @classmethod
+    def from_nodes(
+        cls,
+        nodes: Iterable[BaseNode],
+        embed_model: BaseEmbedding | None = None,
+        *,
+        language: str = "auto",
+        engine: str = "rank-bm25",
+        metadata_mode: MetadataMode = MetadataMode.EMBED,
+        filters: MetadataFilters | None = None,
+        **options: Any,
+    ) -> Self:
+        """BM25 and FAISS over the same nodes.
+
+        Args:
+            nodes: What can be found; an iterator is read once.
+            embed_model: None for `EmbeddedEmbedding`, the encoder that ships.
+            language: As of `BM25Retriever`.
+            engine: As of `BM25Retriever`.
+            metadata_mode: Which metadata is searched and embedded with the text.
+            filters: The MetadataFilters that a node must pass.
+            **options: As of the class.
+        """
+        listed = list(nodes)
+        common: dict[str, Any] = {"metadata_mode": metadata_mode, "filters": filters}
+        words = BM25Retriever(listed, language=language, engine=engine, **common)
+        vectors = FaissRetriever(listed, embed_model=embed_model, **common)
+        return cls([words, vectors], **options)
+
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         asked = without_tool_words(query_bundle)
         return self._fused(asked, [stage.retrieve(asked) for stage in self._stages()])
@@ -99,7 +133,7 @@ class HybridRetriever(BaseRetriever):
 
     def _fusion(self, lists: Sequence[list[Candidate]], size: int) -> Hybrid:
         return Hybrid(
-            [_Found(found, size) for found in lists],
+            [Found(found, size) for found in lists],
             weights=self.weights,
             rank_constant=self.rank_constant,
             candidates=self.candidates,
@@ -116,12 +150,8 @@ class HybridRetriever(BaseRetriever):
         keys = {node_id: key for key, node_id in enumerate(ids)}
         candidates = [
             [
-                Candidate(
-                    key=keys[node.node_id],
-                    text=node.node.get_content(MetadataMode.NONE),
-                    score=finite_score(node),
-                    rank=rank,
-                )
+                # The id alone is what makes two nodes one, so that the text does not matter.
+                Candidate(keys[node.node_id], text="", score=finite_score(node), rank=rank)
                 for rank, node in enumerate(found, start=1)
             ]
             for found in lists
@@ -129,27 +159,6 @@ class HybridRetriever(BaseRetriever):
         fusion = self._fusion(candidates, len(ids))
         ranked = fusion.search(query_bundle.query_str, self.similarity_top_k)
         return keep_zero_scores([_with_scores(nodes[ids[one.key]], one) for one in ranked])
-
-
-class _Found:
-    """What a retriever found for one query, as the first stage that `Hybrid` asks."""
-
-    def __init__(self, found: list[Candidate], size: int) -> None:
-        self.found = found
-        self.size = size
-
-    def __len__(self) -> int:
-        return self.size
-
-    def search(
-        self,
-        query: str,  # noqa: ARG002
-        k: int,
-        *,
-        mask: NDArray[np.bool_] | None = None,  # noqa: ARG002
-    ) -> list[Candidate]:
-        """The first ``k`` of what was found."""
-        return self.found[:k]
 
 
 def _with_scores(found: NodeWithScore, fused: Candidate) -> HybridNodeWithScore:
