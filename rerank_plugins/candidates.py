@@ -64,13 +64,15 @@ class Ranked:
     def to_dict(self) -> dict[str, Any]:
         """Native Python types only, ready for JSON."""
         return {
-            "key": self.candidate.key,
+            "key": int(self.candidate.key),
             "text": self.candidate.text,
             "score": self.score,
             "logit": self.logit,
             "rank": self.rank,
-            "retrieval_score": self.candidate.score,
-            "retrieval_rank": self.candidate.rank,
+            "retrieval_score": None
+            if self.candidate.score is None
+            else float(self.candidate.score),
+            "retrieval_rank": int(self.candidate.rank),
             "truncated": self.truncated,
             "source": self.source,
         }
@@ -164,11 +166,16 @@ def as_candidates(passages: Iterable[Candidate | str]) -> list[Candidate]:
     A text's key is its position and its rank the position from 1.
 
     Raises:
-        InvalidInputError: An element is neither, or a candidate's text is not a string.
+        InvalidInputError: An element is neither, or a candidate's text is not a string; or
+            there is no list at all.
     """
     if isinstance(passages, str):
         raise InvalidInputError(
             "passages must be a list of texts or candidates, but got one string: put it in a list"
+        )
+    if not isinstance(passages, Iterable):
+        raise InvalidInputError(
+            f"passages must be a list of texts or candidates, but got {type(passages).__name__}"
         )
     candidates = []
     for position, passage in enumerate(passages):

@@ -95,8 +95,8 @@ def _source(name_or_path: str | Path) -> str:
     name = str(name_or_path)
     if name == EMBEDDED:
         return str(embedded_folder())
-    if isinstance(name_or_path, Path) or Path(name).is_dir():
-        folder = Path(name).expanduser().resolve()
+    folder = Path(name).expanduser().resolve()
+    if isinstance(name_or_path, Path) or folder.is_dir():
         if not folder.is_dir():
             raise UnknownModelError(f"there is no folder {str(folder)!r}")
         return str(folder)

@@ -54,15 +54,15 @@ class Reranker:
         top_n: How many passages to keep; None for all, 0 for none.
         score_threshold: Drop passages that score lower, on the scale below; None for none.
         scale: ``probability`` (the logit's sigmoid, in [0, 1]) or the raw ``logit``.
-        deduplicate: Keep one of several passages with the same text, the one that the first
-            stage ranked best.
+        deduplicate: Keep one of several passages with the same text, the one that comes first.
         long_passages: What to do with passages that are longer than the model:
             ``truncate``, or score windows and take ``max``, ``mean`` or the ``first``.
             None for the model's own default.
         batch_tokens: Padded tokens in one forward pass, at most; lower it to save memory.
         first_stage_weight: Between 0 (the model alone) and 1 (the first stage alone): both
             scores are standardised over the query's passages and averaged with this weight.
-            Needs first-stage scores; passages without them are ordered by the model alone.
+            Needs first-stage scores: a list in which one is missing is ordered by the model
+            alone.
             None for the model's own default, which is 0 but for the embedded model.
         on_error: ``raise``, or keep the first-stage order when scoring fails; such a ranking
             has ``scale == "first_stage"`` and tells why in ``error``.
@@ -191,11 +191,15 @@ class Reranker:
             InvalidInputError: As `rerank`; or the numbers of queries and lists differ.
             RerankPluginsError: Loading or scoring failed and ``on_error`` is ``raise``.
         """
-        if isinstance(queries, str) or len(queries) != len(passages):
+        if isinstance(queries, str):
             raise InvalidInputError(
-                "rerank_many needs one list of passages a query, but got "
-                f"{'one string' if isinstance(queries, str) else len(queries)} as queries and "
-                f"{len(passages)} lists"
+                "queries must be a list of texts, but got one string; rerank() takes one query"
+            )
+        queries, passages = list(queries), list(passages)
+        if len(queries) != len(passages):
+            raise InvalidInputError(
+                f"rerank_many needs one list of passages a query, but got {len(queries)} queries "
+                f"and {len(passages)} lists"
             )
         for query in queries:
             check_query(query)
@@ -343,12 +347,16 @@ def _blended(
     Both scores are standardised over the list (mean 0, deviation 1) and averaged; the
     average is put back on the scale of the logits, so that probabilities keep their meaning.
     """
-    first = [candidate.score for candidate in candidates]
-    if weight == 0.0 or not candidates or any(score is None for score in first):
+    given = [candidate.score for candidate in candidates]
+    if weight == 0.0 or not candidates or any(score is None for score in given):
         return logits
-    blend = (1.0 - weight) * _standardised(logits) + weight * _standardised(
-        np.asarray(first, dtype=np.float64)
-    )
+    first = np.asarray(given, dtype=np.float64)
+    if not np.isfinite(first).all():
+        bad = int(np.flatnonzero(~np.isfinite(first))[0])
+        raise InvalidInputError(
+            f"first-stage scores must be finite to be blended, but number {bad} is {first[bad]}"
+        )
+    blend = (1.0 - weight) * _standardised(logits) + weight * _standardised(first)
     return np.asarray(logits.mean() + logits.std() * blend)
 
 

@@ -81,9 +81,11 @@ def checked(scores: PairScores, pairs: int) -> PairScores:
         ScoreCountError: There are more or fewer scores than pairs.
         NonFiniteScoreError: A score is NaN or infinite.
     """
-    if len(scores.logits) != pairs or len(scores.truncated) != pairs:
-        raise ScoreCountError(
-            f"a scorer must give one score a pair, but gave {len(scores.logits)} scores "
-            f"for {pairs} pairs"
-        )
-    return PairScores(check_finite(scores.logits), scores.truncated)
+    logits, truncated = np.asarray(scores.logits), np.asarray(scores.truncated, dtype=np.bool_)
+    for name, values in (("logits", logits), ("truncated", truncated)):
+        if values.shape != (pairs,):
+            raise ScoreCountError(
+                f"a scorer must give one score a pair, but gave {name} of shape {values.shape} "
+                f"for {pairs} pairs"
+            )
+    return PairScores(check_finite(logits), truncated)

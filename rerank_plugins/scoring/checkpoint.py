@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from rerank_plugins.errors import InvalidInputError, UnsupportedModelError
+from rerank_plugins.ordering import check_count
 from rerank_plugins.scoring.base import LONG_PASSAGES, LongPassages
 
 if TYPE_CHECKING:
@@ -122,20 +124,35 @@ def read_checkpoint(folder: Path, *, trust_remote_code: bool = False) -> Checkpo
     )
 
 
-def _defaults(block: dict[str, Any], folder: Path) -> dict[str, Any]:
+def _defaults(block: object, folder: Path) -> dict[str, Any]:
     """The ``rerank_plugins`` block of config.json, checked, with what it leaves open."""
-    defaults = {
+    defaults: dict[str, Any] = {
         "max_length": None,
         "window_tokens": None,
         "long_passages": "truncate",
         "first_stage_weight": 0.0,
     }
+    if not isinstance(block, dict):
+        raise UnsupportedModelError(
+            f"config.json in {folder} has rerank_plugins={block!r}; it must be an object"
+        )
     if unknown := sorted(set(block) - set(defaults)):
         raise UnsupportedModelError(
             f"config.json in {folder} has unknown rerank_plugins settings {unknown}; "
             f"known are {sorted(defaults)}"
         )
     defaults.update(block)
+    weight = defaults["first_stage_weight"]
+    if not isinstance(weight, (int, float)) or not 0.0 <= weight <= 1.0:
+        raise UnsupportedModelError(
+            f"config.json in {folder} has first_stage_weight={weight!r}; it must be between 0 and 1"
+        )
+    try:
+        for name in ("max_length", "window_tokens"):
+            if defaults[name] is not None:
+                check_count(name, defaults[name], minimum=1)
+    except InvalidInputError as error:
+        raise UnsupportedModelError(f"in config.json in {folder}, {error}") from error
     if defaults["long_passages"] not in LONG_PASSAGES:
         raise UnsupportedModelError(
             f"config.json in {folder} has long_passages={defaults['long_passages']!r}; "
@@ -153,7 +170,7 @@ def _usable_length(config: Any, tokenizer: Any, own: int | None) -> int:
     if positions is not None and positions > 0:
         offset = 0
         if config.model_type in _OFFSET_POSITIONS:
-            offset = int(config.pad_token_id) + 1
+            offset = 2 if config.pad_token_id is None else int(config.pad_token_id) + 1
         limits.append(int(positions) - offset)
     # BERT's length; only a checkpoint that states no limit anywhere comes to this.
     return min(limits) if limits else 512
@@ -180,10 +197,9 @@ def _relevant_label(id2label: dict[str, str] | None) -> int:
     if id2label is None:
         return 1
     names = {int(index): str(name).lower() for index, name in id2label.items()}
-    negative = ("not", "non", "irrel", "neg", "false", "no_", "0")
-    if names.get(1, "").startswith(negative) and not names.get(0, "").startswith(negative):
-        return 0
-    return 1
+    negative = re.compile(r"(no|not|non|false|0)(?![a-z0-9])|(not|non|un|ir)_?-?rel|neg")
+    says_no = {index: negative.match(name) is not None for index, name in names.items()}
+    return 0 if says_no.get(1) and not says_no.get(0) else 1
 
 
 def _activation(raw: dict[str, Any], labels: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
@@ -27,7 +27,7 @@ class ModelSettings:
     """Everything that decides which weights are loaded, and how.
 
     Attributes:
-        name: What the user asked for; shown in rankings.
+        name: What the user asked for; shown in rankings. Two names of one source are equal.
         source: Local folder, or name of a Hugging Face repository.
         device: ``auto`` or a torch device name.
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
@@ -38,7 +38,7 @@ class ModelSettings:
         allow_pickle_weights: Whether weights other than safetensors may be read.
     """
 
-    name: str
+    name: str = field(compare=False)
     source: str
     device: str = "auto"
     precision: Precision = "auto"
@@ -60,7 +60,7 @@ class LoadedModel:
 
     def __init__(self, settings: ModelSettings) -> None:
         folder = Path(settings.source)
-        if not folder.is_dir():
+        if not folder.is_dir() and not folder.is_absolute():
             folder = hub.fetch(
                 settings.source,
                 revision=settings.revision,

@@ -71,7 +71,12 @@ class TorchEngine:
                 f"the checkpoint in {folder} has no weights for {missing[:4]}: it is no "
                 "trained cross-encoder (its scores would be random)"
             )
-        self._model = model.to(self.device).eval()
+        try:
+            self._model = model.to(self.device).eval()
+        except (AssertionError, RuntimeError) as error:
+            raise InvalidInputError(
+                f"device must be one that this machine has, but {device!r} cannot be used: {error}"
+            ) from error
 
     @property
     def parameters(self) -> int:

@@ -1,0 +1,53 @@
+"""The models that load by name."""
+
+from __future__ import annotations
+
+import pytest
+
+from rerank_plugins import CATALOG
+from rerank_plugins.catalog import EMBEDDED, near_names
+
+FIVE = {
+    "BAAI/bge-reranker-large": (("zh", "en"), 512, "MIT"),
+    "Omartificial-Intelligence-Space/ARA-Reranker-V1": (("ar",), 512, "Apache-2.0"),
+    "jaspercatapang/R-star": (("en",), 512, "CC-BY-4.0"),
+    "antoinelouis/crossencoder-camembert-L2-mmarcoFR": (("fr",), 512, "MIT"),
+    "sdadas/polish-reranker-bge-v2": (("pl",), 8192, "Gemma"),
+}
+
+
+@pytest.mark.parametrize("name", FIVE)
+def test_the_five_models_stand_with_language_length_and_licence(name: str) -> None:
+    """As their cards have it."""
+    profile = CATALOG[name]
+    assert (profile.languages, profile.max_length, profile.licence) == FIVE[name]
+    assert profile.name == name
+    assert profile.headline
+
+
+def test_the_catalogue_has_the_five_and_the_embedded_one() -> None:
+    """No more, no less; the embedded model reads all four languages."""
+    assert set(CATALOG) == {EMBEDDED, *FIVE}
+    assert set(CATALOG[EMBEDDED].languages) == {"ar", "fr", "pl", "en"}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("BAAI/bge-reranker-larg", "BAAI/bge-reranker-large"),
+        ("bge-reranker-large", "BAAI/bge-reranker-large"),
+        ("r-star", "jaspercatapang/R-star"),
+        ("ARA-Reranker", "Omartificial-Intelligence-Space/ARA-Reranker-V1"),
+        ("polish-reranker", "sdadas/polish-reranker-bge-v2"),
+        ("embeded", EMBEDDED),
+    ],
+)
+def test_a_wrong_name_finds_the_near_one(wrong: str, right: str) -> None:
+    """A slip of the hand, a missing owner, a missing end."""
+    assert f"Did you mean: {right}" in near_names(wrong)
+
+
+def test_a_name_near_to_none_lists_them_all() -> None:
+    """Who is quite wrong sees what there is."""
+    told = near_names("xyzzy")
+    assert all(name in told for name in CATALOG)
