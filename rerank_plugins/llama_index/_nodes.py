@@ -150,6 +150,7 @@ def to_nodes(
     reranked = []
     for item in ranking:
         given = nodes[item.candidate.key]
-        node = stamped(given.node, score_metadata(item, ranking, details, prefix))
+        stamps = score_metadata(item, ranking, details, prefix) if details else {}
+        node = stamped(given.node, stamps)
         reranked.append(given.model_copy(update={"node": node, "score": item.score}))
     return reranked

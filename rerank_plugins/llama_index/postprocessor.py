@@ -71,7 +71,8 @@ class CrossEncoderPostprocessor(BaseNodePostprocessor):
         score_threshold: Drop nodes that score lower; None for the reranker's own choice.
         metadata_mode: Which metadata is scored with the text; ``EMBED`` scores what an
             embedding model would have read.
-        details: Which of the details to write.
+        details: Which of the details to write. With none of them, not even
+            ``relevance_score`` is written, and the copies have the hash of their originals.
         prefix: Goes before the names of the details; ``relevance_score`` keeps its name.
         options: See ``**more_options``; what ``from_dict`` gives.
         callback_manager: For callbacks of the older kind; query engines set their own.

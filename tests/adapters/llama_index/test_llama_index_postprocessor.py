@@ -123,6 +123,19 @@ def test_the_user_chooses_which_details_are_written_and_their_prefix():
     assert "ce_retrieval_rank" in node.node.excluded_llm_metadata_keys
 
 
+def test_without_details_nothing_is_written():
+    """The score is on the node all the same, and the hash stays that of the original."""
+    nodes = found()
+    reranked = postprocessor(details=()).postprocess_nodes(nodes, query_str=QUERY)
+    assert ids(reranked) == expected_order(nodes)
+    for node in reranked:
+        before = next(n.node for n in nodes if n.node_id == node.node_id)
+        assert node.node == before
+        assert node.node is not before
+        assert node.node.hash == before.hash
+        assert 0.0 < node.score < 1.0
+
+
 def test_a_missing_first_stage_score_is_not_made_up():
     """A node without a score, or with NaN, has no retrieval_score afterwards."""
     nodes = found()
