@@ -219,31 +219,36 @@ class MixedAnalyzer(Analyzer):
     """Each text by its own language; for ``language="auto"``.
 
     A passage whose language does not show (a title, a list of names) is read as the corpus
-    mostly is. Such a query is searched under the stems of every language instead: it is cheap,
-    and a stem that belongs to none of the passages finds none.
+    mostly is, so a query is searched under those stems beside its own; and a query whose
+    language does not show, under the stems of every language. A stem that no passage has
+    finds nothing. Arabic words are stemmed in a text of any language, known or not.
     """
 
     def __init__(self, fallback: str) -> None:
         super().__init__(f"auto-{fallback}")
-        self._fallback = fallback
+        self._fallback = _reading(fallback)
 
     def __call__(self, text: str) -> list[str]:
         """The terms of a passage, in order, repeats included."""
         runs: list[str] = _RUNS.findall(text)
-        return _shared(_guess(runs) or self._fallback).terms(runs)
+        shown = _guess(runs)
+        return (_reading(shown) if shown else self._fallback).terms(runs)
 
     def query(self, text: str) -> list[str]:
-        """The terms of a query, by its language if that shows and by every language if not."""
+        """The terms of a query: each word's stem, or stems where languages differ on it."""
         shown = _guess(_RUNS.findall(text))
-        if shown is not None:
-            return _shared(shown).query(text)
-        words = _shared(self._fallback).query_words(text)
-        readings = [_shared(language) for language in (*_LATIN, "ar")]
-        return [
-            term
-            for word in words
-            for term in dict.fromkeys(reading.stem(word) for reading in readings)
-        ]
+        own = _reading(shown) if shown else self._fallback
+        readings = [own, self._fallback] if shown else [_shared(n) for n in (*_LATIN, "ar")]
+        stems = (
+            dict.fromkeys(reading.stem(word) for reading in readings)
+            for word in own.query_words(text)
+        )
+        return list(chain.from_iterable(stems))
+
+
+def _reading(language: str) -> LanguageAnalyzer:
+    # The Arabic analyzer leaves other scripts as the neutral one does.
+    return _shared("ar" if language == "neutral" else language)
 
 
 @cache

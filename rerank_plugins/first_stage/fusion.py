@@ -101,8 +101,8 @@ class Hybrid:
             Candidates with the fused score; equal scores keep the order of keys.
 
         Raises:
-            InvalidInputError: A stage refuses the query, ``k`` or the mask, or two stages have
-                different texts under one key.
+            InvalidInputError: A stage refuses the query, ``k`` or the mask, or two stages
+                find different texts under one key.
         """
         query = check_query(query)
         k = check_count("k", k)

@@ -1,0 +1,191 @@
+"""What every first stage must do, as tests that a subclass runs over its own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from rerank_plugins.candidates import Candidate
+from rerank_plugins.errors import InvalidInputError
+from rerank_plugins.first_stage.base import FirstStage
+
+PASSAGES = (
+    "The museum opens at nine every morning except Monday.",
+    "Le musée ouvre à neuf heures tous les matins sauf le lundi.",
+    "Muzeum jest otwarte codziennie od dziewiątej oprócz poniedziałku.",
+    "يفتح المتحف أبوابه في التاسعة صباحا كل يوم عدا الاثنين.",
+    "Bees dance to tell the hive where flowers are.",
+    "Les abeilles dansent pour dire où sont les fleurs.",
+    "Pszczoły tańczą, żeby wskazać, gdzie są kwiaty.",
+    "يرقص النحل ليدل الخلية على مكان الأزهار.",
+    "The museum keeps a glass hive with living bees.",
+    "A morning in the garden: flowers, bees and tea.",
+)
+QUERY = "museum bees in the morning"
+ODD_TEXTS = (
+    "",
+    " \t\n",
+    "half of a pair \ud83d alone",
+    "nul \x00 inside",
+    "\u202bright to left\u202c and \u200bzero width",
+    "مُحَمَّدٌ رَسُولٌ",
+    "٣ مارس ١٩٥٦",
+    "🐝🌸 👩‍🚀",
+    "Zażółć gęślą jaźń, l'été d'où, Москва 東京",
+    "word " * 20_000,
+)
+
+
+class FirstStageConformance:
+    """Subclass it in a test module, give ``make``, and pytest runs the rest.
+
+    ``make`` must give a stage over these very texts, keys being positions.
+    """
+
+    def make(self, texts: Iterable[str]) -> FirstStage:
+        """A new first stage over the texts, which may be an iterator."""
+        raise NotImplementedError
+
+    def test_follows_the_protocol_and_counts_its_passages(self) -> None:
+        """It is a FirstStage, and its length is the number of texts."""
+        stage = self.make(PASSAGES)
+        assert isinstance(stage, FirstStage)
+        assert len(stage) == len(PASSAGES)
+
+    def test_finds_a_passage_by_its_own_words(self) -> None:
+        """Each passage, asked for in its own words, comes first."""
+        stage = self.make(PASSAGES)
+        for key, text in enumerate(PASSAGES):
+            assert stage.search(text, 3)[0].key == key
+
+    def test_candidates_are_ordered_ranked_and_of_native_types(self) -> None:
+        """Keys are positions, scores finite and falling, ranks 1, 2, 3; nothing is numpy's."""
+        found = self.make(PASSAGES).search(QUERY, len(PASSAGES))
+        assert found
+        assert [c.rank for c in found] == list(range(1, len(found) + 1))
+        assert len({c.key for c in found}) == len(found)
+        for candidate in found:
+            assert isinstance(candidate, Candidate)
+            assert type(candidate.key) is int
+            assert type(candidate.score) is float
+            assert math.isfinite(candidate.score)
+            assert candidate.text == PASSAGES[candidate.key]
+        scores = _scores(found)
+        assert scores == sorted(scores, reverse=True)
+
+    def test_k_cuts_and_changes_nothing_else(self) -> None:
+        """The best k are the first k of all; 0 is none; too many is all."""
+        stage = self.make(PASSAGES)
+        everything = stage.search(QUERY, 1000)
+        for k in range(len(everything) + 1):
+            assert stage.search(QUERY, k) == everything[:k]
+
+    def test_a_mask_never_leaks_and_still_fills_k(self) -> None:
+        """What comes back under a mask is what matches and is allowed, for every k."""
+        stage = self.make(PASSAGES)
+        matching = {c.key for c in stage.search(QUERY, 1000)}
+        generator = np.random.default_rng(0)
+        for share in (0.0, 0.1, 0.3, 0.5, 0.9, 1.0):
+            mask = generator.random(len(PASSAGES)) < share
+            before = mask.copy()
+            allowed = matching & set(np.flatnonzero(mask).tolist())
+            for k in range(len(PASSAGES) + 2):
+                keys = [c.key for c in stage.search(QUERY, k, mask=mask)]
+                assert set(keys) <= allowed
+                assert len(keys) == min(k, len(allowed))
+            assert (mask == before).all()
+
+    def test_equal_passages_are_all_found_in_order_of_keys(self) -> None:
+        """Duplicates score alike and the earlier comes first, also where k cuts among them."""
+        texts = [PASSAGES[4], PASSAGES[0], PASSAGES[4], PASSAGES[3], PASSAGES[4]]
+        stage = self.make(texts)
+        for k in (1, 2, 3):
+            assert [c.key for c in stage.search(PASSAGES[4], k)] == [0, 2, 4][:k]
+
+    def test_an_iterator_is_read_once_and_wholly(self) -> None:
+        """A generator indexes as its list does."""
+        stage = self.make(text for text in PASSAGES)
+        assert len(stage) == len(PASSAGES)
+        assert stage.search(QUERY, 5) == self.make(list(PASSAGES)).search(QUERY, 5)
+
+    def test_nothing_indexed_finds_nothing(self) -> None:
+        """An empty corpus is fine, with and without a mask."""
+        stage = self.make([])
+        assert len(stage) == 0
+        assert stage.search(QUERY, 5) == []
+        assert stage.search(QUERY, 5, mask=np.empty(0, dtype=bool)) == []
+
+    def test_empty_passages_do_not_hide_the_others(self) -> None:
+        """A corpus with blank passages works, and so does one of nothing else."""
+        stage = self.make(["", PASSAGES[0], "   ", PASSAGES[4]])
+        assert stage.search(PASSAGES[4], 1)[0].key == 3
+        assert len(self.make(["", ""])) == 2
+        self.make(["", ""]).search(QUERY, 2)
+
+    def test_any_text_can_be_indexed_and_asked_for(self) -> None:
+        """Surrogates, NUL, bidi marks, vowelled Arabic, emoji and long passages are text."""
+        texts = [*ODD_TEXTS, *PASSAGES]
+        stage = self.make(texts)
+        assert stage.search(PASSAGES[4], 1)[0].text == PASSAGES[4]
+        for text in ODD_TEXTS:
+            if text.strip():
+                for candidate in stage.search(text, 3):
+                    assert candidate.text == texts[candidate.key]
+
+    def test_refuses_what_is_no_query(self) -> None:
+        """A blank query or one that is no text is an error."""
+        stage = self.make(PASSAGES)
+        _refused(stage, "query", query="", k=3)
+        _refused(stage, "query", query=" \n", k=3)
+        _refused(stage, "query", query=None, k=3)
+        _refused(stage, "query", query=b"bees", k=3)
+
+    def test_refuses_what_is_no_count(self) -> None:
+        """K is a whole number of at least 0."""
+        stage = self.make(PASSAGES)
+        for k in (-1, 1.5, "3", None, True):
+            _refused(stage, "k must", query=QUERY, k=k)
+
+    def test_refuses_a_mask_that_does_not_fit(self) -> None:
+        """A mask has one boolean a key; integers, lists of keys and other lengths are errors."""
+        stage = self.make(PASSAGES)
+        for mask in (
+            np.ones(len(PASSAGES) - 1, dtype=bool),
+            np.ones(len(PASSAGES) + 1, dtype=bool),
+            np.ones(len(PASSAGES), dtype=np.int64),
+            np.ones((len(PASSAGES), 1), dtype=bool),
+        ):
+            _refused(stage, "mask", query=QUERY, k=3, mask=mask)
+
+    def test_refuses_what_is_no_text(self) -> None:
+        """An element that is no string is named by its position; a lone string is no corpus."""
+        import pytest
+
+        for texts in (["fine", None], ["fine", 3], ["fine", b"bytes"]):
+            with pytest.raises(InvalidInputError, match="number 1"):
+                self.make(texts)  # type: ignore[arg-type]
+        with pytest.raises(InvalidInputError, match="list"):
+            self.make("one string")
+
+    def test_threads_get_what_one_caller_gets(self) -> None:
+        """Searches from many threads give the answers of one."""
+        stage = self.make(PASSAGES)
+        queries = [*PASSAGES, QUERY] * 8
+        alone = [stage.search(query, 5) for query in queries]
+        with ThreadPoolExecutor(16) as pool:
+            assert list(pool.map(lambda query: stage.search(query, 5), queries)) == alone
+
+
+def _scores(found: list[Candidate]) -> list[float]:
+    return [c.score for c in found if c.score is not None]
+
+
+def _refused(stage: FirstStage, match: str, **arguments: Any) -> None:
+    import pytest
+
+    with pytest.raises(InvalidInputError, match=match):
+        stage.search(**arguments)

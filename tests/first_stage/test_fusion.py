@@ -1,0 +1,142 @@
+"""Reciprocal rank fusion against its formula."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from first_stage_tools import embed_words
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from rerank_plugins.candidates import Candidate
+from rerank_plugins.errors import InvalidInputError
+from rerank_plugins.first_stage import BM25, Dense, Hybrid, HybridCandidate
+
+
+class Fixed:
+    """A stage that answers every query with the same keys."""
+
+    def __init__(self, size: int, keys: list[int]) -> None:
+        self.size, self.keys, self.asked = size, keys, 0
+
+    def __len__(self) -> int:
+        return self.size
+
+    def search(
+        self, query: str, k: int, *, mask: NDArray[np.bool_] | None = None
+    ) -> list[Candidate]:
+        """The first k of the keys that the mask allows."""
+        self.asked = k
+        allowed = [key for key in self.keys if mask is None or mask[key]]
+        return [Candidate(key, str(key), 100.0 - r, r) for r, key in enumerate(allowed[:k], 1)]
+
+
+ORDERS = st.lists(st.integers(0, 9), unique=True)
+
+
+@given(
+    orders=st.lists(ORDERS, min_size=1, max_size=4),
+    weights=st.lists(st.integers(1, 9), min_size=4, max_size=4),
+    constant=st.integers(0, 100),
+    k=st.integers(0, 12),
+)
+def test_scores_are_those_of_the_formula(
+    orders: list[list[int]], weights: list[int], constant: int, k: int
+) -> None:
+    """The score is the weighted sum of 1 / (constant + rank), and equals keep the order of keys."""
+    weights = weights[: len(orders)]
+    hybrid = Hybrid([Fixed(10, o) for o in orders], weights=weights, rank_constant=constant)
+    exact: dict[int, Fraction] = {}
+    for weight, order in zip(weights, orders, strict=True):
+        for rank, key in enumerate(order, 1):
+            exact[key] = exact.get(key, Fraction(0)) + Fraction(weight, constant + rank)
+    found = hybrid.search("query", k)
+    assert len(found) == min(k, len(exact))
+    for candidate in found:
+        assert candidate.score == pytest.approx(float(exact[candidate.key]))
+    best = sorted(exact, key=lambda key: (-exact[key], key))[:k]
+    assert [exact[c.key] for c in found] == pytest.approx([exact[key] for key in best])
+
+
+@given(order=ORDERS)
+def test_one_stage_keeps_its_order(order: list[int]) -> None:
+    """Fusing a stage with itself, or alone, changes nothing but the score."""
+    for stages in ([Fixed(10, order)], [Fixed(10, order), Fixed(10, order)]):
+        assert [c.key for c in Hybrid(stages).search("query", 10)] == order
+
+
+def test_each_stages_score_and_rank_are_kept() -> None:
+    """A candidate tells what each stage gave it, and None where a stage did not find it."""
+    found = Hybrid([Fixed(5, [3, 1]), Fixed(5, [1])]).search("query", 5)
+    assert [type(c) for c in found] == [HybridCandidate, HybridCandidate]
+    assert [c.key for c in found] == [1, 3]
+    assert found[0].stage_scores == (98.0, 99.0)
+    assert found[0].stage_ranks == (2, 1)
+    assert found[1].stage_scores == (99.0, None)
+    assert found[1].stage_ranks == (1, None)
+    assert math.isclose(found[0].score or 0, 1 / 62 + 1 / 61)
+
+
+def test_stages_are_asked_for_more_than_k() -> None:
+    """A passage that is fifth in both beats one that is first in one, when it is asked for."""
+    stages = [Fixed(50, list(range(50))), Fixed(50, list(range(50)))]
+    hybrid = Hybrid(stages, candidates=20)
+    hybrid.search("query", 3)
+    assert [stage.asked for stage in stages] == [20, 20]
+    hybrid.search("query", 30)
+    assert [stage.asked for stage in stages] == [30, 30]
+    hybrid.search("query", 0)
+    assert [stage.asked for stage in stages] == [0, 0]
+
+
+def test_words_and_meanings_are_fused() -> None:
+    """BM25 and dense stages over one corpus give candidates that carry both scores."""
+    texts = ["bees dance", "flowers grow", "bees and flowers", "rain falls", "snow falls"]
+    hybrid = Hybrid([BM25(texts), Dense(texts, embed=embed_words)])
+    best = hybrid.search("bees and flowers", 2)[0]
+    assert best.key == 2
+    assert isinstance(best, HybridCandidate)
+    bm25_score, dense_score = best.stage_scores
+    assert bm25_score is not None
+    assert dense_score == pytest.approx(1, abs=1e-6)
+    assert best.stage_ranks == (1, 1)
+
+
+def test_a_hybrid_is_a_first_stage_for_another() -> None:
+    """Fusions nest."""
+    inner = Hybrid([Fixed(4, [0, 1]), Fixed(4, [1, 2])])
+    assert [c.key for c in Hybrid([inner, Fixed(4, [2, 1])]).search("query", 4)] == [1, 2, 0]
+
+
+@pytest.mark.parametrize(
+    ("options", "rule"),
+    [
+        ({"stages": []}, "at least one"),
+        ({"weights": [1.0]}, "one for each of the 2 stages, but got 1"),
+        ({"weights": [1.0, 0.0]}, "finite and above 0, but got 0.0"),
+        ({"weights": [1.0, float("nan")]}, "finite and above 0, but got nan"),
+        ({"rank_constant": -1}, "at least 0, but got -1"),
+        ({"candidates": 0}, "candidates must be a whole number of at least 1"),
+        ({"stages": [Fixed(3, []), Fixed(4, [])]}, "same texts, but they hold 3, 4"),
+    ],
+)
+def test_a_bad_option_is_named_with_its_rule(options: dict[str, object], rule: str) -> None:
+    """Errors state the rule and the value."""
+    with pytest.raises(InvalidInputError, match=rule):
+        Hybrid(**{"stages": [Fixed(3, []), Fixed(3, [])], **options})
+
+
+def test_stages_over_different_texts_are_found_out() -> None:
+    """The same key with another text, or a stage that grew alone, is an error, not a mix-up."""
+    hybrid = Hybrid([BM25(["bees", "rain"]), BM25(["rain", "bees"])])
+    with pytest.raises(InvalidInputError, match="text of key"):
+        hybrid.search("bees or rain", 2)
+    dense = Dense(["bees", "rain"], embed=embed_words)
+    hybrid = Hybrid([BM25(["bees", "rain"]), dense])
+    dense.add(["snow"])
+    with pytest.raises(InvalidInputError, match="same texts"):
+        hybrid.search("bees", 2)
