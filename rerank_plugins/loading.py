@@ -96,7 +96,7 @@ def _source(name_or_path: str | Path) -> str:
     if name == EMBEDDED:
         return str(embedded_folder())
     folder = Path(name).expanduser().resolve()
-    if isinstance(name_or_path, Path) or folder.is_dir():
+    if isinstance(name_or_path, Path) or (name and folder.is_dir()):
         if not folder.is_dir():
             raise UnknownModelError(f"there is no folder {str(folder)!r}")
         return str(folder)
