@@ -17,11 +17,11 @@ from recipes.embedded import data, e5
 log = logging.getLogger(__name__)
 
 WINDOW = 48  # words
-QUESTIONS = {"ar": 2000, "fr": 3800, "pl": 5000, "en": 5000}
-PASSAGES = {"ar": 1500, "fr": 1500, "pl": 2200, "en": 2500}
-HEADINGS = {"ar": 3000, "fr": 1000, "pl": 1000, "en": 500}
-HEADED = {"ar": 4500, "fr": 1200, "pl": 1200, "en": 300}
-PARALLEL = {"ar": 4000, "fr": 3000, "pl": 3500, "en": 3000}
+QUESTIONS = {"ar": 1000, "fr": 1800, "pl": 2200, "en": 2200}
+PASSAGES = {"ar": 600, "fr": 700, "pl": 1000, "en": 1000}
+HEADINGS = {"ar": 1500, "fr": 500, "pl": 500, "en": 200}
+HEADED = {"ar": 2500, "fr": 500, "pl": 500, "en": 100}
+PARALLEL = {"ar": 2200, "fr": 1500, "pl": 1700, "en": 1200}
 
 
 def collect(folder: Path, seed: int = 0) -> list[tuple[str, str, str]]:

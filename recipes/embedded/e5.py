@@ -246,12 +246,13 @@ def _compile(model: BertModel) -> Callable[[torch.Tensor, torch.Tensor], NDArray
     import openvino
 
     batch, width = torch.export.Dim("batch", max=8192), torch.export.Dim("width", min=2, max=512)
-    ids = torch.ones(3, 17, dtype=torch.long)
+    # Two tensors: given one for both, the exported graph would read the mask as the text.
+    ids, ones = torch.ones(3, 17, dtype=torch.long), torch.ones(3, 17, dtype=torch.long)
     shape = {0: batch, 1: width}
     exported = torch.export.export(
         _Mean(model).eval(),
         (),
-        {"input_ids": ids, "attention_mask": ids},
+        {"input_ids": ids, "attention_mask": ones},
         dynamic_shapes={"input_ids": shape, "attention_mask": shape},
     )
     compiled = openvino.Core().compile_model(openvino.convert_model(exported), "CPU")

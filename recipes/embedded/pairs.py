@@ -1,6 +1,6 @@
 """Stage 4: questions with one passage that answers and seven that BM25 takes for it.
 
-Writes `groups.jsonl` (training) and `dev.jsonl` (questions of the dev parts with BM25's top 50).
+Writes `groups.jsonl` and `passages.jsonl` (training) and `dev.jsonl` (questions of the dev parts with BM25's top 50).
 """
 
 from __future__ import annotations
@@ -170,15 +170,31 @@ def run(folder: Path, work: Path) -> None:
         log.info("%s: %d groups of %d questions", part.name, len(found), len(part.questions))
         groups += found
     groups += headings(folder, rng)
+    save(work, groups)
+
+
+def save(work: Path, groups: Sequence[Group]) -> None:
+    """Write groups, every distinct passage once."""
+    place: dict[str, int] = {}
     with (work / "groups.tmp").open("w", encoding="utf-8") as file:
         for group in groups:
-            file.write(json.dumps(asdict(group), ensure_ascii=False) + "\n")
+            row = asdict(group)
+            row["passages"] = [place.setdefault(p, len(place)) for p in group.passages]
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    with (work / "passages.jsonl").open("w", encoding="utf-8") as file:
+        for passage in place:
+            file.write(json.dumps(passage, ensure_ascii=False) + "\n")
     (work / "groups.tmp").rename(work / "groups.jsonl")
 
 
 def load(work: Path) -> tuple[list[Group], list[DevQuestion]]:
     """Training groups and dev questions."""
+    with (work / "passages.jsonl").open(encoding="utf-8") as file:
+        passages = [json.loads(line) for line in file]
+    groups = []
     with (work / "groups.jsonl").open(encoding="utf-8") as file:
-        groups = [Group(**json.loads(line)) for line in file]
+        for line in file:
+            row = json.loads(line)
+            groups.append(Group(**row | {"passages": [passages[i] for i in row["passages"]]}))
     with (work / "dev.jsonl").open(encoding="utf-8") as file:
         return groups, [DevQuestion(**json.loads(line)) for line in file]

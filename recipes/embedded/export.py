@@ -1,0 +1,82 @@
+"""Stage 7: the files that ship, in half precision."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+from tokenizers import Tokenizer
+from transformers import BertForSequenceClassification, PreTrainedTokenizerFast
+
+SETTINGS = {
+    "window_tokens": 72,
+    "long_passages": "max",
+    "first_stage_weight": 0.4,
+    "max_length": 256,
+}
+
+
+def reranker(
+    model: BertForSequenceClassification,
+    tokenizer: Tokenizer,
+    out: Path,
+    settings: dict[str, object],
+    scale: float = 1.0,
+    shift: float = 0.0,
+) -> None:
+    """Write the cross-encoder: config, weights, tokenizer.
+
+    Args:
+        model: as trained.
+        tokenizer: of the recipe.
+        out: the folder.
+        settings: the profile's defaults, read by the package from `config.json`.
+        scale: logits are multiplied by it, so that sigmoid is a probability.
+        shift: and this is added.
+    """
+    head = model.classifier
+    with torch.no_grad():
+        head.weight.mul_(scale)
+        head.bias.mul_(scale).add_(shift)
+    model.config.id2label, model.config.label2id = {0: "relevant"}, {"relevant": 0}
+    model.config.problem_type = None
+    model.config.rerank_plugins = settings
+    model.half().save_pretrained(out)
+    model.float()
+    clean = Tokenizer.from_str(tokenizer.to_str())
+    clean.no_truncation()
+    clean.no_padding()
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=clean,
+        unk_token="[UNK]", pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]",
+        model_max_length=int(model.config.max_position_embeddings),
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+        clean_up_tokenization_spaces=False,
+    )  # fmt: skip
+    fast.save_pretrained(out)
+
+
+def encoder(table: NDArray[np.float32], tokenizer: Tokenizer, out: Path) -> None:
+    """Write the static encoder: a table and its tokenizer, as sentence-transformers keeps them."""
+    out.mkdir(parents=True, exist_ok=True)
+    clean = Tokenizer.from_str(tokenizer.to_str())
+    clean.no_truncation()
+    clean.no_padding()
+    clean.save(str(out / "tokenizer.json"))
+    weights = {"embedding.weight": torch.from_numpy(table).half().contiguous()}
+    save_file(weights, str(out / "model.safetensors"))
+    rows, size = table.shape
+    config = {
+        "model_type": "static", "vocab_size": rows, "embedding_dim": size, "pooling": "mean",
+        "normalize": True, "dtype": "float16",
+    }  # fmt: skip
+    (out / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    module = [{"idx": 0, "name": "0", "path": "", "type": STATIC}]
+    (out / "modules.json").write_text(json.dumps(module, indent=2) + "\n", encoding="utf-8")
+
+
+STATIC = "sentence_transformers.models.StaticEmbedding"
