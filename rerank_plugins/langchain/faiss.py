@@ -319,7 +319,8 @@ class FaissVectorStore(VectorStore):
     def _found_once(
         self, search: Search, keep: MetadataFilter | None
     ) -> list[tuple[Document, float]]:
-        mask = mask_of(list(self._documents.items()), self._size, keep)
+        documents = () if keep is None else list(self._documents.items())
+        mask = mask_of(documents, self._size, keep)
         return [
             (with_metadata(self._documents[one.key], {}), 0.0 if one.score is None else one.score)
             for one in search(mask=mask)
