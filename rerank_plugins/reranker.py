@@ -165,10 +165,13 @@ class Reranker:
         first_stage_seconds: float | None = None,
     ) -> Ranking:
         """`rerank` in a thread of its own: the event loop goes on meanwhile."""
+        if isinstance(passages, Iterable) and not isinstance(passages, str):
+            # The caller may go on changing his list, or reading his iterator, meanwhile.
+            passages = list(passages)
         return await in_thread(
             self.rerank,
             query,
-            list(passages) if not isinstance(passages, str) else passages,
+            passages,
             top_n=top_n,
             score_threshold=score_threshold,
             first_stage_seconds=first_stage_seconds,
