@@ -1,0 +1,81 @@
+"""The defaults, with no option and no network: what ships retrieves, reranks and assembles."""
+
+from __future__ import annotations
+
+import pytest
+from langchain_core.documents import Document
+
+from rerank_plugins.catalog import embedded_folder
+from rerank_plugins.first_stage.embedded_encoder import EmbeddedEncoder
+from rerank_plugins.langchain import (
+    BM25Retriever,
+    EmbeddedEmbeddings,
+    FaissVectorStore,
+    HybridRetriever,
+    RerankingRetriever,
+    format_context,
+)
+from rerank_plugins.samples import load_passages, load_questions
+
+unit = pytest.importorskip("langchain_tests.unit_tests")
+
+needs_encoder = pytest.mark.skipif(
+    not (EmbeddedEncoder.default().folder / "model.safetensors").is_file(),
+    reason="the encoder that ships is not trained yet",
+)
+needs_reranker = pytest.mark.skipif(
+    not (embedded_folder() / "model.safetensors").is_file(),
+    reason="the reranker that ships is not trained yet",
+)
+
+
+@needs_encoder
+class TestStandard(unit.EmbeddingsUnitTests):
+    """LangChain's own tests of embeddings, over the encoder that ships."""
+
+    embeddings_class = EmbeddedEmbeddings
+
+
+def _documents(language):
+    return [
+        Document(id=one.id, page_content=one.text, metadata={"source": one.title})
+        for one in load_passages(language)
+    ]
+
+
+@pytest.mark.parametrize("language", ["ar", "fr", "pl", "en"])
+@needs_encoder
+def test_vectors_and_words_together_find_the_answer(language):
+    """In each language the first question's answer is among the first five."""
+    question = load_questions(language)[0]
+    documents = _documents(language)
+    for retriever in (
+        FaissVectorStore.from_documents(documents).as_retriever(k=5),
+        HybridRetriever.from_documents(documents, k=5),
+    ):
+        assert {one.id for one in retriever.invoke(question.text)} & set(question.relevant)
+
+
+@pytest.mark.parametrize("language", ["ar", "fr", "pl", "en"])
+@needs_reranker
+async def test_the_main_job_in_three_lines(language):
+    """Retrieve, rerank, assemble: every answer in the context, scores blended and in bounds."""
+    questions = load_questions(language)
+    retriever = RerankingRetriever(
+        first_stage=BM25Retriever.from_documents(_documents(language)), k=3
+    )
+    chain = retriever | format_context(max_tokens=1000)
+    first = sum(
+        bool(
+            {one.id for one in retriever.invoke(one_question.text, k=1)}
+            & set(one_question.relevant)
+        )
+        for one_question in questions
+    )
+    assert first >= len(questions) / 2
+    found = retriever.invoke(questions[0].text)
+    assert all(0.0 <= one.metadata["relevance_score"] <= 1.0 for one in found)
+    assert {one.metadata["rerank_model"] for one in found} == {"embedded"}
+    text = await chain.ainvoke(questions[0].text)
+    assert text.startswith("[1] ")
+    assert found[0].page_content in text
