@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 import torch
-from sentence_transformers.evaluation import SequentialEvaluator
+from sentence_transformers.base.evaluation import SequentialEvaluator
 
 from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.training.config import Estimate, TrainingConfig

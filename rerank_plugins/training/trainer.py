@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from sentence_transformers.base.evaluation import SequentialEvaluator
 from sentence_transformers.base.sampler import DefaultBatchSampler
 from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
 from sentence_transformers.cross_encoder.evaluation import CrossEncoderRerankingEvaluator
-from sentence_transformers.evaluation import SequentialEvaluator
 from transformers import (
     EarlyStoppingCallback,
     TrainerCallback,

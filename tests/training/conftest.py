@@ -10,7 +10,6 @@ pytest.importorskip("datasets", reason="the extra train is not installed")
 pytest.importorskip("accelerate", reason="the extra train is not installed")
 
 import torch
-
 from toys import CUE, FILLER, TOPICS
 
 
@@ -43,9 +42,8 @@ def write_base(folder: Path, **settings: object) -> Path:
         hidden_size=32,
         num_hidden_layers=2,
         num_attention_heads=2,
-        intermediate_size=64,
         max_position_embeddings=64,
-        **{"num_labels": 1, **settings},
+        **{"num_labels": 1, "intermediate_size": 64, **settings},
     )
     BertForSequenceClassification(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)

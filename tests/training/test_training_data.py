@@ -16,6 +16,7 @@ from rerank_plugins.training import QuestionSet, hold_back, read_question_set
 
 
 def small(folder: Path) -> Path:
+    """Two questions, two passages."""
     return write_set(
         folder / "set" / "train",
         {"d1": "one", "d2": "two"},
@@ -51,7 +52,10 @@ def test_reads_gzip_beir_ids_answers_and_teacher_scores(tmp_path: Path) -> None:
 def test_questions_without_a_relevant_passage_are_left_out(tmp_path: Path) -> None:
     """A question that only has judged non-relevant passages, or none, teaches nothing."""
     folder = write_set(
-        tmp_path / "s", {"d": "text"}, {"a": "a?", "b": "b?", "c": "c?"}, [("a", "d", 1), ("b", "d", 0)]
+        tmp_path / "s",
+        {"d": "text"},
+        {"a": "a?", "b": "b?", "c": "c?"},
+        [("a", "d", 1), ("b", "d", 0)],
     )
     assert list(read_question_set(folder).queries) == ["a"]
 
@@ -126,8 +130,7 @@ def question_set(passages: int, owners: list[int]) -> QuestionSet:
     seed=st.integers(0, 5),
 )
 def test_held_back_parts_are_disjoint(owners: list[int], wanted: int, seed: int) -> None:
-    """No question is in both parts, none is lost, and no relevant passage stands in both
-    unless the set leaves no other way."""
+    """Parts share no question, lose none, and share no relevant passage where they need not."""
     data = question_set(31, owners)
     kept, held = hold_back(data, wanted, seed=seed)
     assert held is not None
@@ -151,8 +154,7 @@ def test_holding_back_is_seeded() -> None:
 
 
 def test_same_wording_and_same_text_tie_questions_together() -> None:
-    """Copies of a question or of a passage, in other letters or without diacritics, never
-    stand on both sides."""
+    """Copies in other letters or without diacritics never stand on both sides."""
     data = QuestionSet(
         "copies",
         {"d1": "الكِتَاب هنا", "d2": "الكتاب هنا!", "d3": "x", "d4": "y", "d5": "z"},
@@ -166,8 +168,7 @@ def test_same_wording_and_same_text_tie_questions_together() -> None:
 
 
 def test_a_set_that_hangs_together_is_cut_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
-    """Where all questions share a passage some are held back all the same, and the log says
-    that the passage stands in both parts."""
+    """Where all questions share a passage some are held back all the same, and the log says so."""
     data = question_set(1, [0] * 30)
     kept, held = hold_back(data, 5)
     assert held is not None

@@ -54,6 +54,7 @@ class Ranked(Overlap):
 
 
 def mine(first_stage: Any = None, qrels: Any = None, **options: Any) -> list[Group]:
+    """Mines for the one question."""
     return mine_hard_negatives(
         CORPUS,
         QUERY,
@@ -64,6 +65,7 @@ def mine(first_stage: Any = None, qrels: Any = None, **options: Any) -> list[Gro
 
 
 def ids(groups: list[Group]) -> set[str]:
+    """Which passages serve as negatives."""
     by_text = {text: doc for doc, text in CORPUS.items()}
     return {by_text[text] for group in groups for text in group.negatives}
 
@@ -76,8 +78,7 @@ def test_likely_right_answers_are_passed_over() -> None:
 
 
 def test_each_filter_is_what_keeps_its_passage_out() -> None:
-    """Without answers the passage with the answer comes in; without the near-duplicate check
-    the chunk does; the copy of the very text never."""
+    """Each passage comes in when its own check is off, but the copy of the very text never."""
     assert ids(mine()) == {"answer", "hard", "harder", "easy"}
     assert ids(mine(near_duplicate=1.1)) == {"answer", "hard", "harder", "easy", "chunk"}
 
@@ -96,8 +97,10 @@ def test_the_rank_window_bounds_where_negatives_come_from() -> None:
 
 
 def test_the_margin_is_relative_to_the_relevant_passage() -> None:
-    """Finds above (1 - margin) of the relevant passage's own score are passed over, whether
-    or not it is in the window, and with negative scores too."""
+    """Finds above (1 - margin) of the relevant passage's own score are passed over.
+
+    That holds whether or not it is in the window, and with negative scores too.
+    """
     up = {"easy": 11.0, "right": 10.0, "hard": 9.1, "harder": 8.9, "answer": 2.0}
     one = {"q": {"right": 1}}
     assert ids(mine(Ranked(up), one, margin=0.1)) == {"harder", "answer"}

@@ -29,7 +29,14 @@ PAIRS = [
 ]
 
 
-@pytest.mark.parametrize("block", [{}, {"window_tokens": 16, "long_passages": "max"}, {"window_tokens": 16, "long_passages": "mean"}])
+@pytest.mark.parametrize(
+    "block",
+    [
+        {},
+        {"window_tokens": 16, "long_passages": "max"},
+        {"window_tokens": 16, "long_passages": "mean"},
+    ],
+)
 def test_evaluation_scores_as_the_scorer_does(tmp_path: Path, block: dict[str, object]) -> None:
     """Long queries, long passages and windows give the logits that a user will get."""
     folder = write_base(tmp_path / "base", **({"rerank_plugins": block} if block else {}))
@@ -59,7 +66,9 @@ def test_order_of_pairs_is_kept_whatever_their_length(base: Path) -> None:
     torch.testing.assert_close(together, alone, atol=2e-5, rtol=0)
 
 
-def test_an_encoder_without_a_head_gets_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_encoder_without_a_head_gets_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """A bare encoder becomes a cross-encoder with one label, and the log warns of it."""
     folder = write_base(tmp_path / "encoder")
     config = BertConfig.from_pretrained(folder)

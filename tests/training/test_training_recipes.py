@@ -57,6 +57,7 @@ def scores_of(base: Path) -> list[torch.Tensor]:
 
 
 def loss_of(recipe: Recipe, model: TrainedCrossEncoder, groups: list[Group]) -> float:
+    """The recipe's loss over all groups in one batch."""
     chosen = examples(recipe, groups)
     rows = [chosen.row(*entry) for entry in chosen.index]
     columns = [[row[name] for row in rows] for name in rows[0] if name != "label"]
