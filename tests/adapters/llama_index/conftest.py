@@ -41,7 +41,7 @@ def recorded() -> Iterator[Any]:
     from llama_index.core.instrumentation.span_handlers import SimpleSpanHandler
 
     class Events(BaseEventHandler):
-        seen: list[Any] = []
+        seen: list[Any]
 
         def handle(self, event: Any, **_more: Any) -> None:
             self.seen.append(event)

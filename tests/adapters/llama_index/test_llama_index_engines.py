@@ -11,6 +11,7 @@ from llama_index.core import Settings, SummaryIndex
 from llama_index.core.callbacks import CallbackManager, CBEventType, LlamaDebugHandler
 from llama_index.core.chat_engine import CondensePlusContextChatEngine
 from llama_index.core.llms import MockLLM
+from llama_index.core.memory import ChatMemoryBuffer
 from llama_index.core.postprocessor import LongContextReorder, SimilarityPostprocessor
 from llama_index.core.query_engine import CitationQueryEngine, RetrieverQueryEngine
 from llama_index.core.retrievers import QueryFusionRetriever
@@ -36,10 +37,12 @@ class Listening(MockLLM):
     _prompts: list[str] = PrivateAttr(default_factory=list)
 
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> Any:
+        """Remembers the prompt."""
         self._prompts.append(prompt)
         return super().complete(prompt, formatted=formatted, **kwargs)
 
     async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> Any:
+        """Remembers the prompt."""
         self._prompts.append(prompt)
         return super().complete(prompt, formatted=formatted, **kwargs)
 
@@ -65,10 +68,12 @@ def nodes() -> list[TextNode]:
 
 
 def first_stage() -> BM25Retriever:
+    """What finds the candidates."""
     return BM25Retriever(nodes(), similarity_top_k=5, language="en")
 
 
 def postprocessor(top_n: int | None = 2) -> CrossEncoderPostprocessor:
+    """What reranks them."""
     return CrossEncoderPostprocessor(reranker=Reranker(OverlapScorer()), top_n=top_n)
 
 
@@ -97,6 +102,7 @@ def check_prompts(llm: Listening) -> None:
 
 
 def query(engine, way: str, text: str = QUERY):
+    """The engine's response, by the one way or the other."""
     return engine.query(text) if way == "sync" else asyncio.run(engine.aquery(text))
 
 
@@ -143,7 +149,10 @@ def test_from_an_index(way, llm):
 def test_inside_a_condense_plus_context_chat_engine(way, llm):
     """Two turns of a conversation, each with its sources."""
     engine = CondensePlusContextChatEngine.from_defaults(
-        first_stage(), llm=llm, node_postprocessors=[postprocessor()]
+        first_stage(),
+        llm=llm,
+        node_postprocessors=[postprocessor()],
+        memory=ChatMemoryBuffer.from_defaults(token_limit=3000),
     )
     for _ in range(2):
         response = engine.chat(QUERY) if way == "sync" else asyncio.run(engine.achat(QUERY))
@@ -165,7 +174,9 @@ def test_inside_a_citation_query_engine(way, llm):
     )
     sources = query(engine, way).source_nodes
     texts = {node.node_id: node.text for node in first_stage().retrieve(QUERY)}
-    assert [texts[id_] in node.text for id_, node in zip(best(), sources, strict=True)] == [True] * 2
+    assert [texts[id_] in node.text for id_, node in zip(best(), sources, strict=True)] == [
+        True
+    ] * 2
     for node in sources:
         assert node.text.startswith("Source ")
         assert node.metadata["relevance_score"] == node.score
@@ -247,9 +258,7 @@ def test_under_a_query_fusion_retriever(mode, way, llm):
         use_async=False,
     )
     retriever = RerankingRetriever(fusion, reranker=Reranker(OverlapScorer()))
-    got = (
-        retriever.retrieve(QUERY) if way == "sync" else asyncio.run(retriever.aretrieve(QUERY))
-    )
+    got = retriever.retrieve(QUERY) if way == "sync" else asyncio.run(retriever.aretrieve(QUERY))
     check_sources(got, best())
     once = fusion.retrieve(QUERY)
     assert len({node.node_id for node in once}) == len(once)

@@ -40,6 +40,7 @@ STAMPS = {
 
 
 def postprocessor(**options) -> CrossEncoderPostprocessor:
+    """One with a scorer that needs no model."""
     options.setdefault("reranker", Reranker(OverlapScorer()))
     return CrossEncoderPostprocessor(**options)
 
@@ -283,7 +284,9 @@ def test_every_kind_of_node_with_text_is_reranked():
         ImageNode(text="A museum.", image_url="https://example.org/a.png", id_="image"),
     ]
     nodes = [NodeWithScore(node=node, score=0.5) for node in kinds]
-    reranked = {n.node_id: n.node for n in postprocessor().postprocess_nodes(nodes, query_str=QUERY)}
+    reranked = {
+        n.node_id: n.node for n in postprocessor().postprocess_nodes(nodes, query_str=QUERY)
+    }
     assert {id_: type(node) for id_, node in reranked.items()} == {
         node.id_: type(node) for node in kinds
     }
@@ -302,7 +305,7 @@ def test_every_kind_of_node_with_text_is_reranked():
 def test_a_node_with_no_text_is_named(node):
     """An image or a sound cannot be judged by its text: the error says which and what to do."""
     nodes = [*found(), NodeWithScore(node=node, score=0.1)]
-    with pytest.raises(InvalidInputError, match="'bare'.*caption"):
+    with pytest.raises(InvalidInputError, match=r"'bare'.*caption"):
         postprocessor().postprocess_nodes(nodes, query_str=QUERY)
 
 
@@ -421,7 +424,7 @@ def test_making_one_loads_nothing():
 
 
 def test_a_name_may_come_as_reranker_too():
-    """reranker takes what model takes, as the LangChain adapter's does."""
+    """The argument takes what model takes, as the LangChain adapter's does."""
     assert CrossEncoderPostprocessor(reranker="embedded").model == "embedded"
 
 
