@@ -23,6 +23,7 @@ def model(tiny_checkpoints: Mapping[str, Path]) -> str:
 
 
 def feed(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """Gives a command its standard input."""
     monkeypatch.setattr("sys.stdin", io.StringIO(text))
 
 
@@ -31,8 +32,22 @@ def test_search_prints_reranked_json_lines(language, model, capsys):
     """The sample corpus as a file: one object a line, best first, native numbers, own fields."""
     question = load_questions(language)[0].text
     code = main(
-        ["search", "--corpus", str(corpus_path()), "--query", question, "--model", model]
-        + ["--top-k", "3", "--candidates", "10", "--language", language, "--json"]
+        [
+            "search",
+            "--corpus",
+            str(corpus_path()),
+            "--query",
+            question,
+            "--model",
+            model,
+            "--top-k",
+            "3",
+            "--candidates",
+            "10",
+            "--language",
+            language,
+            "--json",
+        ]
     )
     captured = capsys.readouterr()
     rows = [json.loads(line) for line in captured.out.splitlines()]
@@ -57,8 +72,20 @@ def test_search_prints_text_for_people(model, capsys):
 def test_search_with_the_other_first_stages(first_stage, model, capsys):
     """FAISS over the embedded text encoder, alone and fused with BM25, needs no network."""
     code = main(
-        ["search", "--corpus", str(corpus_path()), "--query", "Comment garder le pain frais ?"]
-        + ["--first-stage", first_stage, "--model", model, "--top-k", "4", "--json"]
+        [
+            "search",
+            "--corpus",
+            str(corpus_path()),
+            "--query",
+            "Comment garder le pain frais ?",
+            "--first-stage",
+            first_stage,
+            "--model",
+            model,
+            "--top-k",
+            "4",
+            "--json",
+        ]
     )
     assert code == 0
     assert len(capsys.readouterr().out.splitlines()) == 4
@@ -82,13 +109,11 @@ def test_search_that_finds_nothing_says_so_by_its_exit_code(model, tmp_path, cap
         ('{"text": 5}\n', 1, "text"),
     ],
 )
-def test_a_malformed_corpus_line_is_named_by_its_number(
-    content, number, said, model, tmp_path, capsys
-):
+def test_a_malformed_corpus_line_is_named_by_its_number(content, number, said, tmp_path, capsys):
     """The message has the file, the line and the rule; no result is printed."""
     corpus = tmp_path / "c.jsonl"
     corpus.write_text(content, encoding="utf-8")
-    code = main(["search", "--corpus", str(corpus), "--query", "a", "--model", model])
+    code = main(["search", "--corpus", str(corpus), "--query", "a"])
     captured = capsys.readouterr()
     assert code == EXIT_BAD_INPUT
     assert f"line {number}" in captured.err
@@ -146,8 +171,14 @@ def test_rerank_keeps_top_k(model, monkeypatch, capsys):
 
 @pytest.mark.parametrize(
     "line",
-    ["nonsense", "[]", '{"query": "a"}', '{"query": " ", "passages": []}']
-    + ['{"query": "a", "passages": [1]}', '{"query": "a", "passages": [{"id": 1}]}'],
+    [
+        "nonsense",
+        "[]",
+        '{"query": "a"}',
+        '{"query": " ", "passages": []}',
+        '{"query": "a", "passages": [1]}',
+        '{"query": "a", "passages": [{"id": 1}]}',
+    ],
 )
 def test_rerank_names_the_malformed_line_and_prints_nothing(line, model, monkeypatch, capsys):
     """A good line before the bad one is not scored either: all is checked first."""
@@ -183,7 +214,7 @@ def test_models_prints_every_model_of_the_catalogue(capsys):
 
 
 def test_usage_errors_exit_with_2():
-    """argparse's own code is the one for bad input."""
+    """The code of argparse is the one for bad input."""
     with pytest.raises(SystemExit) as caught:
         main(["search"])
     assert caught.value.code == EXIT_BAD_INPUT

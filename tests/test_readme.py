@@ -15,6 +15,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def blocks(kind: str) -> list[str]:
+    """The fenced code of one language."""
     text = README.read_text(encoding="utf-8") if README.is_file() else ""
     return re.findall(rf"^```{kind}\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
 
