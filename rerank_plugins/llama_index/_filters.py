@@ -56,17 +56,14 @@ def _with_source(node: BaseNode) -> Mapping[str, Any]:
 def _predicate(
     metadata: Mapping[str, Mapping[str, Any]], filters: MetadataFilters
 ) -> Callable[[str], bool]:
-    """LlamaIndex's own test of a node, and of filters inside filters, which it refuses."""
-    if not any(isinstance(part, MetadataFilters) for part in filters.filters):
-        return build_metadata_filter_fn(metadata.__getitem__, filters)
+    """LlamaIndex's own test of each filter; also inside other filters, where it has none."""
     parts = [
-        _predicate(
-            metadata,
-            part if isinstance(part, MetadataFilters) else MetadataFilters(filters=[part]),
-        )
+        _predicate(metadata, part)
+        if isinstance(part, MetadataFilters)
+        else build_metadata_filter_fn(metadata.__getitem__, MetadataFilters(filters=[part]))
         for part in filters.filters
     ]
-    if filters.condition is FilterCondition.OR:
+    if parts and filters.condition is FilterCondition.OR:
         return lambda key: any(part(key) for part in parts)
     if filters.condition is FilterCondition.NOT:
         return lambda key: not any(part(key) for part in parts)
