@@ -14,7 +14,8 @@ Stop words are dropped from queries alone. Passages keep them, which measures th
 better than dropping them on both sides, and lets a query made of stop words only (``to be or
 not to be``) find its passage. They come from stopwordsiso (ar, pl) and from the lists that
 bm25s ships (fr, en), each chosen by MRR@10 on the sets that
-``benchmarks/first_stage_quality.py`` reads, and go through the same normalisation as the words they are compared with.
+``benchmarks/first_stage_quality.py`` reads, and go through the same normalisation as the words
+they are compared with.
 """
 
 from __future__ import annotations
