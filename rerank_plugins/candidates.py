@@ -160,6 +160,19 @@ class Ranking(Sequence[Ranked]):
         }
 
 
+def check_query(query: object) -> str:
+    """The query, once it is sure to be text with something in it.
+
+    Raises:
+        InvalidInputError: It is not a string, or it is blank.
+    """
+    if not isinstance(query, str):
+        raise InvalidInputError(f"query must be text, but got {type(query).__name__}")
+    if not query.strip():
+        raise InvalidInputError(f"query must not be blank, but got {query!r}")
+    return query
+
+
 def as_candidates(passages: Iterable[Candidate | str]) -> list[Candidate]:
     """Candidates from candidates or plain texts, in the order given.
 

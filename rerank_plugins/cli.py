@@ -79,9 +79,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _search(options: argparse.Namespace) -> int:
+    from rerank_plugins.candidates import check_query
     from rerank_plugins.loading import load_reranker
     from rerank_plugins.ordering import check_count
-    from rerank_plugins.reranker import check_query
 
     check_query(options.query)
     check_count("--top-k", options.top_k)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rerank_plugins._threads import in_thread
-from rerank_plugins.candidates import Candidate, Ranked, Ranking, as_candidates
+from rerank_plugins.candidates import Candidate, Ranked, Ranking, as_candidates, check_query
 from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.ordering import check_count, descending
 from rerank_plugins.scoring.base import (
@@ -287,19 +287,6 @@ class Reranker:
             )
             for rank, position in enumerate(descending(values), start=1)
         ]
-
-
-def check_query(query: object) -> str:
-    """The query, once it is sure to be text with something in it.
-
-    Raises:
-        InvalidInputError: It is not a string, or it is blank.
-    """
-    if not isinstance(query, str):
-        raise InvalidInputError(f"query must be text, but got {type(query).__name__}")
-    if not query.strip():
-        raise InvalidInputError(f"query must not be blank, but got {query!r}")
-    return query
 
 
 def _check_top_n(top_n: object) -> int | None:

@@ -13,7 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from rerank_plugins.first_stage.conformance import FirstStageConformance
 from rerank_plugins.scoring.base import PairScores, ScoreOptions, Scorer
+
+__all__ = ["FirstStageConformance", "OverlapScorer", "ScorerConformance"]
 
 
 class OverlapScorer:

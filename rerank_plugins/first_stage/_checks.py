@@ -27,19 +27,6 @@ def check_texts(texts: Iterable[str]) -> list[str]:
     return listed
 
 
-def check_query(query: object) -> str:
-    """The query.
-
-    Raises:
-        InvalidInputError: It is no string, or it is blank.
-    """
-    if not isinstance(query, str):
-        raise InvalidInputError(f"query must be text, but got {type(query).__name__}")
-    if not query.strip():
-        raise InvalidInputError(f"query must not be blank, but got {query!r}")
-    return query
-
-
 def check_mask(mask: object, size: int) -> NDArray[np.bool_] | None:
     """The mask as an array, or None.
 

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from rerank_plugins.candidates import Candidate
+from rerank_plugins.candidates import Candidate, check_query
 from rerank_plugins.errors import InvalidInputError
-from rerank_plugins.first_stage._checks import check_mask, check_query, check_texts
+from rerank_plugins.first_stage._checks import check_mask, check_texts
 from rerank_plugins.first_stage.analysis import Analyzer, analyzer_for
 from rerank_plugins.ordering import check_count, descending
 

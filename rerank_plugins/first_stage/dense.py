@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
-from rerank_plugins.candidates import Candidate
+from rerank_plugins.candidates import Candidate, check_query
 from rerank_plugins.errors import InvalidInputError
-from rerank_plugins.first_stage._checks import check_mask, check_query, check_texts
+from rerank_plugins.first_stage._checks import check_mask, check_texts
 from rerank_plugins.ordering import check_count, descending
 
 Metric = Literal["cosine", "inner_product", "l2"]

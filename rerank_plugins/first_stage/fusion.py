@@ -9,9 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rerank_plugins.candidates import Candidate
+from rerank_plugins.candidates import Candidate, check_query
 from rerank_plugins.errors import InvalidInputError
-from rerank_plugins.first_stage._checks import check_query
 from rerank_plugins.first_stage.base import FirstStage
 from rerank_plugins.ordering import check_count, descending
 

@@ -38,7 +38,6 @@ class BM25Retriever(StageRetriever):
 
     Raises:
         InvalidInputError: An option breaks its rule.
-        MissingDependencyError: The engine is not installed.
     """
 
     def __init__(
