@@ -105,7 +105,7 @@ def train(
         loss.backward()
         table.grad[:4] = 0  # type: ignore[index]
         optimizer.step()
-        step, total = step + 1, total + float(loss)
+        step, total = step + 1, total + loss.item()
         if step % 200 == 0:
             log.info("encoder: step %d, %.0f%%, loss %.3f", step, 100 * spent, total / 200)
             total = 0.0

@@ -10,16 +10,19 @@ import json
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from rank_bm25 import BM25Okapi
+from tokenizers import Tokenizer
+from transformers import BertForSequenceClassification
 
 from recipes.embedded import data, pairs
 from recipes.embedded.bm25 import Index
-from recipes.embedded.rerank import ndcg, standardise
+from recipes.embedded.rerank import Tokens, logits_of, ndcg, standardise
 
 log = logging.getLogger(__name__)
 
@@ -34,9 +37,6 @@ SETS = [
 ]
 TOP = 50
 DRAWS = 10_000
-
-Scorer = Callable[[str, Sequence[str]], Sequence[float]]
-
 
 def questions_of(
     folder: Path, name: str, language: str, count: int | None
@@ -82,13 +82,12 @@ def interval(differences: NDArray[np.float64]) -> tuple[float, float]:
 
 
 def measure(
-    questions: Sequence[pairs.DevQuestion], score: Scorer, weight: float
+    questions: Sequence[pairs.DevQuestion], logits: Sequence[NDArray[np.float64]], weight: float
 ) -> dict[str, NDArray[np.float64]]:
     """nDCG@10 a question: BM25, the model alone, and blended with `weight` of BM25."""
     out: dict[str, list[float]] = {"bm25": [], "model": [], "blended": []}
-    for question in questions:
+    for question, own in zip(questions, logits, strict=True):
         first = np.array(question.scores)
-        own = np.array(score(question.question, question.passages)) if len(first) else first
         both = (1 - weight) * standardise(own) + weight * standardise(first)
         for name, values in (("bm25", first), ("model", own), ("blended", both)):
             order = np.argsort(-values, kind="stable").tolist()
@@ -96,23 +95,24 @@ def measure(
     return {name: np.array(values) for name, values in out.items()}
 
 
-def report(
-    folder: Path, score: Scorer, weight: float, count: int | None, target: Path
-) -> dict[str, object]:
-    """Measure all sets, write the figures and return them.
+def run(folder: Path, out: Path, weight: float, count: int | None) -> None:
+    """Measure the shipped cross-encoder on all sets and write `figures.json`.
 
     Args:
         folder: the data.
-        score: logits of one question's passages.
+        out: the folder of the weights.
         weight: the blend's share of the first stage.
         count: questions a set, drawn at random with a fixed seed; None for all.
-        target: the JSON file.
     """
+    model = BertForSequenceClassification.from_pretrained(out / "reranker", dtype=torch.float32)
+    tokenizer = Tokenizer.from_file(str(out / "reranker" / "tokenizer.json"))
     sets: dict[str, dict[str, object]] = {}
     for name, language in SETS:
         begin = time.monotonic()
         questions, default = questions_of(folder, name, language, count)
-        found = measure(questions, score, weight)
+        texts = [t for q in questions for t in (q.question, *q.passages)]
+        logits = logits_of(model, Tokens.of(tokenizer, texts), questions)
+        found = measure(questions, logits, weight)
         row: dict[str, object] = {"questions": len(questions), "langchain": float(np.mean(default))}
         for kind, values in found.items():
             row[kind] = float(values.mean())
@@ -121,5 +121,5 @@ def report(
         sets[name] = row
         log.info("%s %.0f s %s", name, time.monotonic() - begin, row)
         figures = {"top": TOP, "first_stage_weight": weight, "sets": sets}
+        target = out / "figures.json"
         target.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-    return {"sets": sets}

@@ -20,7 +20,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
-from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+from torch.nn.functional import (
+    binary_cross_entropy_with_logits,
+    cross_entropy,
+    scaled_dot_product_attention,
+)
 from transformers import BertForSequenceClassification
 
 from recipes.embedded import pairs
@@ -123,6 +127,29 @@ def collate(rows: Sequence[Row]) -> dict[str, torch.Tensor]:
     }
 
 
+def forward(model: BertForSequenceClassification, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """The model's own logits, (rows,), with the last layer computed for `[CLS]` alone.
+
+    Nothing else of the last layer reaches the classifier: a fifth of the work less, same numbers.
+    """
+    bert = model.bert
+    hidden = bert.embeddings(batch["input_ids"], token_type_ids=batch["token_type_ids"])
+    mask = batch["attention_mask"][:, None, None, :].bool()
+    size = model.config.hidden_size // model.config.num_attention_heads
+    for at, layer in enumerate(bert.encoder.layer):
+        asking = hidden[:, :1] if at + 1 == len(bert.encoder.layer) else hidden
+        own = layer.attention.self
+        query, key, value = (
+            part.unflatten(-1, (-1, size)).transpose(1, 2)
+            for part in (own.query(asking), own.key(hidden), own.value(hidden))
+        )
+        mixed = scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        attended = layer.attention.output(mixed.transpose(1, 2).flatten(2), asking)
+        hidden = layer.output(layer.intermediate(attended), attended)
+    logits: torch.Tensor = model.classifier(bert.pooler(hidden))[:, 0]
+    return logits
+
+
 def score(model: BertForSequenceClassification, rows: Sequence[Row], budget: int) -> torch.Tensor:
     """Logits of rows, (rows,), computed in slices of similar length, gradients kept."""
     order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]) + len(rows[i][1]))
@@ -135,7 +162,7 @@ def score(model: BertForSequenceClassification, rows: Sequence[Row], budget: int
             if longest * (stop + 1 - start) > budget:
                 break
             stop += 1
-        out.append(model(**collate([rows[i] for i in order[start:stop]])).logits[:, 0])
+        out.append(forward(model, collate([rows[i] for i in order[start:stop]])))
         start = stop
     back = torch.empty(len(order), dtype=torch.long)
     back[torch.tensor(order)] = torch.arange(len(order))
@@ -228,6 +255,7 @@ class Trainer:
         self.model = BertForSequenceClassification.from_pretrained(
             body, num_labels=1, classifier_dropout=0.0, dtype=torch.float32
         )
+        torch.nn.init.eye_(self.model.bert.pooler.dense.weight)  # nothing is lost on the way
         self.groups, questions = pairs.load(work)
         self.questions = [
             replace(q, passages=q.passages[:SHORT], scores=q.scores[:SHORT])
@@ -320,7 +348,7 @@ class Trainer:
             for name, value in self.model.state_dict().items():
                 self.average[name].lerp_(value, 1 - keep)
         self.step += 1
-        return float(loss), float((table.argmax(1) == 0).float().mean())
+        return loss.item(), (table.argmax(1) == 0).float().mean().item()
 
     def evaluate(self) -> None:
         """Measure the averaged weights on the dev questions, note it, write a checkpoint."""
