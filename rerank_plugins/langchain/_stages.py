@@ -7,9 +7,32 @@ from inspect import Parameter, signature
 from typing import Any, cast
 
 from langchain_core.retrievers import BaseRetriever, LangSmithRetrieverParams, RetrieverLike
-from langchain_core.vectorstores import VectorStoreRetriever
+from langchain_core.runnables import Runnable
+from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
 
 from rerank_plugins.errors import InvalidInputError
+
+
+def check_stage(name: str, stage: object) -> None:
+    """Checks that an inner retriever can be asked.
+
+    Raises:
+        InvalidInputError: It is no retriever and no runnable.
+    """
+    if not isinstance(stage, Runnable):
+        hint = ": give its as_retriever()" if isinstance(stage, VectorStore) else ""
+        raise InvalidInputError(f"{name} must be a retriever, but got {type(stage).__name__}{hint}")
+
+
+def check_fields(retriever: type[BaseRetriever], fields: Mapping[str, Any]) -> None:
+    """Checks that a retriever has the fields that it is given beside its own options.
+
+    Raises:
+        InvalidInputError: It has no such field.
+    """
+    unknown = sorted(fields.keys() - retriever.model_fields.keys())
+    if unknown:
+        raise InvalidInputError(f"{retriever.__name__} has no option {', '.join(unknown)}")
 
 
 def options_for(stage: RetrieverLike, k: int | None, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from rerank_plugins.langchain._documents import (
     mask_of,
     retrieved,
 )
+from rerank_plugins.langchain._stages import check_fields
 from rerank_plugins.ordering import check_count
 
 
@@ -53,7 +54,6 @@ class BM25Retriever(BaseRetriever):
 
     Raises:
         InvalidInputError: An option breaks its rule.
-        MissingDependencyError: The engine is not installed.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
@@ -77,6 +77,7 @@ class BM25Retriever(BaseRetriever):
         bm25: BM25 | None = None,
         **fields: Any,
     ) -> None:
+        check_fields(type(self), fields)
         kept = check_documents(documents)
         if bm25 is None:
             texts = [document.page_content for document in kept]

@@ -23,9 +23,8 @@ from pydantic import ConfigDict, SkipValidation
 from typing_extensions import Self
 
 from rerank_plugins._threads import in_thread
-from rerank_plugins.candidates import Candidate
+from rerank_plugins.candidates import Candidate, check_query
 from rerank_plugins.errors import InvalidInputError
-from rerank_plugins.first_stage._checks import check_query
 from rerank_plugins.first_stage.dense import Dense, IndexKind, Metric
 from rerank_plugins.langchain._documents import (
     MetadataFilter,
@@ -35,6 +34,7 @@ from rerank_plugins.langchain._documents import (
     retrieved,
     with_metadata,
 )
+from rerank_plugins.langchain._stages import check_fields
 from rerank_plugins.langchain.embeddings import EmbeddedEmbeddings
 from rerank_plugins.ordering import check_count
 
@@ -381,8 +381,9 @@ class FaissRetriever(VectorStoreRetriever):
     k: SkipValidation[int] = 4
 
     def __init__(self, **fields: Any) -> None:
+        check_fields(type(self), fields)
+        check_count("k", fields.get("k", 0))
         super().__init__(**fields)
-        check_count("k", self.k)
 
     def _get_relevant_documents(
         self, query: str, *, run_manager: CallbackManagerForRetrieverRun, **kwargs: Any

@@ -26,7 +26,7 @@ from rerank_plugins.langchain._documents import (
     retrieved,
     with_metadata,
 )
-from rerank_plugins.langchain._stages import ls_params, options_for
+from rerank_plugins.langchain._stages import check_fields, check_stage, ls_params, options_for
 from rerank_plugins.langchain.bm25 import BM25Retriever
 from rerank_plugins.langchain.faiss import FaissVectorStore
 from rerank_plugins.ordering import check_count
@@ -80,6 +80,9 @@ class HybridRetriever(BaseRetriever):
         candidates: int = 100,
         **fields: Any,
     ) -> None:
+        check_fields(type(self), fields)
+        for number, retriever in enumerate(retrievers):
+            check_stage(f"retriever number {number}", retriever)
         own = {
             "retrievers": list(retrievers),
             "k": check_count("k", k),

@@ -13,7 +13,7 @@ from langchain_core.retrievers import BaseRetriever, LangSmithRetrieverParams, R
 from pydantic import ConfigDict, SkipValidation
 
 from rerank_plugins.errors import InvalidInputError
-from rerank_plugins.langchain._stages import ls_params, options_for
+from rerank_plugins.langchain._stages import check_stage, ls_params, options_for
 from rerank_plugins.langchain.compressor import CrossEncoderCompressor
 from rerank_plugins.ordering import check_count
 
@@ -68,6 +68,11 @@ class RerankingRetriever(BaseRetriever):
             raise InvalidInputError(
                 f"{', '.join(options)} cannot be given beside a ready compressor: "
                 "give them to the compressor"
+            )
+        check_stage("first_stage", first_stage)
+        if not isinstance(compressor, (CrossEncoderCompressor, type(None))):
+            raise InvalidInputError(
+                f"compressor must be a CrossEncoderCompressor, but got {type(compressor).__name__}"
             )
         own = {
             "first_stage": first_stage,

@@ -90,6 +90,12 @@ def test_a_bad_k_is_an_error(documents, query, k):
         BM25Retriever(documents=documents).invoke(query, k=k)
 
 
+def test_a_misspelt_option_is_an_error(documents):
+    """Not passed over."""
+    with pytest.raises(InvalidInputError, match="BM25Retriever has no option top_k"):
+        BM25Retriever(documents=documents, top_k=3)
+
+
 class TestFilter:
     def test_a_dict_asks_for_equal_metadata(self, retriever, query):
         """All of it; a key that a document lacks equals nothing, not even None."""

@@ -164,15 +164,21 @@ class TestOptions:
             ({"candidates": "many"}, "candidates must be a whole number"),
             ({"score_threshold": "high"}, "score_threshold must be"),
             ({"candidate": 5}, "options must be among"),
+            ({"first_stage": 7}, "first_stage must be a retriever, but got int"),
+            ({"first_stage": FaissVectorStore(EMBEDDING)}, "give its as_retriever"),
         ],
     )
     def test_a_wrong_option_is_an_error_at_once(self, documents, reranker, options, words):
         """Before any query."""
         with pytest.raises(InvalidInputError, match=words):
-            RerankingRetriever(first_stage=Plain(documents=documents), reranker=reranker, **options)
+            RerankingRetriever(
+                **({"first_stage": Plain(documents=documents), "reranker": reranker} | options)
+            )
 
     def test_a_ready_compressor_and_options_contradict_each_other(self, documents, reranker):
         """The message says where the options belong."""
+        with pytest.raises(InvalidInputError, match="must be a CrossEncoderCompressor"):
+            RerankingRetriever(first_stage=Plain(documents=documents), compressor=reranker)
         with pytest.raises(InvalidInputError, match="give them to the compressor"):
             RerankingRetriever(
                 first_stage=Plain(documents=documents),

@@ -105,6 +105,18 @@ class TestInsideRetrievers:
         retriever.invoke(query, {"callbacks": [tracer]})
         self._assert_tree(tracer.traced_runs[0], ["BM25Retriever"], 3, 2)
 
+    async def test_a_classic_pipeline_passes_its_callbacks_on(
+        self, tracer, reranker, documents, query
+    ):
+        """It looks for a parameter of that name; sync and async."""
+        compressors = pytest.importorskip("langchain_classic.retrievers.document_compressors")
+        pipeline = compressors.DocumentCompressorPipeline(
+            transformers=[CrossEncoderCompressor(reranker=reranker)]
+        )
+        pipeline.compress_documents(documents, query, callbacks=[tracer])
+        await pipeline.acompress_documents(documents, query, callbacks=[tracer])
+        assert [run.name for run in tracer.traced_runs] == ["rerank", "rerank"]
+
     async def test_classic_contextual_compression_shows_the_async_step(
         self, tracer, reranker, documents, query
     ):
