@@ -7,13 +7,15 @@ import math
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
+from transformers.utils import logging as transformers_logging
 
 from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.training.card import write_card
@@ -102,7 +104,8 @@ def fit(
         steps=plan.estimate.steps,
         evaluate_every=plan.evaluate_every,
     )
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    with _without_bars():
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     log = trainer.state.log_history
     evaluations = {int(entry["step"]): entry for entry in log if MEAN_METRIC in entry}
     history = [(step, float(entry[MEAN_METRIC])) for step, entry in evaluations.items()]
@@ -128,6 +131,18 @@ def check_out(out: Path) -> None:
     """Raises InvalidInputError when the folder to write exists."""
     if out.exists():
         raise InvalidInputError(f"{out} exists: give a folder that does not, or remove it")
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """No progress bar for each file that a checkpoint writes; the trainer's own stays."""
+    enabled = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if enabled:
+            transformers_logging.enable_progress_bar()
 
 
 def _dataset(chosen: Examples, words: int | None) -> Dataset:

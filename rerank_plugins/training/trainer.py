@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import re
 import shutil
 import sys
 import time
@@ -26,6 +27,7 @@ from transformers import (
 )
 from transformers.trainer_callback import PrinterCallback
 
+from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.training.config import HeldBack, TrainingConfig
 from rerank_plugins.training.model import TrainedCrossEncoder
 
@@ -37,6 +39,8 @@ MEAN_METRIC = "eval_sequential_score"
 _SECONDS_BETWEEN_CHECKPOINTS = 600.0
 _WEIGHT_DECAY = 0.01
 _LOG_LINES = 100
+# Word, position and type tables of BERT and all that descend from it.
+_EMBEDDINGS = r"embeddings\.\w+_embeddings"
 # The trainer writes its state last, so that a checkpoint with all of these is whole.
 _STATE = "trainer_state.json"
 _PARTS = ("model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth")
@@ -165,7 +169,12 @@ def make_trainer(
     """
     rates = {}
     if config.embeddings_rate != 1.0:
-        rates[r"embeddings\.\w+_embeddings"] = config.learning_rate * config.embeddings_rate
+        if not any(re.search(_EMBEDDINGS, name) for name, _ in model.named_parameters()):
+            raise InvalidInputError(
+                f"embeddings_rate must be 1 for {config.base}: its embedding tables are not "
+                "named as those of BERT and its likes"
+            )
+        rates[_EMBEDDINGS] = config.learning_rate * config.embeddings_rate
     evaluation: dict[str, Any] = {"eval_strategy": "no", "save_strategy": "no"}
     callbacks: list[TrainerCallback] = [_Rhythm(evaluate=evaluator is not None)]
     if evaluator is not None:

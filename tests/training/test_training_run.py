@@ -155,6 +155,17 @@ def test_embeddings_can_learn_faster(base: Path, tmp_path: Path) -> None:
     assert 2.5 * moved[1.0] < moved[4.0] < 5 * moved[1.0]
 
 
+def test_a_rate_for_embeddings_that_are_not_found_is_refused(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An architecture that names its tables otherwise gets the rule, not a stray error."""
+    from rerank_plugins.training import trainer
+
+    monkeypatch.setattr(trainer, "_EMBEDDINGS", "no_such_table")
+    with pytest.raises(InvalidInputError, match="embeddings_rate must be 1"):
+        run(base, tmp_path / "out", embeddings_rate=4.0)
+
+
 def test_long_questions_and_passages_do_not_stop_a_run(base: Path, tmp_path: Path) -> None:
     """Texts far beyond the model's length are trained on like any other."""
     long = " ".join(["near bako of"] * 200)
