@@ -14,7 +14,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from transformers import BertForSequenceClassification
 
 from recipes.embedded import pairs
-from recipes.embedded.rerank import BLENDS, Tokens, logits_of, measure
+from recipes.embedded.rerank import BLENDS, Tokens, logits_of, measure, quick
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ def platt(logits: NDArray[np.float64], right: NDArray[np.float64]) -> tuple[floa
         optimizer.zero_grad()
         loss = binary_cross_entropy_with_logits(values[0] * x + values[1], y)
         loss.backward()
-        return float(loss)
+        return loss.item()
 
     optimizer.step(closure)
     scale, shift = values.tolist()
@@ -67,7 +67,7 @@ def choose(
     """
     texts = [t for q in questions for t in (q.question, *q.passages)]
     tokens = Tokens.of(tokenizer, texts)
-    logits = logits_of(model, tokens, questions)
+    logits = logits_of(quick(model), tokens, questions)
     found = measure(questions, logits)
     means = {w: float(np.mean([by[w] for by in found.values()])) for w in BLENDS}
     weight = max(means, key=lambda w: means[w])

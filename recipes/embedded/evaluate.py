@@ -22,7 +22,7 @@ from transformers import BertForSequenceClassification
 
 from recipes.embedded import data, pairs
 from recipes.embedded.bm25 import Index
-from recipes.embedded.rerank import Tokens, logits_of, ndcg, standardise
+from recipes.embedded.rerank import Tokens, logits_of, ndcg, quick, standardise
 
 log = logging.getLogger(__name__)
 
@@ -105,13 +105,14 @@ def run(folder: Path, out: Path, weight: float, count: int | None) -> None:
         count: questions a set, drawn at random with a fixed seed; None for all.
     """
     model = BertForSequenceClassification.from_pretrained(out / "reranker", dtype=torch.float32)
+    forward = quick(model)
     tokenizer = Tokenizer.from_file(str(out / "reranker" / "tokenizer.json"))
     sets: dict[str, dict[str, object]] = {}
     for name, language in SETS:
         begin = time.monotonic()
         questions, default = questions_of(folder, name, language, count)
         texts = [t for q in questions for t in (q.question, *q.passages)]
-        logits = logits_of(model, Tokens.of(tokenizer, texts), questions)
+        logits = logits_of(forward, Tokens.of(tokenizer, texts), questions)
         found = measure(questions, logits, weight)
         row: dict[str, object] = {"questions": len(questions), "langchain": float(np.mean(default))}
         for kind, values in found.items():

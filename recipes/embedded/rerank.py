@@ -12,8 +12,9 @@ import math
 import random
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,8 @@ from recipes.embedded import pairs
 log = logging.getLogger(__name__)
 
 WINDOW = 72  # passage tokens
-QUESTION = 40  # question tokens
+QUESTION = 40  # question tokens, in training
+LENGTH = 256  # tokens a pair when it is scored; a question takes three quarters at most
 SHORT = 20  # candidates a dev question while training: an evaluation takes a minute, not ten
 # Groups of an epoch by source; a source with fewer is repeated, one with more is sampled.
 MIX = {
@@ -150,7 +152,43 @@ def forward(model: BertForSequenceClassification, batch: dict[str, torch.Tensor]
     return logits
 
 
-def score(model: BertForSequenceClassification, rows: Sequence[Row], budget: int) -> torch.Tensor:
+Forward = Callable[[dict[str, torch.Tensor]], torch.Tensor]
+
+
+class _Logits(torch.nn.Module):
+    def __init__(self, model: BertForSequenceClassification) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, input_ids: torch.Tensor, token_type_ids: torch.Tensor, attention_mask: torch.Tensor
+    ) -> torch.Tensor:
+        batch = {"input_ids": input_ids, "token_type_ids": token_type_ids}
+        return forward(self.model, batch | {"attention_mask": attention_mask})
+
+
+def quick(model: BertForSequenceClassification) -> Forward:
+    """The model's forward pass for measuring: through OpenVINO where it is installed."""
+    try:
+        import openvino
+    except ImportError:
+        return partial(forward, model.eval())
+    example = collate([(np.arange(5, 9), np.arange(5, 19)), (np.arange(5, 7), np.arange(5, 12))])
+    shape = {0: torch.export.Dim("rows", max=8192), 1: torch.export.Dim("width", min=4, max=512)}
+    exported = torch.export.export(
+        _Logits(model).eval(), (), example, dynamic_shapes=dict.fromkeys(example, shape)
+    )
+    settings = {"INFERENCE_PRECISION_HINT": "f32"}
+    compiled = openvino.Core().compile_model(openvino.convert_model(exported), "CPU", settings)
+
+    def run(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        found = compiled({name: value.numpy() for name, value in batch.items()})[0]
+        return torch.from_numpy(np.array(found))
+
+    return run
+
+
+def score(run: Forward, rows: Sequence[Row], budget: int) -> torch.Tensor:
     """Logits of rows, (rows,), computed in slices of similar length, gradients kept."""
     order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]) + len(rows[i][1]))
     out: list[torch.Tensor] = []
@@ -162,7 +200,7 @@ def score(model: BertForSequenceClassification, rows: Sequence[Row], budget: int
             if longest * (stop + 1 - start) > budget:
                 break
             stop += 1
-        out.append(forward(model, collate([rows[i] for i in order[start:stop]])))
+        out.append(run(collate([rows[i] for i in order[start:stop]])))
         start = stop
     back = torch.empty(len(order), dtype=torch.long)
     back[torch.tensor(order)] = torch.arange(len(order))
@@ -186,22 +224,21 @@ BLENDS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 1.0)
 
 @torch.inference_mode()
 def logits_of(
-    model: BertForSequenceClassification,
+    run: Forward,
     tokens: Tokens,
     questions: Sequence[pairs.DevQuestion],
     size: int = WINDOW,
 ) -> list[NDArray[np.float64]]:
     """Logit of each candidate of each question: the maximum over its windows."""
-    model.eval()
     rows: list[Row] = []
     owner: list[tuple[int, int]] = []
     for at, question in enumerate(questions):
-        q = tokens.ids[question.question][:QUESTION]
+        q = tokens.ids[question.question][: LENGTH * 3 // 4]
         for place, passage in enumerate(question.passages):
-            for part in windows(tokens.ids[passage][:600], size):
+            for part in windows(tokens.ids[passage], min(size, LENGTH - 3 - len(q))):
                 rows.append((q, part))
                 owner.append((at, place))
-    found = score(model, rows, 6000).double().numpy()
+    found = score(run, rows, 6000).double().numpy()
     out = [np.full(len(q.passages), -np.inf) for q in questions]
     for (at, place), value in zip(owner, found, strict=True):
         out[at][place] = max(out[at][place], value)
@@ -331,7 +368,7 @@ class Trainer:
         self.model.train()
         for group in self.optimizer.param_groups:
             group["lr"] = self.plan.rate * group["scale"] * self._rate()
-        logits = score(self.model, rows, 2500)
+        logits = score(partial(forward, self.model), rows, 2500)
         table = logits.view(len(groups), -1)
         target = torch.zeros(len(groups), dtype=torch.long)
         right = torch.zeros_like(table)
@@ -354,7 +391,8 @@ class Trainer:
         """Measure the averaged weights on the dev questions, note it, write a checkpoint."""
         live = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         self.model.load_state_dict(self.average)
-        found = measure(self.questions, logits_of(self.model, self.tokens, self.questions))
+        run = partial(forward, self.model.eval())
+        found = measure(self.questions, logits_of(run, self.tokens, self.questions))
         mean = {w: float(np.mean([b[w] for b in found.values()])) for w in BLENDS}
         log.info("step %d: %s", self.step, " ".join(f"{w}:{v:.4f}" for w, v in mean.items()))
         for source, by in found.items():
