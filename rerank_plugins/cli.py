@@ -18,6 +18,7 @@ from typing import Any, TextIO
 from rerank_plugins import __version__
 from rerank_plugins.catalog import CATALOG, EMBEDDED
 from rerank_plugins.errors import InvalidInputError, ModelError, RerankPluginsError, ScoringError
+from rerank_plugins.training import command
 
 EXIT_NOTHING_FOUND = 1
 EXIT_BAD_INPUT = 2
@@ -75,6 +76,10 @@ def _parser() -> argparse.ArgumentParser:
     demo = commands.add_parser("demo", help="the main job on the sample corpus")
     demo.add_argument("--model", default=EMBEDDED)
     demo.set_defaults(run=_demo)
+
+    train = commands.add_parser("train", help="tune a cross-encoder on your own questions")
+    command.add_arguments(train)
+    train.set_defaults(run=command.run)
     return parser
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -52,14 +55,15 @@ class TorchEngine:
         self.precision = _precision(precision, self.device)
         dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
         try:
-            model, report = AutoModelForSequenceClassification.from_pretrained(
-                folder,
-                dtype=dtypes[self.precision],
-                trust_remote_code=trust_remote_code,
-                use_safetensors=None if allow_pickle_weights else True,
-                local_files_only=True,
-                output_loading_info=True,
-            )
+            with _bars_on_a_terminal_only():
+                model, report = AutoModelForSequenceClassification.from_pretrained(
+                    folder,
+                    dtype=dtypes[self.precision],
+                    trust_remote_code=trust_remote_code,
+                    use_safetensors=None if allow_pickle_weights else True,
+                    local_files_only=True,
+                    output_loading_info=True,
+                )
         except Exception as error:
             raise UnsupportedModelError(
                 f"the checkpoint in {folder} could not be loaded as a sequence-classification "
@@ -99,6 +103,21 @@ class TorchEngine:
         with torch.inference_mode():
             output = self._model(**inputs).logits.float().cpu().numpy()
         return np.asarray(output, dtype=np.float32)
+
+
+@contextmanager
+def _bars_on_a_terminal_only() -> Iterator[None]:
+    """Keeps transformers from drawing its loading bar into logs and pipes."""
+    from transformers.utils import logging
+
+    quiet = logging.is_progress_bar_enabled() and not sys.stderr.isatty()
+    if quiet:
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if quiet:
+            logging.enable_progress_bar()
 
 
 def _device(name: str) -> torch.device:
