@@ -1,0 +1,1 @@
+"""How what ships is made."""

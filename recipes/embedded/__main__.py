@@ -20,6 +20,7 @@ from transformers import BertForSequenceClassification
 from recipes.embedded import (
     body,
     calibrate,
+    card,
     corpus,
     encoder,
     evaluate,
@@ -57,9 +58,12 @@ def main() -> None:
     choice = calibrate.choose(model, tokenizer, pairs.load(work)[1])
     (work / "choice.json").write_text(json.dumps(choice.report, indent=1) + "\n", encoding="utf-8")
     settings = export.SETTINGS | {"first_stage_weight": choice.weight}
-    export.reranker(model, tokenizer, out / "reranker", settings, choice.scale, choice.shift)
+    export.reranker(
+        model, tokenizer, out / "reranker", settings, scale=choice.scale, shift=choice.shift
+    )
     export.encoder(np.load(work / "encoder" / "table.npy"), tokenizer, out / "encoder")
     evaluate.run(folder, out, choice.weight, arguments.questions or None)
+    card.fill(out)
 
 
 if __name__ == "__main__":

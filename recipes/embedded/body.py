@@ -1,7 +1,8 @@
 """Stage 3: four of the teacher's twelve layers, drawn back to the teacher's embeddings.
 
-Writes `body/` (a BertModel). The student reads the new vocabulary; its mean-pooled output for a text
-is drawn to the teacher's embedding of the same text, which knows the four languages in one space.
+Writes `body/` (a BertModel). The student reads the new vocabulary; its mean-pooled output for a
+text is drawn to the teacher's embedding of the same text, which knows the four languages in one
+space.
 """
 
 from __future__ import annotations

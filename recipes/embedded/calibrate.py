@@ -1,4 +1,4 @@
-"""Stage 7a: on the dev parts, how much of BM25 to blend in, and what makes sigmoid a probability."""
+"""Stage 7a: on the dev parts, how much BM25 to blend in, and how sigmoid becomes a probability."""
 
 from __future__ import annotations
 

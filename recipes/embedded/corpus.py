@@ -46,13 +46,9 @@ def collect(folder: Path, seed: int = 0) -> list[tuple[str, str, str]]:
     headed: dict[str, list[str]] = {}
     for language, heading, text in data.read_headings(folder):
         headings.setdefault(language, []).append(heading)
-        headed.setdefault(language, []).append(
-            rng.choice(data.windows(text, WINDOW, WINDOW // 2))
-        )
+        headed.setdefault(language, []).append(rng.choice(data.windows(text, WINDOW, WINDOW // 2)))
     for language, text in data.read_mono(folder):
-        headed.setdefault(language, []).append(
-            rng.choice(data.windows(text, WINDOW, WINDOW // 2))
-        )
+        headed.setdefault(language, []).append(rng.choice(data.windows(text, WINDOW, WINDOW // 2)))
     parallel: dict[str, list[str]] = {}
     for record in data.read_parallel(folder):
         for language, text in record.items():

@@ -160,11 +160,11 @@ def read_mono(data: Path, seed: int = 0) -> list[tuple[str, str]]:
 
 
 def windows(text: str, size: int, step: int) -> list[str]:
-    """Overlapping windows of `size` words that cover the text; the last one is full where it can."""
+    """Overlapping windows of `size` words that cover the text; the last is full if it can."""
     words = text.split()
     if len(words) <= size:
         return [" ".join(words)]
-    starts = list(range(0, len(words) - size, step)) + [len(words) - size]
+    starts = [*range(0, len(words) - size, step), len(words) - size]
     return [" ".join(words[s : s + size]) for s in starts]
 
 

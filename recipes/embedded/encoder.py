@@ -11,6 +11,7 @@ import logging
 import random
 import time
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -55,8 +56,8 @@ def cut(tokenizer: Tokenizer, texts: Sequence[str], limit: int = 256) -> list[ND
     out = []
     for begin in range(0, len(texts), 2000):
         chunk = list(texts[begin : begin + 2000])
-        for found in tokenizer.encode_batch(chunk, add_special_tokens=False):
-            out.append(np.array(found.ids[:limit] or [1], dtype=np.int32))
+        cuts = tokenizer.encode_batch(chunk, add_special_tokens=False)
+        out += [np.array(found.ids[:limit] or [1], dtype=np.int32) for found in cuts]
     return out
 
 
@@ -82,7 +83,7 @@ def train(
     Returns:
         The learned table.
     """
-    table = table.clone().requires_grad_(True)
+    table = table.clone().requires_grad_()
     optimizer = torch.optim.Adam([table], lr=rate * 0.05)
     wanted = torch.from_numpy(teacher)
     mean = wanted.mean(0)
@@ -117,11 +118,12 @@ def couples_of(
 ) -> list[tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]]:
     """Questions and headings with their passages, and parallel texts with each other."""
     rng = random.Random(0)
-    found: list[tuple[str, str, str]] = []
-    for group in pairs.load(work)[0]:
-        found.append((group.question, group.passages[0], rng.choice(group.passages[1:])))
+    found = [
+        (group.question, group.passages[0], rng.choice(group.passages[1:]))
+        for group in pairs.load(work)[0]
+    ]
     records = data.read_parallel(folder)
-    for record, other in zip(records, records[1:], strict=False):
+    for record, other in pairwise(records):
         one, two = rng.sample(sorted(record), 2)
         found.append((record[one], record[two], other.get(two) or next(iter(other.values()))))
     flat = cut(tokenizer, [t for triple in found for t in triple])

@@ -38,6 +38,7 @@ SETS = [
 TOP = 50
 DRAWS = 10_000
 
+
 def questions_of(
     folder: Path, name: str, language: str, count: int | None
 ) -> tuple[list[pairs.DevQuestion], list[float]]:

@@ -25,6 +25,7 @@ def reranker(
     tokenizer: Tokenizer,
     out: Path,
     settings: dict[str, object],
+    *,
     scale: float = 1.0,
     shift: float = 0.0,
 ) -> None:
@@ -58,6 +59,7 @@ def reranker(
         clean_up_tokenization_spaces=False,
     )  # fmt: skip
     fast.save_pretrained(out)
+    _readable(out)
 
 
 def encoder(table: NDArray[np.float32], tokenizer: Tokenizer, out: Path) -> None:
@@ -77,6 +79,13 @@ def encoder(table: NDArray[np.float32], tokenizer: Tokenizer, out: Path) -> None
     (out / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     module = [{"idx": 0, "name": "0", "path": "", "type": STATIC}]
     (out / "modules.json").write_text(json.dumps(module, indent=2) + "\n", encoding="utf-8")
+    _readable(out)
+
+
+def _readable(out: Path) -> None:
+    """Safetensors writes files that only their owner can read; a wheel carries that on."""
+    for file in out.iterdir():
+        file.chmod(0o644)
 
 
 STATIC = "sentence_transformers.models.StaticEmbedding"

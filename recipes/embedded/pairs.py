@@ -1,6 +1,7 @@
 """Stage 4: questions with one passage that answers and seven that BM25 takes for it.
 
-Writes `groups.jsonl` and `passages.jsonl` (training) and `dev.jsonl` (questions of the dev parts with BM25's top 50).
+Writes `groups.jsonl` and `passages.jsonl` (training) and `dev.jsonl` (questions of the dev parts
+with BM25's top 50).
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class DevQuestion:
-    """A dev question with BM25's candidates; `relevant` are places in them, `wanted` how many exist."""
+    """A dev question and BM25's candidates; `relevant` are places in them, `wanted` counts all."""
 
     source: str
     question: str
@@ -64,9 +65,10 @@ def mine(
     passages: Mapping[str, str],
     questions: Mapping[str, str],
     positives: Mapping[str, set[str]],
+    *,
     rng: random.Random,
 ) -> Iterator[Group]:
-    """Groups of one set. Candidates that share half of their triples with a positive are left out."""
+    """Groups of one set; candidates that share half of their triples with a positive left out."""
     ids, texts = list(passages), list(passages.values())
     place = {key: i for i, key in enumerate(ids)}
     index = Index(texts, language)
@@ -113,7 +115,7 @@ def headings(folder: Path, rng: random.Random) -> Iterator[Group]:
             dict(zip(keys, (t for _, t in rows), strict=True)),
             dict(zip(keys, (h for h, _ in rows), strict=True)),
             {k: {k} for k in keys},
-            rng,
+            rng=rng,
         )
 
 
@@ -165,7 +167,14 @@ def run(folder: Path, work: Path) -> None:
     groups = []
     for part in merge(train):
         found = list(
-            mine(part.name, part.language, part.passages, part.questions, part.positives, rng)
+            mine(
+                part.name,
+                part.language,
+                part.passages,
+                part.questions,
+                part.positives,
+                rng=rng,
+            )
         )
         log.info("%s: %d groups of %d questions", part.name, len(found), len(part.questions))
         groups += found

@@ -15,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -91,7 +92,7 @@ def windows(ids: NDArray[np.int32], size: int) -> list[NDArray[np.int32]]:
     """Windows of nearly equal size, as the package cuts them when it scores."""
     count = max(1, -(-len(ids) // size))
     edges = [len(ids) * part // count for part in range(count + 1)]
-    return [ids[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    return [ids[a:b] for a, b in pairwise(edges)]
 
 
 class Weigher:

@@ -34,7 +34,7 @@ WORD = re.compile(r"\w+|[^\w\s]")
 
 
 def normalizer() -> normalizers.Normalizer:
-    """NFKC, lower case; Arabic letters, marks and digits to one spelling; no invisible characters."""
+    """NFKC, lower case; Arabic letters, marks, digits to one spelling; nothing invisible."""
     digits = [
         normalizers.Replace(Regex(f"[{chr(0x660 + d)}{chr(0x6F0 + d)}]"), str(d)) for d in range(10)
     ]
@@ -109,7 +109,7 @@ def train(weighted: Counter[str], size: int = SIZE) -> Tokenizer:
     """A unigram tokenizer whose pairs are `[CLS] query [SEP] passage [SEP]`, types 0 and 1."""
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.normalizer = normalizer()
-    # Words and punctuation apart, each led by the metaspace: "(paris", "l'été" share with the bare word.
+    # Words and marks apart, each led by the metaspace: "(paris" shares with "paris".
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.BertPreTokenizer(), pre_tokenizers.Metaspace(prepend_scheme="always")]
     )
@@ -140,11 +140,12 @@ def join(tokenizer: Tokenizer, weighted: Counter[str]) -> Tokenizer:
     """
     words = [w for w, _ in weighted.most_common(200_000)]
     gain: Counter[str] = Counter()
-    for word, cut in zip(words, tokenizer.encode_batch(words, add_special_tokens=False), strict=True):
+    cuts = tokenizer.encode_batch(words, add_special_tokens=False)
+    for word, cut in zip(words, cuts, strict=True):
         if cut.tokens[0] == "▁" and len(cut.tokens) > 1 and cut.ids[1] != 1:
             gain["▁" + cut.tokens[1]] += weighted[word]
     model = json.loads(tokenizer.to_str())["model"]
-    scores = {piece: score for piece, score in model["vocab"]}
+    scores = dict(model["vocab"])
     new = [piece for piece, _ in gain.most_common(JOINED) if piece not in scores]
     least = sorted(
         (i for i, (piece, _) in enumerate(model["vocab"]) if len(piece) > 2 and i >= len(SPECIAL)),

@@ -57,8 +57,10 @@ def test_joined_pieces_take_up_the_lone_metaspace() -> None:
 
     assert cost(joined) <= cost(trained)
     pair = joined.encode("paris ?", "à lyon")
-    assert pair.tokens[0] == "[CLS]" and pair.tokens.count("[SEP]") == 2
-    assert pair.type_ids[0] == 0 and pair.type_ids[-1] == 1
+    assert pair.tokens[0] == "[CLS]"
+    assert pair.tokens.count("[SEP]") == 2
+    assert pair.type_ids[0] == 0
+    assert pair.type_ids[-1] == 1
 
 
 @settings(deadline=None, max_examples=50)
@@ -120,7 +122,8 @@ def test_scale_and_shift_recover_a_known_probability() -> None:
     x = rng.normal(size=60_000)
     y = (rng.random(len(x)) < 1 / (1 + np.exp(1 - 2 * x))).astype(np.float64)
     scale, shift = calibrate.platt(x, y)
-    assert math.isclose(scale, 2, abs_tol=0.1) and math.isclose(shift, -1, abs_tol=0.1)
+    assert math.isclose(scale, 2, abs_tol=0.1)
+    assert math.isclose(shift, -1, abs_tol=0.1)
 
 
 def test_the_interval_holds_the_mean_and_shrinks() -> None:

@@ -1,0 +1,1 @@
+"""The embedded model, from data to weights; see README.md."""
