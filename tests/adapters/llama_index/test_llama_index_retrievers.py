@@ -415,16 +415,31 @@ def test_hybrid_sums_reciprocal_ranks_and_keeps_both_scores():
         )
 
 
+class Listed(BaseRetriever):
+    """A retriever of somebody else's that brings its first ``similarity_top_k``."""
+
+    def __init__(self, texts: list[str], similarity_top_k: int) -> None:
+        self.texts = texts
+        self.similarity_top_k = similarity_top_k
+        super().__init__()
+
+    def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        texts = self.texts[: self.similarity_top_k]
+        return [NodeWithScore(node=TextNode(text=text, id_=text), score=1.0) for text in texts]
+
+
 def test_hybrid_asks_for_more_than_it_returns_and_changes_no_retriever():
-    """A node that is second in both lists can win, so both are asked for ``candidates``."""
-    words = BM25Retriever(nodes(), similarity_top_k=1)
-    hybrid = HybridRetriever([words], similarity_top_k=4, candidates=4)
-    assert (
-        len(hybrid.retrieve(QUERY))
-        == len(BM25Retriever(nodes(), similarity_top_k=4).retrieve(QUERY))
-        > 1
-    )
-    assert words.similarity_top_k == 1
+    """A node that is second in both lists wins, so both are asked for ``candidates``."""
+    stages = [Listed(["a", "b"], 1), Listed(["c", "b"], 1)]
+    hybrid = HybridRetriever(stages, similarity_top_k=1, candidates=2)
+    assert ids(hybrid.retrieve(QUERY)) == ["b"]
+    assert ids(asyncio.run(hybrid.aretrieve(QUERY))) == ["b"]
+    assert [stage.similarity_top_k for stage in stages] == [1, 1]
+    assert ids(HybridRetriever(stages, similarity_top_k=3, candidates=1).retrieve(QUERY)) == [
+        "b",
+        "a",
+        "c",
+    ]
 
 
 # The cosine of a zero vector (Arabic has none of the letters) is NaN in LlamaIndex's own store.
