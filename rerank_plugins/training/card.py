@@ -33,6 +33,7 @@ def write_card(
     record = {
         "options": {name: _plain(value) for name, value in options.items()},
         "data": [dict(fact) for fact in facts],
+        "first_stage": result.first_stage,
         "before": result.before,
         "after": result.after,
         "history": result.history,
@@ -109,15 +110,16 @@ def _figures(result: TrainingResult) -> list[str]:
     if not result.after:
         return ["No questions were held back, so nothing was measured."]
     lines = [
-        "nDCG@10 on the held-back questions, reranking the first stage's candidates",
+        "nDCG@10 on the held-back questions, the model alone reranking the first stage's",
+        "candidates",
         f"(the weights of step {result.best_step} were kept):",
         "",
         "| set | first stage | base | this model |",
         "|---|---|---|---|",
     ]
     for name, after in result.after.items():
-        first, base = (result.before[f"{name}_{kind}ndcg@10"] for kind in ("base_", ""))
-        lines.append(f"| {name} | {first:.3f} | {base:.3f} | {after:.3f} |")
+        first, before = result.first_stage[name], result.before[name]
+        lines.append(f"| {name} | {first:.3f} | {before:.3f} | {after:.3f} |")
     return lines
 
 

@@ -112,8 +112,8 @@ def run(options: argparse.Namespace) -> int:
     )
     lines = [str(result.out)]
     lines += [
-        f"{name}: nDCG@10 {result.before[f'{name}_ndcg@10']:.3f} -> {after:.3f} "
-        f"(first stage {result.before[f'{name}_base_ndcg@10']:.3f})"
+        f"{name}: nDCG@10 {result.before[name]:.3f} -> {after:.3f} "
+        f"(first stage {result.first_stage[name]:.3f})"
         for name, after in result.after.items()
     ]
     sys.stdout.write("\n".join(lines) + "\n")

@@ -170,9 +170,9 @@ class TrainingResult:
         steps: Steps done; fewer than estimated when stopped early.
         best_step: Step whose weights were kept; None without held-back questions.
         estimate: What was said before the start.
-        before: nDCG@10 of the base by held-back set, and of the first stage under
-            ``"<set>: first stage"``.
-        after: nDCG@10 of the kept weights by held-back set.
+        first_stage: nDCG@10 of the first stage's own order, by held-back set.
+        before: nDCG@10 of the base, by held-back set; the model alone, without any blend.
+        after: nDCG@10 of the weights that were kept, likewise.
         history: (step, mean nDCG@10) of each evaluation.
         losses: (step, training loss since the last one).
         resumed_from: Step of the checkpoint that training went on from; None when it began
@@ -184,6 +184,7 @@ class TrainingResult:
     steps: int
     best_step: int | None
     estimate: Estimate
+    first_stage: dict[str, float]
     before: dict[str, float]
     after: dict[str, float]
     history: list[tuple[int, float]]

@@ -56,12 +56,12 @@ class Plan:
     Attributes:
         estimate: Cost; its steps are the run's.
         evaluate_every: Steps between evaluations; 0 for none.
-        before: The evaluator's figures for the base.
+        metrics: What the evaluator measured of the base.
     """
 
     estimate: Estimate
     evaluate_every: int
-    before: dict[str, float]
+    metrics: dict[str, float]
 
 
 def plan_run(
@@ -123,7 +123,7 @@ def _kept(path: Path, decisive: dict[str, Any]) -> Plan:
             f"{path.parent} holds the checkpoints of a run that differs in {', '.join(odd)}: "
             "give another folder as out, or remove that one"
         )
-    return Plan(Estimate(**kept["estimate"]), kept["evaluate_every"], kept["before"])
+    return Plan(Estimate(**kept["estimate"]), kept["evaluate_every"], kept["metrics"])
 
 
 def _steps(

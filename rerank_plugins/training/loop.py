@@ -115,14 +115,23 @@ def fit(
         steps=trainer.state.global_step,
         best_step=best,
         estimate=plan.estimate,
-        before=plan.before,
-        after={} if best is None else figures(held_back, evaluations[best], "eval_"),
+        first_stage=figures(held_back, plan.metrics, infix="base_"),
+        before=figures(held_back, plan.metrics),
+        after={} if best is None else figures(held_back, evaluations[best], prefix="eval_"),
         history=history,
         losses=[(int(entry["step"]), float(entry["loss"])) for entry in log if "loss" in entry],
         resumed_from=None if checkpoint is None else step_of(checkpoint),
         seconds=time.monotonic() - began,
     )
     result = _publish(config, model, result, held_back=held_back, facts=facts)
+    for name, after in result.after.items():
+        if after < result.before[name]:
+            logger.warning(
+                "%s: the base was better on the questions held back (%.4f, now %.4f)",
+                name,
+                result.before[name],
+                after,
+            )
     shutil.rmtree(work)
     return result
 

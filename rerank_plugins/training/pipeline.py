@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from rerank_plugins.errors import InvalidInputError
@@ -37,6 +38,8 @@ def train(config: TrainingConfig) -> TrainingResult:
     facts: list[dict[str, Any]] = []
     for place, folder in enumerate(config.datasets):
         data = read_question_set(folder)
+        if any(fact["name"] == data.name for fact in facts):
+            data = replace(data, name=str(folder))
         queries = min(config.held_back, len(data.queries) // _HELD_BACK_SHARE)
         part, back = hold_back(data, queries, seed=config.seed)
         mined = mine_hard_negatives(

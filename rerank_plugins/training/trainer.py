@@ -254,11 +254,22 @@ def make_evaluator(held_back: Sequence[HeldBack]) -> SequentialEvaluator | None:
 
 
 def figures(
-    held_back: Sequence[HeldBack], metrics: Mapping[str, Any], prefix: str = ""
+    held_back: Sequence[HeldBack],
+    metrics: Mapping[str, Any],
+    *,
+    prefix: str = "",
+    infix: str = "",
 ) -> dict[str, float]:
-    """nDCG@10 by set, out of an evaluator's metrics."""
+    """nDCG@10 by set, out of an evaluator's metrics.
+
+    Args:
+        held_back: Whose figures.
+        metrics: As the evaluator, or the trainer's log, names them.
+        prefix: ``eval_`` for the trainer's log.
+        infix: ``base_`` for the first stage's figures.
+    """
     return {
-        held.name: float(metrics[f"{prefix}{held.name}_{METRIC}"])
+        held.name: float(metrics[f"{prefix}{held.name}_{infix}{METRIC}"])
         for held in held_back
         if held.samples
     }
