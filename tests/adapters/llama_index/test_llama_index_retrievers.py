@@ -145,10 +145,9 @@ def test_what_comes_back_are_copies_of_what_went_in(make):
     assert ids(again) == ids(first)
 
 
+@pytest.mark.parametrize("make", [MAKERS["bm25"], MAKERS["faiss"]], ids=["bm25", "faiss"])
 def test_nodes_come_from_a_list_a_docstore_or_an_index(make):
     """One of the three; a generator is read once and wholly."""
-    if make is MAKERS["hybrid"]:
-        pytest.skip("a hybrid is made from nodes or retrievers")
     docstore = SimpleDocumentStore()
     docstore.add_documents(nodes())
     index = SummaryIndex(nodes())
