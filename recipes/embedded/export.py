@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from transformers import BertForSequenceClassification, PreTrainedTokenizerFast
 
 SETTINGS = {
-    "window_tokens": 72,
+    "window_tokens": 128,
     "long_passages": "max",
     "first_stage_weight": 0.4,
     "max_length": 256,
