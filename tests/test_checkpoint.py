@@ -13,8 +13,13 @@ import pytest
 from checkpoints import ARCHITECTURES
 from texts import ALL_PASSAGES, PAIRS
 
-from rerank_plugins.errors import InvalidInputError, UnsupportedModelError
+from rerank_plugins.errors import (
+    InvalidInputError,
+    MissingDependencyError,
+    UnsupportedModelError,
+)
 from rerank_plugins.loading import load_scorer
+from rerank_plugins.scoring import checkpoint
 from rerank_plugins.scoring.base import ScoreOptions
 from rerank_plugins.scoring.checkpoint import read_checkpoint
 
@@ -44,10 +49,10 @@ def test_architecture_length_and_token_types_are_read(
     tiny_checkpoints: Mapping[str, Path], name: str, architecture: str, length: int, *, types: bool
 ) -> None:
     """RoBERTa-likes use two positions fewer than config.json counts, stated limit or not."""
-    checkpoint = read_checkpoint(tiny_checkpoints[name])
-    assert checkpoint.architecture == architecture
-    assert checkpoint.max_length == length
-    assert checkpoint.with_types is types
+    found = read_checkpoint(tiny_checkpoints[name])
+    assert found.architecture == architecture
+    assert found.max_length == length
+    assert found.with_types is types
 
 
 def test_a_tokenizer_s_smaller_limit_wins(
@@ -134,8 +139,8 @@ def test_the_relevant_one_of_two_labels_is_found_by_its_name(
         label2id=None if names is None else {name: int(label) for label, name in names.items()},
         num_labels=2,
     )
-    checkpoint = read_checkpoint(folder)
-    assert (checkpoint.labels, checkpoint.relevant) == (2, relevant)
+    found = read_checkpoint(folder)
+    assert (found.labels, found.relevant) == (2, relevant)
 
 
 def test_two_reversed_labels_turn_the_sign(tiny_checkpoints: Mapping[str, Path]) -> None:
@@ -194,6 +199,18 @@ def test_a_missing_file_is_an_unsupported_model(
     with pytest.raises(UnsupportedModelError) as raised:
         load_scorer(folder, device="cpu").describe()
     assert str(folder) in str(raised.value)
+
+
+@pytest.mark.parametrize("library", ["sentencepiece", "google.protobuf"])
+def test_a_library_that_only_this_tokenizer_needs_is_named(
+    tiny_checkpoints: Mapping[str, Path], monkeypatch: pytest.MonkeyPatch, library: str
+) -> None:
+    """A SentencePiece model without tokenizer.json; others load without the library."""
+    installed = checkpoint._installed
+    monkeypatch.setattr(checkpoint, "_installed", lambda name: name != library and installed(name))
+    with pytest.raises(MissingDependencyError, match="pip install sentencepiece protobuf"):
+        read_checkpoint(tiny_checkpoints["sentencepiece_only"])
+    assert read_checkpoint(tiny_checkpoints["bge"]).max_length == 512
 
 
 @pytest.mark.parametrize(

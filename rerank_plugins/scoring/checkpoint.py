@@ -5,10 +5,15 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from rerank_plugins.errors import InvalidInputError, UnsupportedModelError
+from rerank_plugins.errors import (
+    InvalidInputError,
+    MissingDependencyError,
+    UnsupportedModelError,
+)
 from rerank_plugins.ordering import check_count
 from rerank_plugins.scoring.base import LONG_PASSAGES, LongPassages
 
@@ -70,12 +75,21 @@ def read_checkpoint(folder: Path, *, trust_remote_code: bool = False) -> Checkpo
     Raises:
         UnsupportedModelError: A file is missing or damaged, the head has more than two
             labels, or the tokenizer is not a fast one.
+        MissingDependencyError: The tokenizer needs a library that is not installed.
     """
     from transformers import AutoConfig, AutoTokenizer
 
     config_file = folder / "config.json"
     if not config_file.is_file():
         raise UnsupportedModelError(f"{folder} is no checkpoint: it has no config.json")
+    if not (folder / "tokenizer.json").is_file() and any(folder.glob("*.model")):
+        missing = [name for name in ("sentencepiece", "google.protobuf") if not _installed(name)]
+        if missing:
+            # Transformers would ask for tiktoken, which is of no use here.
+            raise MissingDependencyError(
+                f"the checkpoint in {folder} has a SentencePiece model and no tokenizer.json: "
+                "pip install sentencepiece protobuf"
+            )
     try:
         raw = json.loads(config_file.read_text(encoding="utf-8"))
         config = AutoConfig.from_pretrained(
@@ -122,6 +136,13 @@ def read_checkpoint(folder: Path, *, trust_remote_code: bool = False) -> Checkpo
         tokenizer=tokenizer.backend_tokenizer,
         pad_id=int(tokenizer.pad_token_id) if tokenizer.pad_token_id is not None else 0,
     )
+
+
+def _installed(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except ModuleNotFoundError:  # the parent package of a dotted name
+        return False
 
 
 def _defaults(block: object, folder: Path) -> dict[str, Any]:
