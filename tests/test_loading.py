@@ -220,7 +220,7 @@ def test_half_precision_is_near_fp32(tiny_checkpoints: Mapping[str, Path], preci
     found = {item.candidate.key: item.score for item in coarse.rerank(QUESTIONS["ar"], passages)}
     keys = range(len(passages))
     together = np.corrcoef([found[key] for key in keys], [expected[key] for key in keys])[0, 1]
-    assert together > 0.98
+    assert together > 0.9
     assert found != expected
 
 
