@@ -20,7 +20,7 @@ class ModelProfile:
     Attributes:
         name: What `load_reranker` takes.
         languages: ISO 639-1 codes.
-        shape: Layers x hidden size, where known.
+        shape: Layers x hidden size; the card's size class where it states no more.
         max_length: Tokens a pair, special tokens included.
         licence: SPDX identifier where there is one.
         headline: The card's headline figure.
@@ -45,13 +45,13 @@ CATALOG: dict[str, ModelProfile] = {
             "4x384",
             512,
             "Apache-2.0",
-            "see rerank_plugins/embedded/README.md",
+            "measured here: nDCG@10 .902 with BM25's share, BM25 alone .876",
             "ships with the package, needs no network",
         ),
         ModelProfile(
             "Omartificial-Intelligence-Space/ARA-Reranker-V1",
             ("ar",),
-            "24x1024",
+            "0.6B class",
             512,
             "Apache-2.0",
             "MRR .934, MAP .9335, nDCG@10 .951 on 3,000 labelled pairs",
