@@ -25,7 +25,7 @@ lint: $(VENV)/.test-installed
 	@echo "==> Checking style, types and imports"
 	@$(RUN)/ruff check --quiet . && $(RUN)/ruff format --quiet --check .
 	@$(RUN)/mypy
-	@$(RUN)/lint-imports --no-timings > $(VENV)/lint-imports.log || (cat $(VENV)/lint-imports.log; exit 1)
+	@$(RUN)/lint-imports > $(VENV)/lint-imports.log || (cat $(VENV)/lint-imports.log; exit 1)
 
 $(VENV)/bin/python:
 	@echo "==> Creating the environment $(VENV)"
