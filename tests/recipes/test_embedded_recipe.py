@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 from transformers import BertConfig, BertForSequenceClassification
 
 pytest.importorskip("scipy")
+pytest.importorskip("recipes", reason="the recipes are in the repository, not in the package")
 
 from rank_bm25 import BM25Okapi
 
