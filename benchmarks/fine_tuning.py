@@ -24,10 +24,12 @@ import ir_measures
 import numpy as np
 from numpy.typing import NDArray
 
-from rerank_plugins import load_reranker
+from rerank_plugins import Reranker
 from rerank_plugins.candidates import Candidate
 from rerank_plugins.catalog import EMBEDDED
 from rerank_plugins.first_stage import BM25
+from rerank_plugins.loading import load_scorer
+from rerank_plugins.scoring.base import PairScores, ScoreOptions, Scorer
 from rerank_plugins.training import (
     QuestionSet,
     TrainingConfig,
@@ -73,19 +75,45 @@ def ndcg(data: QuestionSet, run: Mapping[str, Sequence[int]]) -> NDArray[np.floa
     return np.array([found.get(query, 0.0) for query in data.queries])
 
 
+class Once:
+    """A scorer that computes each list of pairs once, however often it is asked.
+
+    Args:
+        scorer: What computes.
+    """
+
+    def __init__(self, scorer: Scorer) -> None:
+        self._scorer = scorer
+        self._known: dict[tuple[tuple[str, str], ...], PairScores] = {}
+        self.name = scorer.name
+        self.first_stage_weight = scorer.first_stage_weight
+        self.describe = scorer.describe
+
+    def score(self, pairs: Sequence[tuple[str, str]], options: ScoreOptions) -> PairScores:
+        """Logits of the pairs."""
+        key = tuple(pairs)
+        if key not in self._known:
+            self._known[key] = self._scorer.score(pairs, options)
+        return self._known[key]
+
+
+WAYS = {"the model alone": 0.0, "blended as the checkpoint says": None}
+
+
 def reranked(
-    model: str | Path,
-    data: QuestionSet,
-    candidates: Mapping[str, list[Candidate]],
-    weight: float | None,
-) -> NDArray[np.float64]:
-    """nDCG@10 of each question after the model, blended by ``weight``, reranked."""
-    reranker = load_reranker(model, first_stage_weight=weight)
-    run = {
-        query: reranker.rerank(data.queries[query], found).keys if found else []
-        for query, found in candidates.items()
-    }
-    return ndcg(data, run)
+    model: str | Path, data: QuestionSet, candidates: Mapping[str, list[Candidate]]
+) -> dict[str, NDArray[np.float64]]:
+    """nDCG@10 of each question, in each of the `WAYS`."""
+    scorer = Once(load_scorer(model))
+    found = {}
+    for way, weight in WAYS.items():
+        reranker = Reranker(scorer, first_stage_weight=weight)
+        run = {
+            query: reranker.rerank(data.queries[query], finds).keys if finds else []
+            for query, finds in candidates.items()
+        }
+        found[way] = ndcg(data, run)
+    return found
 
 
 def interval(gain: NDArray[np.float64]) -> tuple[float, float]:
@@ -104,6 +132,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--recipe", default="listwise")
     parser.add_argument("--negatives", type=int, default=3)
+    parser.add_argument("--batch", type=int, default=16, help="questions a step (default 16)")
     parser.add_argument("--learning-rate", type=float, default=5e-5)
     parser.add_argument("--candidates", type=int, default=50)
     parser.add_argument("--out", type=Path, help="keep the tuned model there")
@@ -115,8 +144,7 @@ def main() -> None:
     assert rest is not None
     stage = BM25(list(rest.corpus.values()), engine="bm25s")
     candidates = {q: stage.search(text, options.candidates) for q, text in rest.queries.items()}
-    ways = {"the model alone": 0.0, "blended as the checkpoint says": None}
-    before = {way: reranked(options.base, rest, candidates, ways[way]) for way in ways}
+    before = reranked(options.base, rest, candidates)
     with tempfile.TemporaryDirectory() as made:
         out = options.out or Path(made) / "tuned"
         result = train(
@@ -127,17 +155,19 @@ def main() -> None:
                 recipe=options.recipe,
                 minutes=options.minutes,
                 negatives=options.negatives,
+                queries_per_batch=options.batch,
                 learning_rate=options.learning_rate,
-                held_back=100,
-                evaluations=4,
+                held_back=40,
+                candidates=20,
+                evaluations=2,
             )
         )
-        after = {way: reranked(out, rest, candidates, ways[way]) for way in ways}
+        after = reranked(out, rest, candidates)
     first = ndcg(rest, {query: [find.key for find in found] for query, found in candidates.items()})
     print(f"{data.name}: {len(part.queries)} questions to train on, {first.size} to measure on")
     print(f"trained {result.seconds / 60:.1f} minutes, {result.steps} steps, {options.recipe}")
     print(f"nDCG@10 of BM25 {first.mean():.4f}")
-    for way in ways:
+    for way in WAYS:
         gain = after[way] - before[way]
         low, high = interval(gain)
         print(

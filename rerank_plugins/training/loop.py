@@ -39,6 +39,19 @@ from rerank_plugins.training.windows import best_window
 logger = logging.getLogger(__name__)
 
 
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """No progress bar for each file that is read or written; the trainer's own stays."""
+    enabled = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if enabled:
+            transformers_logging.enable_progress_bar()
+
+
+@_without_bars()
 def fit(
     config: TrainingConfig,
     groups: Sequence[Group],
@@ -104,8 +117,7 @@ def fit(
         steps=plan.estimate.steps,
         evaluate_every=plan.evaluate_every,
     )
-    with _without_bars():
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     log = trainer.state.log_history
     evaluations = {int(entry["step"]): entry for entry in log if MEAN_METRIC in entry}
     history = [(step, float(entry[MEAN_METRIC])) for step, entry in evaluations.items()]
@@ -140,18 +152,6 @@ def check_out(out: Path) -> None:
     """Raises InvalidInputError when the folder to write exists."""
     if out.exists():
         raise InvalidInputError(f"{out} exists: give a folder that does not, or remove it")
-
-
-@contextmanager
-def _without_bars() -> Iterator[None]:
-    """No progress bar for each file that a checkpoint writes; the trainer's own stays."""
-    enabled = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if enabled:
-            transformers_logging.enable_progress_bar()
 
 
 def _dataset(chosen: Examples, words: int | None) -> Dataset:
