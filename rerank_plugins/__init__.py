@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rerank_plugins.context import ContextBuilder
     from rerank_plugins.loading import load_reranker
     from rerank_plugins.reranker import Reranker
+    from rerank_plugins.scoring.remote import RemoteScorer
 
 __version__ = "0.1.0"
 
@@ -24,6 +25,7 @@ _HOMES = {
     "ContextBuilder": "context",
     "Ranked": "candidates",
     "Ranking": "candidates",
+    "RemoteScorer": "scoring.remote",
     "Reranker": "reranker",
     "load_reranker": "loading",
 }
@@ -34,6 +36,7 @@ __all__ = [
     "ContextBuilder",
     "Ranked",
     "Ranking",
+    "RemoteScorer",
     "Reranker",
     "__version__",
     "load_reranker",

@@ -10,9 +10,20 @@
     │   ├── ModelAccessError                      the Hub wants a login or an accepted licence
     │   ├── ModelDownloadError                    the network failed, or a file arrived broken
     │   └── UnsupportedModelError                 the checkpoint is no usable cross-encoder
-    └── ScoringError
-        ├── NonFiniteScoreError                   the model gave NaN or infinity
-        └── ScoreCountError                       a scorer gave more or fewer scores than pairs
+    ├── ScoringError
+    │   ├── NonFiniteScoreError                   the model gave NaN or infinity
+    │   ├── ScoreCountError                       a scorer gave more or fewer scores than pairs
+    │   └── RemoteError                           a scoring server failed
+    │       ├── RemoteConnectionError             it cannot be reached, or the connection broke
+    │       ├── RemoteTimeoutError                no whole answer in the time allowed
+    │       ├── RemoteStatusError                 it answered with an HTTP status other than 200
+    │       └── RemoteResponseError               its answer is not what the protocol promises
+    └── StorageError                              an index could not be written or read
+        ├── IndexWriteError                       disk full, no permission; the old one is whole
+        ├── IndexNotFoundError                    no index in that folder
+        ├── IndexDamagedError                     a file is missing, altered or not what it should be
+        ├── IndexVersionError                     a newer version of this library wrote it
+        └── IndexMismatchError                    the analyzer, the encoder or the kind is another
 """
 
 from __future__ import annotations
@@ -60,3 +71,47 @@ class NonFiniteScoreError(ScoringError):
 
 class ScoreCountError(ScoringError):
     """A scorer answered with a number of scores that differs from the number of pairs."""
+
+
+class StorageError(RerankPluginsError):
+    """An index could not be written or read."""
+
+
+class IndexWriteError(StorageError):
+    """An index could not be written; one that was there before is still there, whole."""
+
+
+class IndexNotFoundError(StorageError):
+    """The folder holds no index."""
+
+
+class IndexDamagedError(StorageError):
+    """A file of an index is missing, altered, or not what such a file must be."""
+
+
+class IndexVersionError(StorageError):
+    """The index has a format that this version of the library does not know."""
+
+
+class IndexMismatchError(StorageError):
+    """The index was made with another analyzer or encoder, or is of another kind."""
+
+
+class RemoteError(ScoringError):
+    """A scoring server failed, after the retries that made sense."""
+
+
+class RemoteConnectionError(RemoteError):
+    """The server cannot be reached, or the connection broke before the answer was whole."""
+
+
+class RemoteTimeoutError(RemoteError):
+    """There was no whole answer in the time allowed, retries included."""
+
+
+class RemoteStatusError(RemoteError):
+    """The server refused or failed; the message gives its HTTP status and what it said."""
+
+
+class RemoteResponseError(RemoteError):
+    """The answer came, but it is not what the protocol promises: nothing of it is used."""

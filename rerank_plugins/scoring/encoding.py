@@ -129,7 +129,7 @@ class PairEncoder:
         for start in range(0, len(distinct), _TEXTS_AT_A_TIME):
             chunk = distinct[start : start + _TEXTS_AT_A_TIME]
             encoded = self._tokenizer.encode_batch_fast(
-                [_well_formed(text) for text in chunk], add_special_tokens=False
+                [well_formed(text) for text in chunk], add_special_tokens=False
             )
             ids.update(zip(chunk, (encoding.ids for encoding in encoded), strict=True))
         return ids
@@ -204,7 +204,7 @@ class PairEncoder:
         return Batch(input_ids, mask, types)
 
 
-def _well_formed(text: str) -> str:
+def well_formed(text: str) -> str:
     """The text with lone surrogates, which no UTF-8 can hold, made U+FFFD."""
     try:
         text.encode("utf-8")

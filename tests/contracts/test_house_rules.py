@@ -110,6 +110,7 @@ def test_the_public_names_are_these() -> None:
         "ContextBuilder",
         "Ranked",
         "Ranking",
+        "RemoteScorer",
         "Reranker",
         "__version__",
         "load_reranker",
