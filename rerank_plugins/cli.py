@@ -1,4 +1,4 @@
-"""``rerank-plugins``: search a corpus, rerank JSON lines, list the models, train.
+"""``rerank-plugins``: search a corpus, rerank JSON lines, list the models, train, evaluate.
 
 Results go to standard output and nothing else does. Exit codes: 0 done, 1 nothing found,
 2 bad input or usage, 3 a model could not be had or failed.
@@ -18,6 +18,7 @@ from typing import Any, TextIO
 from rerank_plugins import __version__
 from rerank_plugins.catalog import CATALOG, EMBEDDED
 from rerank_plugins.errors import InvalidInputError, ModelError, RerankPluginsError, ScoringError
+from rerank_plugins.evaluation import command as evaluation_command
 from rerank_plugins.training import command
 
 EXIT_NOTHING_FOUND = 1
@@ -80,6 +81,12 @@ def _parser() -> argparse.ArgumentParser:
     train = commands.add_parser("train", help="tune a cross-encoder on your own questions")
     command.add_arguments(train)
     train.set_defaults(run=command.run)
+
+    evaluate = commands.add_parser(
+        "evaluate", help="compare first stages and rerankers on your own questions"
+    )
+    evaluation_command.add_arguments(evaluate)
+    evaluate.set_defaults(run=evaluation_command.run)
     return parser
 
 
@@ -112,12 +119,14 @@ def _search(options: argparse.Namespace) -> int:
 def _first_stage(options: argparse.Namespace, texts: list[str]) -> Any:
     from rerank_plugins.first_stage.bm25 import BM25
     from rerank_plugins.first_stage.dense import Dense
-    from rerank_plugins.first_stage.fusion import Hybrid
+    from rerank_plugins.first_stage.fusion import SHIPPED_WEIGHTS, Hybrid
 
     if options.first_stage == "faiss":
         return Dense(texts)
     bm25 = BM25(texts, language=options.language)
-    return bm25 if options.first_stage == "bm25" else Hybrid([bm25, Dense(texts)])
+    if options.first_stage == "bm25":
+        return bm25
+    return Hybrid([bm25, Dense(texts)], weights=SHIPPED_WEIGHTS)
 
 
 def _rerank(options: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""HybridRetriever: several retrievers as one, by the ranks that they give."""
+"""HybridRetriever: several retrievers as one, by the scores that they give."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from typing_extensions import Self
 
 from rerank_plugins._adapters import Found
 from rerank_plugins.candidates import Candidate
-from rerank_plugins.first_stage.fusion import Hybrid, HybridCandidate
+from rerank_plugins.first_stage.fusion import SHIPPED_WEIGHTS, Fusion, Hybrid, HybridCandidate
 from rerank_plugins.langchain._documents import (
     candidates_of,
     check_documents,
@@ -33,7 +33,7 @@ from rerank_plugins.ordering import check_count
 
 
 class HybridRetriever(BaseRetriever):
-    """Fuses retrievers by reciprocal ranks, so that their scores need no common scale.
+    """Fuses retrievers by their scores, brought to one scale, or by reciprocal ranks.
 
     ::
 
@@ -54,7 +54,9 @@ class HybridRetriever(BaseRetriever):
             call, such as ``filter``, go to every retriever; one that does not take it is an
             error.
         weights: One a retriever, above 0; None for all equal.
-        rank_constant: At least 0; the smaller, the more the first ranks count.
+        fusion: By ``scores`` (a retriever that gives none counts by its ranks) or ``ranks``; see
+            `rerank_plugins.first_stage.Hybrid`.
+        rank_constant: Of reciprocal ranks, at least 0; the smaller, the more the first ranks count.
         candidates: How many to fetch from each, never fewer than ``k``.
         **fields: ``name``, ``tags`` and ``metadata`` of any retriever.
 
@@ -67,6 +69,7 @@ class HybridRetriever(BaseRetriever):
     retrievers: list[RetrieverLike]
     k: SkipValidation[int]
     weights: SkipValidation[Sequence[float] | None]
+    fusion: SkipValidation[Fusion]
     rank_constant: SkipValidation[float]
     candidates: SkipValidation[int]
 
@@ -76,6 +79,7 @@ class HybridRetriever(BaseRetriever):
         retrievers: Sequence[RetrieverLike],
         k: int = 4,
         weights: Sequence[float] | None = None,
+        fusion: Fusion = "scores",
         rank_constant: float = 60.0,
         candidates: int = 100,
         **fields: Any,
@@ -87,6 +91,7 @@ class HybridRetriever(BaseRetriever):
             "retrievers": list(retrievers),
             "k": check_count("k", k),
             "weights": weights,
+            "fusion": fusion,
             "rank_constant": rank_constant,
             "candidates": candidates,
         }
@@ -110,8 +115,11 @@ class HybridRetriever(BaseRetriever):
             embedding: Any LangChain embeddings; None for those that ship.
             language: As of `BM25Retriever`.
             engine: As of `BM25Retriever`.
-            **options: As of the class.
+            **options: As of the class; ``weights`` are those measured best for the embeddings that
+                ship, or equal for others.
         """
+        if embedding is None:
+            options.setdefault("weights", SHIPPED_WEIGHTS)
         named = [
             document if document.id else document.model_copy(update={"id": str(uuid.uuid4())})
             for document in check_documents(documents)
@@ -168,6 +176,7 @@ class HybridRetriever(BaseRetriever):
         return Hybrid(
             [Found(candidates, size) for candidates in lists],
             weights=self.weights,
+            fusion=self.fusion,
             rank_constant=self.rank_constant,
             candidates=self.candidates,
         )

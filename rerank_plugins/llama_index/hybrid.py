@@ -1,4 +1,4 @@
-"""HybridRetriever: several retrievers as one, by the ranks that they give."""
+"""HybridRetriever: several retrievers as one, by the scores that they give."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing_extensions import Self
 from rerank_plugins._adapters import Found
 from rerank_plugins.candidates import Candidate
 from rerank_plugins.errors import InvalidInputError
-from rerank_plugins.first_stage.fusion import Hybrid, HybridCandidate
+from rerank_plugins.first_stage.fusion import SHIPPED_WEIGHTS, Fusion, Hybrid, HybridCandidate
 from rerank_plugins.llama_index._nodes import finite_score, without_tool_words
 from rerank_plugins.llama_index._stages import asked_for, keep_zero_scores
 from rerank_plugins.llama_index.bm25 import BM25Retriever
@@ -45,7 +45,7 @@ class HybridNodeWithScore(NodeWithScore):
 
 
 class HybridRetriever(BaseRetriever):
-    """Fuses retrievers by reciprocal ranks, so that their scores need no common scale.
+    """Fuses retrievers by their scores, brought to one scale, or by reciprocal ranks.
 
     ::
 
@@ -57,7 +57,9 @@ class HybridRetriever(BaseRetriever):
             ``similarity_top_k`` is asked for ``candidates``, without a change to itself.
         similarity_top_k: How many nodes to return at most.
         weights: One a retriever, above 0; None for all equal.
-        rank_constant: At least 0; the smaller, the more the first ranks count.
+        fusion: By ``scores`` (a retriever that gives none counts by its ranks) or ``ranks``; see
+            `rerank_plugins.first_stage.Hybrid`.
+        rank_constant: Of reciprocal ranks, at least 0; the smaller, the more the first ranks count.
         candidates: How many to fetch from each, never fewer than ``similarity_top_k``.
         **fields: ``callback_manager``, ``object_map``, ``objects`` and ``verbose`` of any
             retriever.
@@ -72,6 +74,7 @@ class HybridRetriever(BaseRetriever):
         *,
         similarity_top_k: int = DEFAULT_SIMILARITY_TOP_K,
         weights: Sequence[float] | None = None,
+        fusion: Fusion = "scores",
         rank_constant: float = 60.0,
         candidates: int = 100,
         **fields: Any,
@@ -84,6 +87,7 @@ class HybridRetriever(BaseRetriever):
                 )
         self.similarity_top_k = check_count("similarity_top_k", similarity_top_k)
         self.weights = weights
+        self.fusion = fusion
         self.rank_constant = rank_constant
         self.candidates = candidates
         self._fusion([[] for _ in self.retrievers], 0)  # its rules, now
@@ -110,8 +114,11 @@ class HybridRetriever(BaseRetriever):
             engine: As of `BM25Retriever`.
             metadata_mode: Which metadata is searched and embedded with the text.
             filters: The MetadataFilters that a node must pass.
-            **options: As of the class.
+            **options: As of the class; ``weights`` are those measured best for the encoder that
+                ships, or equal for others.
         """
+        if embed_model is None:
+            options.setdefault("weights", SHIPPED_WEIGHTS)
         listed = list(nodes)
         common: dict[str, Any] = {"metadata_mode": metadata_mode, "filters": filters}
         words = BM25Retriever(listed, language=language, engine=engine, **common)
@@ -135,6 +142,7 @@ class HybridRetriever(BaseRetriever):
         return Hybrid(
             [Found(found, size) for found in lists],
             weights=self.weights,
+            fusion=self.fusion,
             rank_constant=self.rank_constant,
             candidates=self.candidates,
         )

@@ -1,9 +1,10 @@
-"""Reciprocal rank fusion against its formula."""
+"""Fusion by scores and by ranks, against their formulas."""
 
 from __future__ import annotations
 
 import math
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,6 +36,22 @@ class Fixed:
         return [Candidate(key, str(key), 100.0 - r, r) for r, key in enumerate(allowed[:k], 1)]
 
 
+class Scored:
+    """A stage that answers every query with the same keys and scores, as they stand."""
+
+    def __init__(self, found: dict[int, float | None]) -> None:
+        self.found = found
+
+    def __len__(self) -> int:
+        return 10
+
+    def search(
+        self, query: str, k: int, *, mask: NDArray[np.bool_] | None = None
+    ) -> list[Candidate]:
+        """All of them."""
+        return [Candidate(key, str(key), s, r) for r, (key, s) in enumerate(self.found.items(), 1)]
+
+
 ORDERS = st.lists(st.integers(0, 9), unique=True)
 
 
@@ -44,12 +61,14 @@ ORDERS = st.lists(st.integers(0, 9), unique=True)
     constant=st.integers(0, 100),
     k=st.integers(0, 12),
 )
-def test_scores_are_those_of_the_formula(
+def test_by_ranks_scores_are_those_of_the_formula(
     orders: list[list[int]], weights: list[int], constant: int, k: int
 ) -> None:
     """The score is the weighted sum of 1 / (constant + rank), and equals keep the order of keys."""
     weights = weights[: len(orders)]
-    hybrid = Hybrid([Fixed(10, o) for o in orders], weights=weights, rank_constant=constant)
+    hybrid = Hybrid(
+        [Fixed(10, o) for o in orders], weights=weights, fusion="ranks", rank_constant=constant
+    )
     exact: dict[int, Fraction] = {}
     for weight, order in zip(weights, orders, strict=True):
         for rank, key in enumerate(order, 1):
@@ -60,6 +79,47 @@ def test_scores_are_those_of_the_formula(
         assert candidate.score == pytest.approx(float(exact[candidate.key]))
     best = sorted(exact, key=lambda key: (-exact[key], key))[:k]
     assert [exact[c.key] for c in found] == pytest.approx([exact[key] for key in best])
+
+
+def scores_of(*stages: Scored, **options: Any) -> dict[int, float]:
+    """What a hybrid of these stages gives each key, best first."""
+    return {c.key: c.score or 0.0 for c in Hybrid(stages, **options).search("query", 10)}
+
+
+def test_by_scores_each_list_is_divided_by_its_highest() -> None:
+    """The weighted mean of what the stages give; what a stage did not find counts as 0."""
+    words, vectors = Scored({1: 8.0, 2: 6.0, 3: 2.0}), Scored({3: 0.5, 4: 0.4, 1: 0.1})
+    found = scores_of(words, vectors, weights=[3, 1])
+    want = {1: (3 * 1 + 0.2) / 4, 2: 3 * 0.75 / 4, 3: (3 * 0.25 + 1) / 4, 4: 0.8 / 4}
+    assert found == pytest.approx(want)
+    assert list(found) == sorted(want, key=lambda key: -want[key])
+
+
+def test_by_scores_negative_scores_are_raised_by_the_lowest() -> None:
+    """Negated distances keep their distances."""
+    assert scores_of(Scored({1: -1.0, 2: -2.0, 3: -5.0})) == pytest.approx({1: 1, 2: 0.75, 3: 0})
+
+
+@pytest.mark.parametrize(
+    "found", [{1: 0.9, 2: None, 3: 0.1}, {1: 0.1, 2: 0.5, 3: 0.9}], ids=["missing", "distances"]
+)
+def test_by_scores_a_stage_without_usable_scores_counts_by_its_ranks(
+    found: dict[int, float | None],
+) -> None:
+    """One score missing, or scores that rise where ranks do: reciprocal ranks stand in."""
+    assert scores_of(Scored(found)) == pytest.approx({1: 1.0, 2: 61 / 62, 3: 61 / 63})
+
+
+@pytest.mark.parametrize("score", [0.0, 3.0, -3.0])
+def test_by_scores_equal_scores_are_equal(score: float) -> None:
+    """All of a list alike: the order of keys stays, and nothing is divided by zero."""
+    assert scores_of(Scored({1: score, 2: score})) == {1: 1.0, 2: 1.0}
+
+
+def test_an_unknown_fusion_is_refused() -> None:
+    """The error names what there is."""
+    with pytest.raises(InvalidInputError, match="fusion must be one of"):
+        Hybrid([Scored({})], fusion="best")  # type: ignore[arg-type]
 
 
 @given(order=ORDERS)
@@ -78,7 +138,8 @@ def test_each_stages_score_and_rank_are_kept() -> None:
     assert found[0].stage_ranks == (2, 1)
     assert found[1].stage_scores == (99.0, None)
     assert found[1].stage_ranks == (1, None)
-    assert math.isclose(found[0].score or 0, 1 / 62 + 1 / 61)
+    assert math.isclose(found[0].score or 0, (98 / 99 + 1) / 2)
+    assert math.isclose(found[1].score or 0, 1 / 2)
 
 
 def test_stages_are_asked_for_more_than_k() -> None:

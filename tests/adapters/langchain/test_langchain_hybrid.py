@@ -55,7 +55,10 @@ class TestFusion:
     def test_is_the_weighted_sum_of_reciprocal_ranks(self):
         """Worked out by hand, ties in the order in which documents were first met."""
         hybrid = HybridRetriever(
-            retrievers=[_fixed("a", "b", "c"), _fixed("c", "d")], weights=[1.0, 2.0], k=10
+            retrievers=[_fixed("a", "b", "c"), _fixed("c", "d")],
+            weights=[1.0, 2.0],
+            fusion="ranks",
+            k=10,
         )
         found = hybrid.invoke("q")
         expected = {"c": 1 / 63 + 2 / 61, "d": 2 / 62, "a": 1 / 61, "b": 1 / 62}

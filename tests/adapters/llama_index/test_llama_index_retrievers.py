@@ -395,7 +395,9 @@ def test_hybrid_sums_reciprocal_ranks_and_keeps_both_scores():
     """Weighted 1 / (60 + rank), computed here again from what the two retrievers give."""
     words = BM25Retriever(nodes(), similarity_top_k=5)
     vectors = FaissRetriever(nodes(), embed_model=LetterEmbedding(), similarity_top_k=5)
-    hybrid = HybridRetriever([words, vectors], weights=[2.0, 1.0], similarity_top_k=5)
+    hybrid = HybridRetriever(
+        [words, vectors], weights=[2.0, 1.0], fusion="ranks", similarity_top_k=5
+    )
     lists = [words.retrieve(QUERY), vectors.retrieve(QUERY)]
     want: dict[str, float] = {}
     for weight, some in zip((2.0, 1.0), lists, strict=True):
