@@ -49,32 +49,16 @@ class TorchEngine:
         allow_pickle_weights: bool = False,
     ) -> None:
         import torch
-        from transformers import AutoModelForSequenceClassification
 
         self.device = _device(device)
         self.precision = _precision(precision, self.device)
         dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-        try:
-            with _bars_on_a_terminal_only():
-                model, report = AutoModelForSequenceClassification.from_pretrained(
-                    folder,
-                    dtype=dtypes[self.precision],
-                    trust_remote_code=trust_remote_code,
-                    use_safetensors=None if allow_pickle_weights else True,
-                    local_files_only=True,
-                    output_loading_info=True,
-                )
-        except Exception as error:
-            raise UnsupportedModelError(
-                f"the checkpoint in {folder} could not be loaded as a sequence-classification "
-                f"model: {error}"
-            ) from error
-        if report["missing_keys"]:
-            missing = sorted(report["missing_keys"])
-            raise UnsupportedModelError(
-                f"the checkpoint in {folder} has no weights for {missing[:4]}: it is no "
-                "trained cross-encoder (its scores would be random)"
-            )
+        model = load_model(
+            folder,
+            dtypes[self.precision],
+            trust_remote_code=trust_remote_code,
+            allow_pickle_weights=allow_pickle_weights,
+        )
         try:
             self._model = model.to(self.device).eval()
         except (AssertionError, RuntimeError) as error:
@@ -103,6 +87,40 @@ class TorchEngine:
         with torch.inference_mode():
             output = self._model(**inputs).logits.float().cpu().numpy()
         return np.asarray(output, dtype=np.float32)
+
+
+def load_model(
+    folder: Path, dtype: torch.dtype, *, trust_remote_code: bool, allow_pickle_weights: bool
+) -> Any:
+    """The checkpoint's transformers model, on the CPU.
+
+    Raises:
+        UnsupportedModelError: Weights are missing, damaged, or lack the scoring head.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    try:
+        with _bars_on_a_terminal_only():
+            model, report = AutoModelForSequenceClassification.from_pretrained(
+                folder,
+                dtype=dtype,
+                trust_remote_code=trust_remote_code,
+                use_safetensors=None if allow_pickle_weights else True,
+                local_files_only=True,
+                output_loading_info=True,
+            )
+    except Exception as error:
+        raise UnsupportedModelError(
+            f"the checkpoint in {folder} could not be loaded as a sequence-classification "
+            f"model: {error}"
+        ) from error
+    if report["missing_keys"]:
+        missing = sorted(report["missing_keys"])
+        raise UnsupportedModelError(
+            f"the checkpoint in {folder} has no weights for {missing[:4]}: it is no "
+            "trained cross-encoder (its scores would be random)"
+        )
+    return model
 
 
 @contextmanager
