@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rerank_plugins.candidates import Candidate, Ranked, Ranking
+    from rerank_plugins.cascade import Cascade
     from rerank_plugins.catalog import CATALOG
     from rerank_plugins.context import ContextBuilder
     from rerank_plugins.loading import load_reranker
     from rerank_plugins.reranker import Reranker
+    from rerank_plugins.scoring.cache import ScoreCache
     from rerank_plugins.scoring.remote import RemoteScorer
 
 __version__ = "0.1.0"
@@ -22,22 +24,26 @@ __version__ = "0.1.0"
 _HOMES = {
     "CATALOG": "catalog",
     "Candidate": "candidates",
+    "Cascade": "cascade",
     "ContextBuilder": "context",
     "Ranked": "candidates",
     "Ranking": "candidates",
     "RemoteScorer": "scoring.remote",
     "Reranker": "reranker",
+    "ScoreCache": "scoring.cache",
     "load_reranker": "loading",
 }
 
 __all__ = [
     "CATALOG",
     "Candidate",
+    "Cascade",
     "ContextBuilder",
     "Ranked",
     "Ranking",
     "RemoteScorer",
     "Reranker",
+    "ScoreCache",
     "__version__",
     "load_reranker",
 ]

@@ -93,6 +93,11 @@ class Found:
         return self.candidates[:k]
 
 
+def judged_by_the_model(metadata: Mapping[str, Any]) -> bool:
+    """Whether a document's score is its model's, and may be held to a minimum."""
+    return metadata.get("relevance_scale") not in ("first_stage", "small_model")
+
+
 def check_details(details: Iterable[str]) -> tuple[Detail, ...]:
     """The details, once each is sure to be known.
 
@@ -113,7 +118,8 @@ def score_metadata(
     Native Python types only: documents go into JSON and into checkpoints.
     """
     known: dict[Detail, Any] = {
-        "relevance_scale": ranking.scale,
+        # A score that is not the model's only stands for a place: it is on no scale.
+        "relevance_scale": ranking.scale if item.source == "model" else item.source,
         "retrieval_score": item.candidate.score,
         "retrieval_rank": item.candidate.rank,
         "rerank_rank": item.rank,

@@ -13,7 +13,7 @@ from typing import Any, Literal, overload
 from rerank_plugins.errors import InvalidInputError
 
 Scale = Literal["probability", "logit", "first_stage"]
-Source = Literal["model", "first_stage"]
+Source = Literal["model", "small_model", "first_stage"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +45,10 @@ class Ranked:
             did not score this candidate.
         rank: Rank after reranking, from 1.
         truncated: Whether the model saw only a part of the query or of the passage.
-        source: What the score comes from: the model, or the first stage when the model
-            failed and the caller asked for that fallback.
+        source: What the place comes from: the ``model``; the ``first_stage``, when the model
+            failed and the caller asked for that fallback, or a deadline passed; or the
+            ``small_model`` of a cascade, when the big one did not score this candidate. A
+            score that is not the model's only continues those above it downwards.
     """
 
     candidate: Candidate
@@ -89,10 +91,11 @@ class Ranking(Sequence[Ranked]):
         items: Best first.
         model: Name of the model that scored.
         scale: ``probability`` (in [0, 1]), ``logit`` (unbounded), or ``first_stage`` when the
-            model failed and the first-stage order was kept (score is then 1 / rank).
+            model scored nothing and the first-stage order was kept (score is then 1 / rank).
         candidates: How many candidates came in.
         truncated: How many of them the model could not read whole.
         deduplicated: How many were dropped because an earlier one has the same text.
+        scored: How many the model scored; a deadline, a cascade or a failure leaves some out.
         first_stage_seconds: Wall time of the first stage; None when it is not known.
         scoring_seconds: Wall time of scoring.
         error: Why the model's scores are missing, when ``scale`` is ``first_stage``.
@@ -105,6 +108,7 @@ class Ranking(Sequence[Ranked]):
     candidates: int
     truncated: int = 0
     deduplicated: int = 0
+    scored: int = 0
     first_stage_seconds: float | None = None
     scoring_seconds: float = 0.0
     error: str | None = field(default=None)
@@ -153,6 +157,7 @@ class Ranking(Sequence[Ranked]):
             "candidates": self.candidates,
             "truncated": self.truncated,
             "deduplicated": self.deduplicated,
+            "scored": self.scored,
             "first_stage_seconds": self.first_stage_seconds,
             "scoring_seconds": self.scoring_seconds,
             "error": self.error,

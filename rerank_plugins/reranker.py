@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import logging
-import math
-import time
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, TypedDict, get_args
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypedDict, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
+from rerank_plugins._options import (
+    check_choice,
+    check_deadline,
+    check_threshold,
+    check_top_n,
+    check_weight,
+)
 from rerank_plugins._threads import in_thread
-from rerank_plugins.candidates import Candidate, Ranked, Ranking, as_candidates, check_query
+from rerank_plugins.candidates import Candidate, Ranking, as_candidates, check_query
+from rerank_plugins.deadline import Pace, now, score_in_time
 from rerank_plugins.errors import InvalidInputError
-from rerank_plugins.ordering import check_count, descending
+from rerank_plugins.judged import Judged, Plan, by_query
+from rerank_plugins.ordering import check_count
 from rerank_plugins.scoring.base import (
     DEFAULT_BATCH_TOKENS,
     LONG_PASSAGES,
@@ -24,11 +31,14 @@ from rerank_plugins.scoring.base import (
     Scorer,
     checked,
 )
+from rerank_plugins.scoring.cache import CachedScorer, ScoreCache
 
 logger = logging.getLogger(__name__)
 
 ScoreScale = Literal["probability", "logit"]
 OnError = Literal["raise", "first_stage"]
+
+_NO_SCORES = PairScores(np.empty(0), np.empty(0, np.bool_))
 
 
 class RerankerOptions(TypedDict, total=False):
@@ -42,6 +52,18 @@ class RerankerOptions(TypedDict, total=False):
     batch_tokens: int
     first_stage_weight: float | None
     on_error: OnError
+    deadline_ms: float | None
+    cache: ScoreCache | int | str | Path | None
+
+
+class _Call(NamedTuple):
+    """What holds for one call; None for the reranker's own."""
+
+    start: float
+    top_n: int | None
+    score_threshold: float | None
+    first_stage_seconds: float | None
+    deadline_ms: float | None
 
 
 class Reranker:
@@ -66,6 +88,13 @@ class Reranker:
             None for the model's own default, which is 0 but for the embedded model.
         on_error: ``raise``, or keep the first-stage order when scoring fails; such a ranking
             has ``scale == "first_stage"`` and tells why in ``error``.
+        deadline_ms: The best ranking within so many milliseconds, counted from the call; None
+            for no limit. Passages are scored in first-stage order, in chunks. What was not
+            scored in time stays below in that order, marked by its ``source``, whatever
+            ``score_threshold`` says. A chunk that has begun is finished, and loading the
+            model at first use counts: call ``describe()`` at start-up.
+        cache: Keeps scores for pairs that come again: a number of pairs in memory, a file, or
+            a `ScoreCache`. None for no cache.
 
     Raises:
         InvalidInputError: An option breaks its rule.
@@ -83,33 +112,31 @@ class Reranker:
         batch_tokens: int = DEFAULT_BATCH_TOKENS,
         first_stage_weight: float | None = None,
         on_error: OnError = "raise",
+        deadline_ms: float | None = None,
+        cache: ScoreCache | int | str | Path | None = None,
     ) -> None:
         if not isinstance(scorer, Scorer):
             raise InvalidInputError(
                 f"scorer must follow the Scorer protocol, but got {type(scorer).__name__}; "
                 "load_reranker() makes a Reranker from a model's name"
             )
-        _check_choice("scale", scale, get_args(ScoreScale))
-        _check_choice("on_error", on_error, get_args(OnError))
+        check_choice("scale", scale, get_args(ScoreScale))
+        check_choice("on_error", on_error, get_args(OnError))
         if long_passages is not None:
-            _check_choice("long_passages", long_passages, LONG_PASSAGES)
-        if first_stage_weight is not None:
-            weight = _check_number("first_stage_weight", first_stage_weight)
-            if not 0.0 <= weight <= 1.0:
-                raise InvalidInputError(
-                    f"first_stage_weight must be between 0 and 1, but got {first_stage_weight!r}"
-                )
-        self.scorer = scorer
-        self.top_n = _check_top_n(top_n)
-        self.score_threshold = _check_threshold(score_threshold)
+            check_choice("long_passages", long_passages, LONG_PASSAGES)
+        self.scorer = scorer if cache is None else CachedScorer(scorer, cache)
+        self.top_n = check_top_n(top_n)
+        self.score_threshold = check_threshold(score_threshold)
         self.scale: ScoreScale = scale
         self.deduplicate = deduplicate
-        self.first_stage_weight = first_stage_weight
+        self.first_stage_weight = check_weight(first_stage_weight)
         self.on_error: OnError = on_error
-        self._options = ScoreOptions(
+        self.options = ScoreOptions(
             batch_tokens=check_count("batch_tokens", batch_tokens, minimum=1),
             long_passages=long_passages,
         )
+        self.deadline_ms = check_deadline(deadline_ms)
+        self._pace = Pace()
         self._warned = False
 
     @property
@@ -122,7 +149,8 @@ class Reranker:
         return {
             **self.scorer.describe(),
             "scale": self.scale,
-            "batch_tokens": self._options.batch_tokens,
+            "batch_tokens": self.options.batch_tokens,
+            "deadline_ms": self.deadline_ms,
         }
 
     def rerank(
@@ -133,6 +161,7 @@ class Reranker:
         top_n: int | None = None,
         score_threshold: float | None = None,
         first_stage_seconds: float | None = None,
+        deadline_ms: float | None = None,
     ) -> Ranking:
         """The passages in order of relevance to the query.
 
@@ -142,18 +171,14 @@ class Reranker:
             top_n: For this call, in place of the reranker's own.
             score_threshold: For this call, in place of the reranker's own.
             first_stage_seconds: How long the first stage took; kept in the ranking.
+            deadline_ms: For this call, in place of the reranker's own; ``math.inf`` for none.
 
         Raises:
             InvalidInputError: Query, passages or an option break their rule.
             RerankPluginsError: Loading or scoring failed and ``on_error`` is ``raise``.
         """
-        return self.rerank_many(
-            [query],
-            [passages],
-            top_n=top_n,
-            score_threshold=score_threshold,
-            first_stage_seconds=first_stage_seconds,
-        )[0]
+        call = _Call(now(), top_n, score_threshold, first_stage_seconds, deadline_ms)
+        return self._rerank_many([query], [passages], call)[0]
 
     async def arerank(
         self,
@@ -163,19 +188,15 @@ class Reranker:
         top_n: int | None = None,
         score_threshold: float | None = None,
         first_stage_seconds: float | None = None,
+        deadline_ms: float | None = None,
     ) -> Ranking:
         """`rerank` in a thread of its own: the event loop goes on meanwhile."""
         if isinstance(passages, Iterable) and not isinstance(passages, str):
             # The caller may go on changing his list, or reading his iterator, meanwhile.
             passages = list(passages)
-        return await in_thread(
-            self.rerank,
-            query,
-            passages,
-            top_n=top_n,
-            score_threshold=score_threshold,
-            first_stage_seconds=first_stage_seconds,
-        )
+        # The deadline counts from here: the wait for a thread is part of it.
+        call = _Call(now(), top_n, score_threshold, first_stage_seconds, deadline_ms)
+        return (await in_thread(self._rerank_many, [query], [passages], call))[0]
 
     def rerank_many(
         self,
@@ -185,15 +206,26 @@ class Reranker:
         top_n: int | None = None,
         score_threshold: float | None = None,
         first_stage_seconds: float | None = None,
+        deadline_ms: float | None = None,
     ) -> list[Ranking]:
         """One ranking a query; pairs of all queries share batches.
 
-        Scoring time is shared out by the number of pairs.
+        Scoring time is shared out by the number of passages. A deadline holds for all queries
+        together: their first passages are scored first.
 
         Raises:
             InvalidInputError: As `rerank`; or the numbers of queries and lists differ.
             RerankPluginsError: Loading or scoring failed and ``on_error`` is ``raise``.
         """
+        call = _Call(now(), top_n, score_threshold, first_stage_seconds, deadline_ms)
+        return self._rerank_many(queries, passages, call)
+
+    def _rerank_many(
+        self,
+        queries: Sequence[str],
+        passages: Sequence[Iterable[Candidate | str]],
+        call: _Call,
+    ) -> list[Ranking]:
         if isinstance(queries, str):
             raise InvalidInputError(
                 "queries must be a list of texts, but got one string; rerank() takes one query"
@@ -206,56 +238,50 @@ class Reranker:
             )
         for query in queries:
             check_query(query)
-        keep = self.top_n if top_n is None else _check_top_n(top_n)
-        threshold = (
-            self.score_threshold if score_threshold is None else _check_threshold(score_threshold)
-        )
+        keep = self.top_n if call.top_n is None else check_top_n(call.top_n)
+        threshold = self.score_threshold
+        if call.score_threshold is not None:
+            threshold = check_threshold(call.score_threshold)
+        limit = self.deadline_ms if call.deadline_ms is None else check_deadline(call.deadline_ms)
         given = [as_candidates(some) for some in passages]
         kept = [_without_duplicates(some) if self.deduplicate else some for some in given]
-        pairs = [
-            (query, candidate.text)
-            for query, some in zip(queries, kept, strict=True)
-            for candidate in some
-        ]
-        start = time.perf_counter()
-        scores, weight, error = self._score(pairs)
-        seconds = time.perf_counter() - start
+        start = now()
+        judged, weight, error = self._judged_or_not(
+            queries, kept, None if limit is None else call.start + limit / 1000
+        )
+        seconds = now() - start
+        total = sum(map(len, kept))
         rankings = []
-        first = 0
-        for query, all_of_them, some in zip(queries, given, kept, strict=True):
-            part = slice(first, first + len(some))
-            first += len(some)
-            if scores is None:
-                items, truncated = _in_first_stage_order(some), 0
-            else:
-                items = self._ordered(some, scores, part, weight)
-                truncated = int(scores.truncated[part].sum())
-                if threshold is not None:
-                    items = [item for item in items if item.score >= threshold]
+        for query, all_of_them, some, found in zip(queries, given, kept, judged, strict=True):
+            failure = error
+            if some and not found.positions and failure is None:
+                failure = f"the deadline of {limit} ms passed before anything was scored"
+            items = found.ranked(
+                some, weight, probability=self.scale == "probability", threshold=threshold
+            )
             rankings.append(
                 Ranking(
                     query=query,
                     items=tuple(items if keep is None else items[:keep]),
                     model=self.model,
-                    scale=self.scale if scores is not None else "first_stage",
+                    scale=self.scale if failure is None else "first_stage",
                     candidates=len(all_of_them),
-                    truncated=truncated,
+                    truncated=int(found.truncated.sum()),
                     deduplicated=len(all_of_them) - len(some),
-                    first_stage_seconds=first_stage_seconds,
-                    scoring_seconds=seconds * len(some) / len(pairs) if pairs else 0.0,
-                    error=error,
+                    scored=len(found.positions),
+                    first_stage_seconds=call.first_stage_seconds,
+                    scoring_seconds=seconds * len(some) / total if total else 0.0,
+                    error=failure,
                 )
             )
         return rankings
 
-    def _score(self, pairs: list[tuple[str, str]]) -> tuple[PairScores | None, float, str | None]:
-        """Scores and blend weight, or None and why, when the first stage is to stand in."""
-        if not pairs:
-            return PairScores(np.empty(0), np.empty(0, dtype=np.bool_)), 0.0, None
+    def _judged_or_not(
+        self, queries: list[str], lists: list[list[Candidate]], stop_at: float | None
+    ) -> tuple[list[Judged], float, str | None]:
+        """As `_judge`; or that nothing is judged, and why, where the first stage may stand in."""
         try:
-            scores = checked(self.scorer.score(pairs, self._options), len(pairs))
-            weight = self.first_stage_weight
-            return scores, self.scorer.first_stage_weight if weight is None else weight, None
+            return *self._judge(queries, lists, stop_at), None
         except Exception as error:
             if self.on_error == "raise":
                 raise
@@ -268,45 +294,42 @@ class Reranker:
                     type(error).__name__,
                     error,
                 )
-            return None, 0.0, f"{type(error).__name__}: {error}"
+            plans = Reranker._plans(self, queries, lists)
+            return by_query(plans, [], _NO_SCORES), 0.0, f"{type(error).__name__}: {error}"
 
-    def _ordered(
-        self, candidates: list[Candidate], scores: PairScores, part: slice, weight: float
-    ) -> list[Ranked]:
-        logits = scores.logits[part]
-        truncated = scores.truncated[part]
-        values = _blended(logits, candidates, weight)
-        shown = _sigmoid(values) if self.scale == "probability" else values
-        return [
-            Ranked(
-                candidate=candidates[position],
-                score=float(shown[position]),
-                logit=float(logits[position]),
-                rank=rank,
-                truncated=bool(truncated[position]),
-            )
-            for rank, position in enumerate(descending(values), start=1)
+    def _judge(
+        self, queries: list[str], lists: list[list[Candidate]], stop_at: float | None = None
+    ) -> tuple[list[Judged], float]:
+        """What the model says of each list, and the weight that the first stage has."""
+        if not any(lists):
+            return by_query(Reranker._plans(self, queries, lists), [], _NO_SCORES), 0.0
+        weight = self.first_stage_weight
+        # Asking loads the model, so that no chunk's time has the loading in it.
+        weight = self.scorer.first_stage_weight if weight is None else weight
+        plans = self._plans(queries, lists)
+        jobs = [(number, place) for number, plan in enumerate(plans) for place in range(plan.head)]
+        if stop_at is not None:
+            jobs.sort(key=lambda job: job[1])  # the first of every query first
+        pairs = [
+            (queries[number], lists[number][plans[number].order[place]].text)
+            for number, place in jobs
         ]
+        if stop_at is None:
+            scores = checked(self.scorer.score(pairs, self.options), len(pairs))
+        else:
+            scores = score_in_time(
+                self.scorer, pairs, self.options, stop_at=stop_at, pace=self._pace
+            )
+        return by_query(plans, jobs, scores), weight
 
+    def _plans(self, queries: list[str], lists: list[list[Candidate]]) -> list[Plan]:  # noqa: ARG002
+        """Everything is scored, the first stage's first choice first."""
+        return [Plan(list(range(len(some))), len(some), "first_stage") for some in lists]
 
-def _check_top_n(top_n: object) -> int | None:
-    return None if top_n is None else check_count("top_n", top_n)
-
-
-def _check_number(name: str, value: object) -> float:
-    number = isinstance(value, (int, float, np.integer, np.floating))
-    if not number or isinstance(value, bool) or not math.isfinite(value):  # type: ignore[arg-type]
-        raise InvalidInputError(f"{name} must be a finite number, but got {value!r}")
-    return float(value)  # type: ignore[arg-type]
-
-
-def _check_threshold(threshold: object) -> float | None:
-    return None if threshold is None else _check_number("score_threshold", threshold)
-
-
-def _check_choice(name: str, value: object, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise InvalidInputError(f"{name} must be one of {list(choices)}, but got {value!r}")
+    def _orders(self, queries: list[str], lists: list[list[Candidate]]) -> list[list[int]]:
+        """Positions of each list's candidates, best first; nothing is dropped or cut."""
+        judged, weight = self._judge(queries, lists)
+        return [found.order(some, weight) for some, found in zip(lists, judged, strict=True)]
 
 
 def _without_duplicates(candidates: list[Candidate]) -> list[Candidate]:
@@ -314,44 +337,3 @@ def _without_duplicates(candidates: list[Candidate]) -> list[Candidate]:
     for candidate in candidates:
         first.setdefault(candidate.text, candidate)
     return list(first.values())
-
-
-def _in_first_stage_order(candidates: list[Candidate]) -> list[Ranked]:
-    return [
-        Ranked(candidate, score=1.0 / rank, logit=None, rank=rank, source="first_stage")
-        for rank, candidate in enumerate(candidates, start=1)
-    ]
-
-
-def _sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """1 / (1 + exp(-x)), without overflow for large negative x."""
-    small = np.exp(-np.abs(logits))
-    return np.where(logits >= 0, 1.0 / (1.0 + small), small / (1.0 + small))
-
-
-def _blended(
-    logits: NDArray[np.float64], candidates: list[Candidate], weight: float
-) -> NDArray[np.float64]:
-    """Logits moved towards the first stage's opinion, on the logits' own scale.
-
-    Both scores are standardised over the list (mean 0, deviation 1) and averaged; the
-    average is put back on the scale of the logits, so that probabilities keep their meaning.
-    """
-    given = [candidate.score for candidate in candidates]
-    if weight == 0.0 or not candidates or any(score is None for score in given):
-        return logits
-    first = np.asarray(given, dtype=np.float64)
-    if not np.isfinite(first).all():
-        bad = int(np.flatnonzero(~np.isfinite(first))[0])
-        raise InvalidInputError(
-            f"first-stage scores must be finite to be blended, but number {bad} is {first[bad]}"
-        )
-    blend = (1.0 - weight) * _standardised(logits) + weight * _standardised(first)
-    return np.asarray(logits.mean() + logits.std() * blend)
-
-
-def _standardised(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    deviation = values.std()
-    if deviation == 0.0:
-        return np.zeros_like(values)
-    return np.asarray((values - values.mean()) / deviation)

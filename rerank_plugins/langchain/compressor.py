@@ -45,7 +45,8 @@ class CrossEncoderCompressor(BaseDocumentCompressor):
     ``relevance_score`` (a float, higher is better; on every document, also when scoring
     failed and the first-stage order was kept) and the ``details``:
 
-    - ``relevance_scale``: ``probability``, ``logit``, or ``first_stage`` for a kept order;
+    - ``relevance_scale``: ``probability``, ``logit``, or ``first_stage`` for a kept order
+      (``small_model`` where that is a cascade's): the score then stands for the place alone;
     - ``retrieval_score`` and ``retrieval_rank``: what the first stage gave; the score only
       when it is known;
     - ``rerank_rank``, from 1, and ``rerank_model``.

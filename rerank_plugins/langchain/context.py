@@ -8,7 +8,7 @@ from typing import Any
 from langchain_core.documents import Document
 from langchain_core.runnables import Runnable, RunnableLambda
 
-from rerank_plugins._adapters import RELEVANCE_SCORE
+from rerank_plugins._adapters import RELEVANCE_SCORE, judged_by_the_model
 from rerank_plugins._threads import in_thread
 from rerank_plugins.context import Context, ContextBuilder, ContextPassage
 from rerank_plugins.errors import InvalidInputError
@@ -82,6 +82,6 @@ def _source(document: Document, source: Source) -> str | None:
 
 
 def _score(document: Document) -> float | None:
-    # A score that stands for a first-stage rank cannot be held to a minimum.
-    kept_order = document.metadata.get("relevance_scale") == "first_stage"
-    return None if kept_order else finite(document.metadata.get(RELEVANCE_SCORE))
+    if not judged_by_the_model(document.metadata):
+        return None
+    return finite(document.metadata.get(RELEVANCE_SCORE))

@@ -7,6 +7,7 @@ from typing import Any
 
 from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore
 
+from rerank_plugins._adapters import judged_by_the_model
 from rerank_plugins.context import Context, ContextBuilder, ContextPassage
 from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.llama_index._nodes import check_nodes, finite_score
@@ -41,8 +42,7 @@ def pack_context(
         ContextPassage(
             node.node.get_content(metadata_mode),
             _source(node.node, source),
-            # A score that stands for a first-stage rank cannot be held to a minimum.
-            None if node.metadata.get("relevance_scale") == "first_stage" else finite_score(node),
+            finite_score(node) if judged_by_the_model(node.metadata) else None,
         )
         for node in listed
     )

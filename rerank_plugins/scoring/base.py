@@ -45,10 +45,13 @@ class PairScores:
         logits: Shape (pairs,), float64, finite; higher is more relevant; sigmoid of it is
             the probability of relevance.
         truncated: Shape (pairs,), True where the model saw only a part of the pair.
+        cached: Shape (pairs,), True where the score was kept from earlier, so that nobody
+            takes the time of such an answer for the model's; None when none was.
     """
 
     logits: NDArray[np.float64]
     truncated: NDArray[np.bool_]
+    cached: NDArray[np.bool_] | None = None
 
 
 @runtime_checkable
@@ -88,4 +91,4 @@ def checked(scores: PairScores, pairs: int) -> PairScores:
                 f"a scorer must give one score a pair, but gave {name} of shape {values.shape} "
                 f"for {pairs} pairs"
             )
-    return PairScores(check_finite(logits), truncated)
+    return PairScores(check_finite(logits), truncated, scores.cached)

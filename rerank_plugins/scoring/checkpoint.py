@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
+from hashlib import blake2b
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from rerank_plugins.errors import (
     InvalidInputError,
@@ -33,6 +34,8 @@ _OFFSET_POSITIONS = {
     "xlm-roberta-xl",
     "xmod",
 }
+# Weights, configuration, tokenizer, and code that the checkpoint may bring.
+_DECIDING = {".bin", ".json", ".model", ".py", ".safetensors", ".txt"}
 # Tokenizers without a limit say so with a huge number.
 _NO_LIMIT = 10**9
 
@@ -67,6 +70,19 @@ class Checkpoint:
     first_stage_weight: float
     tokenizer: Tokenizer
     pad_id: int
+
+    def fingerprint(self) -> str:
+        """Changes with every file at the top of the folder that can change a score.
+
+        Reads the weights: about a second a gigabyte.
+        """
+        told = blake2b(digest_size=16)
+        for file in sorted(self.folder.iterdir()):
+            if file.suffix in _DECIDING and file.is_file():
+                with file.open("rb") as content:
+                    whole = _file_digest(content)
+                told.update(f"{file.name}\0{whole}\0".encode())
+        return told.hexdigest()
 
 
 def read_checkpoint(folder: Path, *, trust_remote_code: bool = False) -> Checkpoint:
@@ -136,6 +152,14 @@ def read_checkpoint(folder: Path, *, trust_remote_code: bool = False) -> Checkpo
         tokenizer=tokenizer.backend_tokenizer,
         pad_id=int(tokenizer.pad_token_id) if tokenizer.pad_token_id is not None else 0,
     )
+
+
+def _file_digest(content: BinaryIO) -> str:
+    """BLAKE2b of an open file, hexadecimal; never more than a megabyte of it in memory."""
+    told = blake2b(digest_size=16)
+    while part := content.read(1 << 20):
+        told.update(part)
+    return told.hexdigest()
 
 
 def _installed(name: str) -> bool:

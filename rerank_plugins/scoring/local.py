@@ -146,6 +146,10 @@ class LocalScorer:
         """Tokens of one text by the model's own tokenizer, special tokens not counted."""
         return self._load()[1].count_tokens(text)
 
+    def fingerprint(self) -> str:
+        """Tells the checkpoint's files from all others; a cache of scores asks for it."""
+        return self._load()[0].checkpoint.fingerprint()
+
     def score(self, pairs: Sequence[tuple[str, str]], options: ScoreOptions) -> PairScores:
         """One logit a pair: the head's only output, or relevant minus irrelevant class.
 

@@ -107,11 +107,13 @@ def test_the_public_names_are_these() -> None:
     assert rerank_plugins.__all__ == [
         "CATALOG",
         "Candidate",
+        "Cascade",
         "ContextBuilder",
         "Ranked",
         "Ranking",
         "RemoteScorer",
         "Reranker",
+        "ScoreCache",
         "__version__",
         "load_reranker",
     ]

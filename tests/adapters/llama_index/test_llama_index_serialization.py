@@ -55,8 +55,8 @@ def settings_of(postprocessor: CrossEncoderPostprocessor) -> dict[str, object]:
         "allow_pickle_weights": model.allow_pickle_weights,
         "scale": reranker.scale,
         "deduplicate": reranker.deduplicate,
-        "long_passages": reranker._options.long_passages,
-        "batch_tokens": reranker._options.batch_tokens,
+        "long_passages": reranker.options.long_passages,
+        "batch_tokens": reranker.options.batch_tokens,
         "first_stage_weight": reranker.first_stage_weight,
         "on_error": reranker.on_error,
     }

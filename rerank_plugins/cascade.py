@@ -1,0 +1,90 @@
+"""Cascade: a small model cuts the list, a big one orders what is left."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rerank_plugins.candidates import Candidate
+from rerank_plugins.errors import InvalidInputError
+from rerank_plugins.judged import Plan
+from rerank_plugins.ordering import check_count
+from rerank_plugins.reranker import Reranker
+
+
+class Cascade(Reranker):
+    """A `Reranker` whose model scores only what a smaller one puts first.
+
+    ::
+
+        small = load_reranker("embedded", long_passages="first")
+        big = load_reranker("BAAI/bge-reranker-large", top_n=5)
+        Cascade(small, big, head=20).rerank(query, passages)
+
+    The small model orders the whole list; the big one scores and orders its first ``head``.
+    What is left stays below them in the small model's order, with ``source`` "small_model" and
+    no logit: scores of two models are never held against each other. Lists that are no longer
+    than ``head`` go to the big model alone. What a ``head`` costs in quality depends on both
+    models: measure it on your own questions.
+
+    Fits wherever a `Reranker` does, both adapters included.
+
+    Args:
+        small: Orders the whole list, by its own settings and blend.
+        big: Scores the head. Its settings are the cascade's: ``top_n``, ``scale``,
+            ``on_error`` ... A ``score_threshold`` holds against its scores, so what it did
+            not score is dropped then. A ``deadline_ms`` counts the small model's time too,
+            which is never cut short; after it the head is scored in the small model's order.
+        head: How many passages of a query the big model scores, at most.
+
+    Raises:
+        InvalidInputError: One of the two is no `Reranker`; ``big`` is a cascade itself;
+            ``small`` has a ``top_n``, ``score_threshold`` or ``deadline_ms``, and might lose
+            passages; or ``head`` is no whole number of at least 1.
+    """
+
+    def __init__(self, small: Reranker, big: Reranker, *, head: int = 20) -> None:
+        for name, one in (("small", small), ("big", big)):
+            if not isinstance(one, Reranker):
+                raise InvalidInputError(
+                    f"{name} must be a Reranker, as load_reranker() makes it, but got "
+                    f"{type(one).__name__}"
+                )
+        if isinstance(big, Cascade):
+            raise InvalidInputError(
+                "big must not be a cascade; three models are "
+                "Cascade(Cascade(smallest, middle), biggest)"
+            )
+        limits = ("top_n", "score_threshold", "deadline_ms")
+        given = {name: getattr(small, name) for name in limits if getattr(small, name) is not None}
+        if given:
+            raise InvalidInputError(
+                f"small must keep every passage, but got one with {given}; give these to big"
+            )
+        super().__init__(
+            big.scorer,
+            top_n=big.top_n,
+            score_threshold=big.score_threshold,
+            scale=big.scale,
+            deduplicate=big.deduplicate,
+            long_passages=big.options.long_passages,
+            batch_tokens=big.options.batch_tokens,
+            first_stage_weight=big.first_stage_weight,
+            on_error=big.on_error,
+            deadline_ms=big.deadline_ms,
+        )
+        self.small = small
+        self.head = check_count("head", head, minimum=1)
+
+    def describe(self) -> dict[str, Any]:
+        """What scores the head, with the small model and the head beside it."""
+        return {**super().describe(), "head": self.head, "small": self.small.describe()}
+
+    def _plans(self, queries: list[str], lists: list[list[Candidate]]) -> list[Plan]:
+        plans = super()._plans(queries, lists)
+        long = [number for number, some in enumerate(lists) if len(some) > self.head]
+        orders = self.small._orders(  # noqa: SLF001  (a Reranker itself)
+            [queries[number] for number in long], [lists[number] for number in long]
+        )
+        for number, order in zip(long, orders, strict=True):
+            plans[number] = Plan(order, self.head, "small_model")
+        return plans

@@ -1,0 +1,143 @@
+"""From a model's scores of some of the candidates to an order of them all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rerank_plugins.blending import blended, sigmoid
+from rerank_plugins.candidates import Candidate, Ranked, Source
+from rerank_plugins.ordering import descending
+from rerank_plugins.scoring.base import PairScores
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Which candidates of one query the model shall score.
+
+    Attributes:
+        order: Positions of all candidates, the most promising first.
+        head: How many of these the model scores, as far as a deadline lets it.
+        source: Whose order it is; what the model does not score keeps it.
+    """
+
+    order: list[int]
+    head: int
+    source: Source
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What the model said of one query's candidates.
+
+    Attributes:
+        positions: Of the candidates that it scored, ascending, so that ties keep
+            first-stage order.
+        logits: Shape (scored,).
+        truncated: Shape (scored,).
+        rest: Positions of the other candidates, in the order that ``source`` gives them.
+        source: Whose order that is.
+    """
+
+    positions: list[int]
+    logits: NDArray[np.float64]
+    truncated: NDArray[np.bool_]
+    rest: list[int]
+    source: Source
+
+    def values(self, candidates: Sequence[Candidate], weight: float) -> NDArray[np.float64]:
+        """What orders the scored ones, shape (scored,): logits, blended with the first stage's.
+
+        Only what was scored is standardised: the rest is compared with nothing, so the head
+        comes out as it would if there were no rest.
+        """
+        return blended(self.logits, [candidates[at] for at in self.positions], weight)
+
+    def order(self, candidates: Sequence[Candidate], weight: float) -> list[int]:
+        """Positions of all candidates, best first."""
+        best = descending(self.values(candidates, weight))
+        return [self.positions[at] for at in best] + self.rest
+
+    def ranked(
+        self,
+        candidates: Sequence[Candidate],
+        weight: float,
+        *,
+        probability: bool,
+        threshold: float | None,
+    ) -> list[Ranked]:
+        """The candidates, best first, without those that the threshold drops.
+
+        It drops what the model scored too low; what a small model held below the big one's
+        head as well, but nothing that only time was short for.
+        """
+        values = self.values(candidates, weight)
+        shown = sigmoid(values) if probability else values
+        items = [
+            Ranked(
+                candidate=candidates[self.positions[at]],
+                score=float(shown[at]),
+                logit=float(self.logits[at]),
+                rank=rank,
+                truncated=bool(self.truncated[at]),
+            )
+            for rank, at in enumerate(descending(values), start=1)
+        ]
+        below = _below(items[-1].score if items else None, probability=probability)
+        if threshold is not None and items:
+            items = [item for item in items if item.score >= threshold]
+            if self.source == "small_model":
+                return items
+        return items + [
+            Ranked(
+                candidate=candidates[position],
+                score=below(place),
+                logit=None,
+                rank=len(items) + place,
+                source=self.source,
+            )
+            for place, position in enumerate(self.rest, start=1)
+        ]
+
+
+def _below(lowest: float | None, *, probability: bool) -> Callable[[int], float]:
+    """Scores that go on downwards from the model's lowest, on its scale, place by place.
+
+    They say nothing but the place, so that whoever sorts by score keeps the order.
+    """
+    if lowest is None:
+        return lambda place: 1.0 / place
+    if probability:
+        return lambda place: lowest / (1 + place)
+    return lambda place: lowest - place
+
+
+def by_query(
+    plans: Sequence[Plan], jobs: Sequence[tuple[int, int]], scores: PairScores
+) -> list[Judged]:
+    """One record a query.
+
+    Args:
+        plans: One a query.
+        jobs: Query number and place in its plan's order of each pair that was to be scored.
+        scores: Of the first so many of these.
+    """
+    rows: list[list[tuple[int, int]]] = [[] for _ in plans]  # (position, row) of each query
+    for row, (number, place) in enumerate(jobs[: len(scores.logits)]):
+        rows[number].append((plans[number].order[place], row))
+    judged = []
+    for plan, some in zip(plans, rows, strict=True):
+        at = np.asarray([row for _, row in sorted(some)], dtype=np.intp)
+        judged.append(
+            Judged(
+                positions=[position for position, _ in sorted(some)],
+                logits=scores.logits[at],
+                truncated=scores.truncated[at],
+                rest=plan.order[len(some) :],
+                source=plan.source,
+            )
+        )
+    return judged
