@@ -6,9 +6,11 @@ import asyncio
 import logging
 import math
 import os
+import ssl
 import time
 from collections.abc import Generator
 from email.utils import parsedate_to_datetime
+from functools import cache
 
 import anyio
 import httpx
@@ -77,6 +79,7 @@ class Client:
             headers={"Accept": "application/json", "Accept-Encoding": "identity"},
             # Passages and key go to the address that the user gave, and to no other.
             follow_redirects=False,
+            verify=_certificates(),
             limits=httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency),
             timeout=httpx.Timeout(timeout, connect=min(CONNECT_SECONDS, timeout), pool=None),
         )
@@ -211,6 +214,12 @@ class Client:
     async def close(self) -> None:
         """Closes the connections."""
         await self._http.aclose()
+
+
+@cache
+def _certificates() -> ssl.SSLContext:
+    """Reading them takes a good part of a second: once is enough."""
+    return httpx.create_ssl_context()
 
 
 class _KeyFromEnvironment(httpx.Auth):
