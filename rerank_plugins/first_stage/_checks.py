@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,3 +42,14 @@ def check_mask(mask: object, size: int) -> NDArray[np.bool_] | None:
             f"but has shape {values.shape} and type {values.dtype}"
         )
     return values
+
+
+def check_keys(keys: Iterable[int], known: Container[int]) -> None:
+    """Checks that keys can be removed or read.
+
+    Raises:
+        InvalidInputError: One is not in the index.
+    """
+    for key in keys:
+        if key not in known:
+            raise InvalidInputError(f"every key must be in the index, but {key!r} is not")
