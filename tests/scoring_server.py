@@ -190,16 +190,20 @@ def changing(change: Callable[[list[dict[str, Any]]], Any]) -> Behaviour:
     return behave
 
 
+class _QuietServer(ThreadingHTTPServer):
+    request_queue_size = 256
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that breaks off is no news here."""
+
+
 @contextmanager
 def scoring_server(**state: Any) -> Iterator[Server]:
     """A server that runs while the block does."""
     told = Server(**state)
     handler = type("Handler", (Handler,), {"server_state": told})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler, bind_and_activate=False)
-    server.request_queue_size = 256
-    server.daemon_threads = True
-    server.server_bind()
-    server.server_activate()
+    server = _QuietServer(("127.0.0.1", 0), handler)
     told.url = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
