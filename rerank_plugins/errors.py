@@ -12,6 +12,7 @@
     │   └── UnsupportedModelError                 the checkpoint is no usable cross-encoder
     ├── ScoringError
     │   ├── NonFiniteScoreError                   the model gave NaN or infinity
+    │   ├── OutOfMemoryError (also MemoryError)   one pair alone does not fit in the memory
     │   ├── ScoreCountError                       a scorer gave more or fewer scores than pairs
     │   └── RemoteError                           a scoring server failed
     │       ├── RemoteConnectionError             it cannot be reached, or the connection broke
@@ -21,7 +22,7 @@
     └── StorageError                              an index could not be written or read
         ├── IndexWriteError                       disk full, no permission; the old one is whole
         ├── IndexNotFoundError                    no index in that folder
-        ├── IndexDamagedError                     a file is missing, altered or not what it should be
+        ├── IndexDamagedError                     a file is missing, altered or no file of an index
         ├── IndexVersionError                     a newer version of this library wrote it
         └── IndexMismatchError                    the analyzer, the encoder or the kind is another
 """
@@ -67,6 +68,10 @@ class ScoringError(RerankPluginsError):
 
 class NonFiniteScoreError(ScoringError):
     """A score is NaN or infinite; no order can be made of it."""
+
+
+class OutOfMemoryError(ScoringError, MemoryError):
+    """A forward pass does not fit in memory; out of a scorer: not even that of one pair."""
 
 
 class ScoreCountError(ScoringError):

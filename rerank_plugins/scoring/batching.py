@@ -2,10 +2,43 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
+
+logger = logging.getLogger(__name__)
+
+# A CPU's matrix products are as fast with 1024 tokens as with more, so a padded batch has no
+# more: rows sorted by length are then so alike that of 100 passages of mixed length (log-normal,
+# deviation 0.5) 4% is padding, where batches of 8192 tokens have 39%.
+PADDED_TOKENS_ON_CPU = 1024
+
+
+class TokenLimit:
+    """Padded tokens that a device was seen to have no memory for; learned, for threads."""
+
+    def __init__(self) -> None:
+        self._limit: int | None = None
+        self._lock = threading.Lock()
+
+    def within(self, budget: int) -> int:
+        """The budget, or what is left of it."""
+        limit = self._limit
+        return budget if limit is None else min(budget, limit)
+
+    def failed(self, tokens: int) -> None:
+        """Notes that a batch of so many tokens did not fit: half of it is tried from now on."""
+        with self._lock:
+            # Another thread may have learned of less meanwhile.
+            limit = self._limit = self.within(max(1, tokens // 2))
+        logger.warning(
+            "a batch of %d tokens did not fit in memory; from here on batches have %d at most",
+            tokens,
+            limit,
+        )
 
 
 def token_budget_batches(lengths: NDArray[np.int64], budget: int) -> Iterator[NDArray[np.intp]]:
