@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rerank_plugins.candidates import Candidate
+from rerank_plugins.first_stage.storage import Writer
 
 
 @runtime_checkable
@@ -37,4 +39,26 @@ class FirstStage(Protocol):
             InvalidInputError: The query is not text or is blank, ``k`` is not a whole number
                 of at least 0, or the mask has a wrong length.
         """
+        ...
+
+
+@runtime_checkable
+class StoredStage(FirstStage, Protocol):
+    """A first stage that can change, and be saved as a part of something larger."""
+
+    @property
+    def keys_given(self) -> int:
+        """How many keys were ever given: the length of a mask, and the next key."""
+        ...
+
+    def add(self, texts: Iterable[str]) -> list[int]:
+        """Indexes more texts; their keys."""
+        ...
+
+    def remove(self, keys: Iterable[int]) -> None:
+        """Makes passages unfindable."""
+        ...
+
+    def store(self, out: Writer, *, texts: bool = True) -> None:
+        """Gives files and settings to a writer, the texts only if asked for."""
         ...

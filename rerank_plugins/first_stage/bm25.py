@@ -106,6 +106,11 @@ class BM25:
         return len(self._index.keys)
 
     @property
+    def keys(self) -> list[int]:
+        """The keys of the passages that can be found, ascending."""
+        return self._index.keys.tolist()
+
+    @property
     def keys_given(self) -> int:
         """How many keys were ever given: the length of a mask."""
         return len(self._index.texts)

@@ -1,50 +1,54 @@
-"""Search by embeddings over FAISS; the only place where a metric's sign is decided."""
+"""Search by embeddings."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any, Final, Literal
+import os
+from collections.abc import Iterable
+from itertools import islice
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
+from typing_extensions import Self
 
 from rerank_plugins.candidates import Candidate, check_query
-from rerank_plugins.errors import InvalidInputError
-from rerank_plugins.first_stage._checks import check_mask, check_texts
+from rerank_plugins.errors import IndexMismatchError, InvalidInputError
+from rerank_plugins.first_stage import storage
+from rerank_plugins.first_stage._checks import check_keys, check_mask, check_texts
+from rerank_plugins.first_stage._embedders import embedders
+from rerank_plugins.first_stage._locks import SharedLock
+from rerank_plugins.first_stage._vector_index import (
+    INDEXES,
+    METRICS,
+    IndexChoice,
+    IndexKind,
+    Metric,
+    VectorIndex,
+    Vectors,
+    check_dimension,
+)
 from rerank_plugins.ordering import check_count, descending
 
-Metric = Literal["cosine", "inner_product", "l2"]
-IndexKind = Literal["exact", "hnsw"]
-Vectors = NDArray[np.float32]
+__all__ = ["Dense", "IndexChoice", "IndexKind", "Metric"]
 
-METRICS: Final = ("cosine", "inner_product", "l2")
-INDEXES: Final = ("exact", "hnsw")
-
-# HNSW (Malkov and Yashunin, 2018): links a node, and how many nodes are kept in sight while
-# building and searching. Faiss's own 40 and 16 for the last two lose recall past 100,000.
-_LINKS: Final = 32
-_SEEN_BUILDING: Final = 200
-_SEEN_SEARCHING: Final = 128
-# A walk through a graph that may keep one node in ten costs more than scoring those it may.
-_SELECTIVE: Final = 0.1
-# Faiss sums in float32, in an order that differs with a vector's place in memory: scores this
-# close, relative to the larger vectors at hand, may be one score.
-_CLOSE: Final = 1e-5
+# How many texts a loaded index is tried on, and how far a vector may be from the stored one, as
+# a share of its length: rounding and compression stay below a fifth, another model is at 1.4.
+_PROBES: Final = 16
+_FARTHEST: Final = 0.5
 
 
 class Dense:
-    """A first stage over embeddings, exact or HNSW.
+    """A first stage over embeddings: exact, HNSW or IVF-PQ.
 
     Scores are higher-is-better for every metric: the cosine, the inner product, or minus the
     squared Euclidean distance. A zero vector has cosine 0 with everything, and a query whose
     vector is zero under cosine finds nothing.
 
     ``exact`` returns the true best ``k``, equal scores in order of keys; ``hnsw`` walks a
-    graph and may miss some. Either honours a mask to the letter and fills ``k`` as long as
-    the mask allows ``k`` passages.
+    graph and may miss some; ``ivfpq`` keeps a byte for each two numbers, so it may miss some
+    more, and its scores are those of the compressed vectors. Each honours a mask to the letter
+    and fills ``k`` as long as the mask allows ``k`` passages.
 
     Any number of threads may search, add and remove; a search sees all of an addition or none
     of it.
@@ -56,7 +60,7 @@ class Dense:
         *,
         embed: Any = None,
         metric: Metric = "cosine",
-        index: IndexKind = "exact",
+        index: IndexChoice = "auto",
         batch_size: int = 256,
     ) -> None:
         """Embeds and indexes the texts; the first text's key is 0.
@@ -68,7 +72,10 @@ class Dense:
                 list of n texts to an array of shape (n, d). None: the encoder that ships
                 with this package, which needs no network.
             metric: ``cosine``, ``inner_product`` or ``l2``.
-            index: ``exact``, or ``hnsw`` for millions of passages.
+            index: ``exact``; ``hnsw``, for hundreds of thousands of passages; ``ivfpq``, for
+                millions, which stays exact below 10,000 and learns its codes from the texts
+                that take it there, so better add many at once; or ``auto``: exact up to
+                100,000 passages, then hnsw up to a million, then ivfpq.
             batch_size: How many texts are handed to ``embed`` at once.
 
         Raises:
@@ -81,18 +88,34 @@ class Dense:
         if index not in INDEXES:
             raise InvalidInputError(f"index must be one of {', '.join(INDEXES)}, but got {index!r}")
         self.metric: Metric = metric
-        self.index_kind: IndexKind = index
+        self.index: IndexChoice = index
         self._batch_size = check_count("batch_size", batch_size, minimum=1)
-        self._embed_texts, self._embed_query = _embedders(embed)
-        self._index: Any = None
+        self._embed_texts, self._embed_query = embedders(embed)
+        self._vectors: VectorIndex | None = None
         self._texts: dict[int, str] = {}
         self._live = np.empty(0, dtype=bool)  # by key: given, and not removed since
-        self._largest_norm = 0.0
-        self._lock = _SharedLock()
+        self._lock = SharedLock()
         self.add(texts)
 
     def __len__(self) -> int:
         return len(self._texts)
+
+    @property
+    def index_kind(self) -> IndexKind:
+        """``exact``, ``hnsw`` or ``ivfpq``: what the passages are in now."""
+        if self._vectors is not None:
+            return self._vectors.kind
+        return "hnsw" if self.index == "hnsw" else "exact"
+
+    @property
+    def keys(self) -> list[int]:
+        """The keys of the passages that can be found, ascending."""
+        return list(self._texts)
+
+    @property
+    def keys_given(self) -> int:
+        """How many keys were ever given: the length of a mask."""
+        return len(self._live)
 
     def add(self, texts: Iterable[str]) -> list[int]:
         """Embeds and indexes more texts: all of them, or after an error none.
@@ -107,38 +130,30 @@ class Dense:
         listed = check_texts(texts)
         if not listed:
             return []
-        starts = range(0, len(listed), self._batch_size)
-        batches = []
-        for start in tqdm(starts, desc="Embedding", unit=" batches", disable=None, delay=1):
-            batch = listed[start : start + self._batch_size]
-            batches.append(self._checked(self._embed_texts(batch), len(batch)))
-            _check_dimension(batches[-1], batches[0].shape[1])
-        vectors = np.concatenate(batches)
+        vectors = self._embedded(listed)
         with self._lock.write():
-            if self._index is None:
-                self._index = self._new_index(vectors.shape[1])
-            _check_dimension(vectors, self._index.d)
-            keys = range(len(self._live), len(self._live) + len(listed))
-            self._index.add_with_ids(vectors, np.asarray(keys, dtype=np.int64))
+            if self._vectors is None:
+                self._vectors = VectorIndex(vectors.shape[1], self.metric, self.index)
+            check_dimension(vectors, self._vectors.dimension)
+            keys = self._vectors.add(vectors)
             self._texts.update(zip(keys, listed, strict=True))
-            self._live = np.append(self._live, np.ones(len(listed), dtype=bool))
-            longest = float(np.linalg.norm(vectors, axis=1).max())
-            self._largest_norm = max(self._largest_norm, longest)
+            live = np.zeros(keys.stop, dtype=bool)
+            live[: len(self._live)] = self._live
+            live[keys.start :] = True
+            self._live = live
         return list(keys)
 
     def remove(self, keys: Iterable[int]) -> None:
-        """Makes passages unfindable; of an HNSW index the vectors stay in memory.
+        """Makes passages unfindable; in an index that is not exact the vectors stay in memory.
 
         Raises:
             InvalidInputError: A key is not in the index; nothing is removed then.
         """
         listed = list(dict.fromkeys(keys))
         with self._lock.write():
-            for key in listed:
-                if key not in self._texts:
-                    raise InvalidInputError(f"every key must be in the index, but {key!r} is not")
-            if listed and self.index_kind == "exact":
-                self._index.remove_ids(np.asarray(listed, dtype=np.int64))
+            check_keys(listed, self._texts)
+            if self._vectors is not None:
+                self._vectors.remove(listed)
             for key in listed:
                 del self._texts[key]
                 self._live[key] = False
@@ -188,13 +203,13 @@ class Dense:
             mask = check_mask(mask, len(self._live))
             allowed = self._live if mask is None else self._live & mask
             k = min(k, int(allowed.sum()))
-            if k == 0:
+            if k == 0 or self._vectors is None:
                 return []
-            _check_dimension(query, self._index.d)
+            check_dimension(query, self._vectors.dimension)
             if self.metric == "cosine" and not query.any():
                 return []
-            keys = np.sort(self._find(query, k, allowed))
-            scores = self._scores(query, keys)
+            keys = np.sort(self._vectors.find(query, k, allowed))
+            scores = self._vectors.scores(query, keys)
             return [
                 Candidate(
                     key=int(keys[at]),
@@ -216,14 +231,121 @@ class Dense:
         """
         listed = list(keys)
         with self._lock.read():
-            for key in listed:
-                if key not in self._texts:
-                    raise InvalidInputError(f"every key must be in the index, but {key!r} is not")
-            dimension = 0 if self._index is None else self._index.d
-            stored = np.empty((len(listed), dimension), dtype=np.float32)
-            for row, key in enumerate(listed):
-                stored[row] = self._index.reconstruct(key)
-            return stored
+            check_keys(listed, self._texts)
+            if self._vectors is None:
+                return np.empty((0, 0), dtype=np.float32)
+            return self._vectors.vectors(listed)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the index to a folder, in place of the one that may be there.
+
+        Whatever interrupts it, the folder holds the old index whole or the new one whole.
+
+        Args:
+            path: The folder; it may hold nothing but an index.
+
+        Raises:
+            IndexWriteError: It cannot be written.
+        """
+        storage.save(path, "Dense", self.store)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, embed: Any = None) -> Self:
+        """Reads an index that `save` wrote, its vectors mapped from the disk.
+
+        Args:
+            path: The folder.
+            embed: What embedded the passages, as of the class: encoders are not stored. It is
+                asked for one of the passages, to see that it is the same.
+
+        Raises:
+            IndexNotFoundError: There is no index.
+            IndexDamagedError: A file is missing or altered.
+            IndexVersionError: A newer version of this library wrote it.
+            IndexMismatchError: ``embed`` gives other vectors than it did, or the index is of
+                another kind.
+        """
+        found = storage.load(path, "Dense", lambda part: cls.restore(part, embed=embed))
+        found.check_encoder()
+        return found
+
+    def store(self, out: storage.Writer, *, texts: bool = True) -> None:
+        """Gives files and settings to a writer, the texts only if asked for."""
+        with self._lock.read():
+            out.settings |= {
+                "metric": self.metric,
+                "index": self.index,
+                "batch_size": self._batch_size,
+                "vectors": None if self._vectors is None else self._vectors.settings,
+            }
+            if texts:
+                out.lines("texts.jsonl", self._texts.values())
+            out.array("live.npy", self._live)
+            if self._vectors is not None:
+                out.file("vectors.faiss", self._vectors.write)
+
+    @classmethod
+    def restore(
+        cls, part: storage.Reader, *, texts: list[str] | None = None, embed: Any = None
+    ) -> Self:
+        """The index that `store` gave; call `check_encoder` before it is used.
+
+        Args:
+            part: Where the files are.
+            texts: The passages in the order of keys, where they were not stored with it.
+            embed: As of `load`.
+        """
+        told = part.settings
+        dense = cls(
+            embed=embed, metric=told["metric"], index=told["index"], batch_size=told["batch_size"]
+        )
+        live = np.array(part.array("live.npy", np.bool_))
+        keys = np.flatnonzero(live).tolist()
+        texts = part.texts("texts.jsonl", len(keys)) if texts is None else texts
+        dense._texts = dict(zip(keys, texts, strict=True))
+        dense._live = live
+        if told["vectors"] is not None:
+            dense._vectors = VectorIndex.read(
+                part.path("vectors.faiss"), told["vectors"], dense.metric, dense.index, live
+            )
+        return dense
+
+    def check_encoder(self) -> None:
+        """Checks that the encoder of a restored index gives the vectors that it gave.
+
+        Raises:
+            IndexMismatchError: It does not.
+        """
+        for key, text in islice(self._texts.items(), _PROBES):
+            stored = self.vectors([key])[0].astype(np.float64)
+            length = float(np.linalg.norm(stored))
+            given = self._checked(self._embed_texts([text]), 1)[0]
+            if given.shape != stored.shape:
+                raise IndexMismatchError(
+                    f"the index holds vectors of {len(stored)} numbers, but this encoder gives "
+                    f"{len(given)}: load it with the encoder that made it"
+                )
+            if length > 0:
+                if np.linalg.norm(given - stored) > _FARTHEST * length:
+                    raise IndexMismatchError(
+                        "the encoder must give the vectors that it gave when the index was made, "
+                        "but gives another one for the same passage: load the index with the "
+                        "encoder that made it"
+                    )
+                return
+
+    def _embedded(self, texts: list[str]) -> Vectors:
+        """Shape (number of texts, d), filled batch by batch."""
+        vectors: Vectors | None = None
+        starts = range(0, len(texts), self._batch_size)
+        for start in tqdm(starts, desc="Embedding", unit=" batches", disable=None, delay=1):
+            texts_here = texts[start : start + self._batch_size]
+            batch = self._checked(self._embed_texts(texts_here), len(texts_here))
+            if vectors is None:
+                vectors = np.empty((len(texts), batch.shape[1]), dtype=np.float32)
+            check_dimension(batch, vectors.shape[1])
+            vectors[start : start + len(batch)] = batch
+        return np.empty((0, 0), dtype=np.float32) if vectors is None else vectors
 
     def _checked(self, embedded: Any, count: int) -> Vectors:
         """Shape (count, d): finite, and of length 1 (or 0) under cosine."""
@@ -249,129 +371,3 @@ class Dense:
             norms = np.linalg.norm(vectors, axis=1, keepdims=True)
             vectors = vectors / np.where(norms == 0, 1, norms)
         return np.ascontiguousarray(vectors, dtype=np.float32)
-
-    def _new_index(self, dimension: int) -> Any:
-        faiss = _faiss()
-        measure = faiss.METRIC_L2 if self.metric == "l2" else faiss.METRIC_INNER_PRODUCT
-        if self.index_kind == "exact":
-            return faiss.IndexIDMap2(faiss.IndexFlat(dimension, measure))
-        graph = faiss.IndexHNSWFlat(dimension, _LINKS, measure)
-        graph.hnsw.efConstruction = _SEEN_BUILDING
-        return faiss.IndexIDMap2(graph)
-
-    def _find(self, query: Vectors, k: int, allowed: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """Keys, in no order, that the best ``k`` allowed ones are among; 0 < k <= allowed."""
-        faiss = _faiss()
-        selector = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
-        total = int(allowed.sum())
-        exact = self._index
-        if self.index_kind == "hnsw":
-            graph = faiss.downcast_index(self._index.index)
-            if total > _SELECTIVE * self._index.ntotal:
-                # All that the walk saw: the cut is made on exact scores, ties by key.
-                seen = min(max(_SEEN_SEARCHING, k), total)
-                walk = faiss.SearchParametersHNSW(sel=selector, efSearch=seen)
-                keys: NDArray[np.int64] = self._index.search(query, seen, params=walk)[1][0]
-                keys = keys[keys >= 0]
-                if len(keys) >= k:
-                    return keys
-            # Nothing is ever taken out of a graph, so its rows are numbered by key.
-            exact = graph.storage
-        chosen = None
-        if total < exact.ntotal:
-            chosen = faiss.SearchParameters(sel=selector)
-        measured, found = exact.search(query, min(k + 1, total), params=chosen)
-        if total > k:
-            last, following = float(measured[0, k - 1]), float(measured[0, k])
-            if self.metric == "l2":
-                margin = _CLOSE * following
-            else:
-                margin = _CLOSE * float(np.linalg.norm(query)) * self._largest_norm
-            if abs(last - following) <= margin:
-                # Which of several equal scores faiss keeps is chance: take them all in.
-                edge = following + margin if self.metric == "l2" else following - margin
-                # Faiss leaves the edge itself out.
-                away = np.float32(np.inf if self.metric == "l2" else -np.inf)
-                beyond = float(np.nextafter(np.float32(edge), away))
-                return np.asarray(exact.range_search(query, beyond, params=chosen)[2])
-        return np.asarray(found[0, :k])
-
-    def _scores(self, query: Vectors, keys: NDArray[np.int64]) -> NDArray[np.float64]:
-        """The scores in float64, the same for the same vector wherever it is stored."""
-        vectors = self._index.reconstruct_batch(keys).astype(np.float64)
-        if self.metric == "l2":
-            return np.asarray(-np.square(vectors - query).sum(axis=1))
-        products = (vectors * query).sum(axis=1)
-        return np.asarray(products.clip(-1, 1) if self.metric == "cosine" else products)
-
-
-def _faiss() -> Any:
-    import faiss
-
-    return faiss
-
-
-def _check_dimension(vectors: Vectors, dimension: int) -> None:
-    if vectors.shape[1] != dimension:
-        raise InvalidInputError(
-            f"every embedding must have the same dimension, {dimension} here, "
-            f"but one has {vectors.shape[1]}: was another model used to build the index?"
-        )
-
-
-def _embedders(embed: Any) -> tuple[Callable[[list[str]], Any], Callable[[str], Any]]:
-    """From n texts to (n, d), and from one query to (1, d)."""
-    if embed is None:
-        from rerank_plugins.first_stage.embedded_encoder import EmbeddedEncoder
-
-        embed = EmbeddedEncoder.default()
-    if hasattr(embed, "embed_documents") and hasattr(embed, "embed_query"):
-        return embed.embed_documents, lambda query: [embed.embed_query(query)]
-    if hasattr(embed, "get_text_embedding_batch") and hasattr(embed, "get_query_embedding"):
-        return embed.get_text_embedding_batch, lambda query: [embed.get_query_embedding(query)]
-    if hasattr(embed, "encode"):
-        # From version 5 sentence-transformers gives each side the prompt its model wants.
-        passages = getattr(embed, "encode_document", embed.encode)
-        queries = getattr(embed, "encode_query", embed.encode)
-        return passages, lambda query: queries([query])
-    if callable(embed):
-        return embed, lambda query: embed([query])
-    raise InvalidInputError(
-        "embed must have embed_documents and embed_query, get_text_embedding_batch and "
-        "get_query_embedding, or encode, or be callable on a list of texts, "
-        f"but is {type(embed).__name__}"
-    )
-
-
-class _SharedLock:
-    """Any number of readers or one writer; a waiting writer goes before new readers."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._readers = 0
-        self._writer = False
-
-    @contextmanager
-    def read(self) -> Iterator[None]:
-        with self._changed:
-            self._changed.wait_for(lambda: not self._writer)
-            self._readers += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._readers -= 1
-                self._changed.notify_all()
-
-    @contextmanager
-    def write(self) -> Iterator[None]:
-        with self._changed:
-            self._changed.wait_for(lambda: not self._writer)
-            self._writer = True
-            self._changed.wait_for(lambda: self._readers == 0)
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._writer = False
-                self._changed.notify_all()

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import Self
 
 from rerank_plugins.candidates import Candidate, check_query
-from rerank_plugins.errors import InvalidInputError
-from rerank_plugins.first_stage.base import FirstStage
+from rerank_plugins.errors import IndexDamagedError, InvalidInputError
+from rerank_plugins.first_stage import storage
+from rerank_plugins.first_stage._checks import check_texts
+from rerank_plugins.first_stage._locks import SharedLock
+from rerank_plugins.first_stage.analysis import Analyzer
+from rerank_plugins.first_stage.base import FirstStage, StoredStage
+from rerank_plugins.first_stage.bm25 import BM25
+from rerank_plugins.first_stage.dense import Dense
 from rerank_plugins.ordering import check_count, descending
 
 Fusion = Literal["scores", "ranks"]
@@ -97,6 +105,7 @@ class Hybrid:
             )
         self.rank_constant = rank_constant
         self.candidates = check_count("candidates", candidates, minimum=1)
+        self._lock = SharedLock()
         len(self)
 
     def __len__(self) -> int:
@@ -107,6 +116,47 @@ class Hybrid:
                 + ", ".join(map(str, sizes))
             )
         return sizes[0]
+
+    @property
+    def keys_given(self) -> int:
+        """How many keys were ever given: the length of a mask."""
+        return max(_stored(stage).keys_given for stage in self.stages)
+
+    def add(self, texts: Iterable[str]) -> list[int]:
+        """Indexes more texts in every stage; a search sees all of it or none.
+
+        Returns:
+            Their keys, the same in each.
+
+        Raises:
+            InvalidInputError: A stage takes no additions or refuses a text, or the stages do not
+                give the same keys.
+        """
+        listed = check_texts(texts)
+        with self._lock.write():
+            stages = [_stored(stage) for stage in self.stages]
+            given = [stage.keys_given for stage in stages]
+            if len(set(given)) > 1:
+                raise InvalidInputError(
+                    "the stages of a hybrid must give the same keys, but have given "
+                    f"{', '.join(map(str, given))}: build them anew"
+                )
+            keys: list[int] = []
+            # The last is dense as a rule, and embedding is what fails: then nothing is changed.
+            for stage in reversed(stages):
+                keys = stage.add(listed)
+        return keys
+
+    def remove(self, keys: Iterable[int]) -> None:
+        """Makes passages unfindable in every stage.
+
+        Raises:
+            InvalidInputError: A stage takes no removals, or does not have a key.
+        """
+        listed = list(keys)
+        with self._lock.write():
+            for stage in [_stored(stage) for stage in self.stages]:
+                stage.remove(listed)
 
     def search(
         self, query: str, k: int, *, mask: NDArray[np.bool_] | None = None
@@ -127,9 +177,10 @@ class Hybrid:
         """
         query = check_query(query)
         k = check_count("k", k)
-        len(self)
         depth = max(k, self.candidates) if k else 0
-        lists = [stage.search(query, depth, mask=mask) for stage in self.stages]
+        with self._lock.read():
+            len(self)
+            lists = [stage.search(query, depth, mask=mask) for stage in self.stages]
         texts: dict[int, str] = {}
         by_key: list[dict[int, Candidate]] = []
         for found in lists:
@@ -164,6 +215,105 @@ class Hybrid:
             for rank, at in enumerate(descending(scores, k), start=1)
         ]
 
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the stages to a folder, in place of the index that may be there.
+
+        Whatever interrupts it, the folder holds the old index whole or the new one whole.
+
+        Args:
+            path: The folder; it may hold nothing but an index.
+
+        Raises:
+            IndexWriteError: It cannot be written.
+            InvalidInputError: A stage is no `BM25`, `Dense` or `Hybrid`.
+        """
+        storage.save(path, "Hybrid", self.store)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        embed: Any = None,
+        analyzer: Analyzer | Callable[[str], list[str]] | None = None,
+    ) -> Self:
+        """Reads an index that `save` wrote, its arrays mapped from the disk.
+
+        Args:
+            path: The folder.
+            embed: As of `Dense.load`, for the stages by embeddings.
+            analyzer: As of `BM25.load`, for the stages by words.
+
+        Raises:
+            IndexNotFoundError: There is no index.
+            IndexDamagedError: A file is missing or altered.
+            IndexVersionError: A newer version of this library wrote it.
+            IndexMismatchError: ``embed`` or ``analyzer`` is not what made the index, or it is of
+                another kind.
+        """
+        found = storage.load(
+            path, "Hybrid", lambda part: cls.restore(part, embed=embed, analyzer=analyzer)
+        )
+        found.check()
+        return found
+
+    def store(self, out: storage.Writer, *, texts: bool = True) -> None:
+        """Gives files and settings to a writer, the texts once and only if asked for."""
+        with self._lock.read():
+            kinds = [_KINDS_BY_CLASS.get(type(stage)) for stage in self.stages]
+            if None in kinds:
+                raise InvalidInputError(
+                    "a hybrid can be saved when its stages are BM25, Dense or Hybrid, but one is "
+                    f"{type(self.stages[kinds.index(None)]).__name__}"
+                )
+            out.settings |= {
+                "stages": kinds,
+                "weights": [float(weight) for weight in self.weights],
+                "fusion": self.fusion,
+                "rank_constant": float(self.rank_constant),
+                "candidates": self.candidates,
+            }
+            for number, stage in enumerate(self.stages):
+                _stored(stage).store(out.part(f"stage{number}"), texts=texts and number == 0)
+
+    @classmethod
+    def restore(
+        cls,
+        part: storage.Reader,
+        *,
+        texts: list[str] | None = None,
+        embed: Any = None,
+        analyzer: Analyzer | Callable[[str], list[str]] | None = None,
+    ) -> Self:
+        """The stages that `store` gave; call `check` before they are used.
+
+        Args:
+            part: Where the files are.
+            texts: The passages in the order of keys, where they were not stored with it.
+            embed: As of `load`.
+            analyzer: As of `load`.
+        """
+        told = part.settings
+        if texts is None:
+            texts = _first(part).texts("texts.jsonl")
+        stages = [
+            restored(kind, part.part(f"stage{number}"), texts, embed, analyzer)
+            for number, kind in enumerate(told["stages"])
+        ]
+        options = {
+            name: told[name] for name in ("weights", "fusion", "rank_constant", "candidates")
+        }
+        return cls(stages, **options)
+
+    def check(self) -> None:
+        """Checks that the encoder and the analyzer of restored stages are what they were.
+
+        Raises:
+            IndexMismatchError: One is not.
+        """
+        for stage in self.stages:
+            check_restored(stage)
+
     def _parts(self, found: dict[int, Candidate]) -> dict[int, float]:
         """What one stage says of each passage that it found, at most 1; not yet weighted."""
         reciprocal = {key: 1.0 / (self.rank_constant + one.rank) for key, one in found.items()}
@@ -179,3 +329,55 @@ class Hybrid:
         if highest == 0.0:  # all alike: all the best
             return dict.fromkeys(given, 1.0)
         return {key: (score - lowest) / highest for key, score in given.items()}
+
+
+def restored(
+    kind: str,
+    part: storage.Reader,
+    texts: list[str],
+    embed: Any,
+    analyzer: Analyzer | Callable[[str], list[str]] | None,
+) -> BM25 | Dense | Hybrid:
+    """A stage of that kind over these texts; `check_restored` comes before its use.
+
+    Raises:
+        IndexDamagedError: There is no such kind.
+    """
+    if kind == "BM25":
+        return BM25.restore(part, texts=texts, analyzer=analyzer)
+    if kind == "Dense":
+        return Dense.restore(part, texts=texts, embed=embed)
+    if kind == "Hybrid":
+        return Hybrid.restore(part, texts=texts, embed=embed, analyzer=analyzer)
+    raise IndexDamagedError(f"there is no kind of first stage {kind!r}")
+
+
+def check_restored(stage: FirstStage) -> None:
+    """Checks that a restored stage's encoder or analyzer is what it was.
+
+    Raises:
+        IndexMismatchError: It is not.
+    """
+    if isinstance(stage, BM25):
+        stage.check_analyzer()
+    elif isinstance(stage, Dense):
+        stage.check_encoder()
+    elif isinstance(stage, Hybrid):
+        stage.check()
+
+
+def _first(part: storage.Reader) -> storage.Reader:
+    """The part that holds the texts."""
+    inner = part.part("stage0")
+    return _first(inner) if part.settings["stages"][0] == "Hybrid" else inner
+
+
+def _stored(stage: FirstStage) -> StoredStage:
+    if not isinstance(stage, StoredStage):
+        raise InvalidInputError(
+            f"every stage must have add, remove and store, but {type(stage).__name__} has not"
+        )
+    return stage
+
+
+_KINDS_BY_CLASS: dict[type, str] = {BM25: "BM25", Dense: "Dense", Hybrid: "Hybrid"}
