@@ -84,16 +84,14 @@ def attention_by_row(
     asked = seen = 0
     for rows, length in layout.runs():
         asking = rows if of_first_tokens else rows * length
-        parts = (
-            query[asked : asked + asking],
-            key[seen : seen + rows * length],
-            value[seen : seen + rows * length],
+        own = slice(seen, seen + rows * length)
+        parts = (query[asked : asked + asking], key[own], value[own])
+        one, two, three = (
+            part.reshape(rows, -1, *part.shape[1:]).transpose(1, 2) for part in parts
         )
-        mixed = scaled_dot_product_attention(
-            *(part.reshape(rows, -1, *part.shape[1:]).transpose(1, 2) for part in parts)
-        )
+        mixed = scaled_dot_product_attention(one, two, three)
         found.append(mixed.transpose(1, 2).flatten(0, 1))
-        asked, seen = asked + asking, seen + rows * length
+        asked, seen = asked + asking, own.stop
     return torch.cat(found)
 
 
