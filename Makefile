@@ -39,7 +39,7 @@ $(VENV)/.demo-installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/.test-installed: $(VENV)/.demo-installed
 	@echo "==> Installing the test tools"
-	@$(PIP_INSTALL) -e ".[all,train,test]"
+	@$(PIP_INSTALL) -e ".[all,ray,train,test]"
 	@touch $@
 
 clean:

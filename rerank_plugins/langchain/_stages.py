@@ -6,10 +6,13 @@ from collections.abc import Iterable, Mapping
 from inspect import Parameter, signature
 from typing import Any, cast
 
+from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun
+from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever, LangSmithRetrieverParams, RetrieverLike
 from langchain_core.runnables import Runnable
 from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
 
+from rerank_plugins._threads import in_thread
 from rerank_plugins.errors import InvalidInputError
 
 
@@ -58,6 +61,27 @@ def options_for(stage: RetrieverLike, k: int | None, options: Mapping[str, Any])
     # A retriever with **kwargs may hand them to a client that knows no k; a vector store does.
     takes_k = "k" in parameters or isinstance(stage, VectorStoreRetriever)
     return {"k": k, **options} if takes_k and k is not None else dict(options)
+
+
+async def ask(
+    stage: RetrieverLike,
+    query: str,
+    run_manager: AsyncCallbackManagerForRetrieverRun,
+    options: Mapping[str, Any],
+    tag: str | None = None,
+) -> list[Document]:
+    """What an inner retriever finds, while the event loop goes on.
+
+    LangChain's default for a retriever without an asynchronous method takes no options, not
+    even those that the synchronous method declares: such a retriever is asked in a thread.
+    """
+    if (
+        isinstance(stage, BaseRetriever)
+        and type(stage)._aget_relevant_documents is BaseRetriever._aget_relevant_documents  # noqa: SLF001
+    ):
+        callbacks = run_manager.get_sync().get_child(tag)
+        return await in_thread(stage.invoke, query, {"callbacks": callbacks}, **options)
+    return await stage.ainvoke(query, {"callbacks": run_manager.get_child(tag)}, **options)
 
 
 def ls_params(

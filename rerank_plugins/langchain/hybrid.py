@@ -26,7 +26,7 @@ from rerank_plugins.langchain._documents import (
     retrieved,
     with_metadata,
 )
-from rerank_plugins.langchain._stages import check_fields, check_stage, ls_params, options_for
+from rerank_plugins.langchain._stages import ask, check_fields, check_stage, ls_params, options_for
 from rerank_plugins.langchain.bm25 import BM25Retriever
 from rerank_plugins.langchain.faiss import FaissVectorStore
 from rerank_plugins.ordering import check_count
@@ -157,9 +157,7 @@ class HybridRetriever(BaseRetriever):
         count = check_count("k", self.k if k is None else k)
         found = await asyncio.gather(
             *(
-                stage.ainvoke(
-                    query, {"callbacks": run_manager.get_child(f"retriever_{number}")}, **more
-                )
+                ask(stage, query, run_manager, more, f"retriever_{number}")
                 for number, (stage, more) in enumerate(self._asked(count, options), start=1)
             )
         )

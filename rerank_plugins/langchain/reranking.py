@@ -13,7 +13,7 @@ from langchain_core.retrievers import BaseRetriever, LangSmithRetrieverParams, R
 from pydantic import ConfigDict, SkipValidation
 
 from rerank_plugins.errors import InvalidInputError
-from rerank_plugins.langchain._stages import check_stage, ls_params, options_for
+from rerank_plugins.langchain._stages import ask, check_stage, ls_params, options_for
 from rerank_plugins.langchain.compressor import CrossEncoderCompressor
 from rerank_plugins.ordering import check_count
 
@@ -112,11 +112,8 @@ class RerankingRetriever(BaseRetriever):
         **options: Any,
     ) -> list[Document]:
         keep = self._count(k)
-        documents = await self.first_stage.ainvoke(
-            query,
-            {"callbacks": run_manager.get_child()},
-            **options_for(self.first_stage, self._depth(keep), options),
-        )
+        asked = options_for(self.first_stage, self._depth(keep), options)
+        documents = await ask(self.first_stage, query, run_manager, asked)
         return await self.compressor.acompress_documents(
             documents, query, run_manager.get_child(), top_n=keep
         )
