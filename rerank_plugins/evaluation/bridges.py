@@ -134,12 +134,13 @@ class RerankerBridge:
         elif isinstance(reranker, Scorer):
             reranker = Reranker(reranker, deduplicate=False)
         self.reranker = reranker
-        if callable(getattr(reranker, "rerank", None)):
-            self._ask = self._ours
-        elif callable(getattr(reranker, "compress_documents", None)):
+        # Compressors may have a rerank() as well, which takes other arguments than ours.
+        if callable(getattr(reranker, "compress_documents", None)):
             self._ask = self._langchain
         elif callable(getattr(reranker, "postprocess_nodes", None)):
             self._ask = self._llama_index
+        elif callable(getattr(reranker, "rerank", None)):
+            self._ask = self._ours
         elif callable(reranker):
             self._ask = self._function
         else:

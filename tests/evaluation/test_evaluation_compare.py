@@ -1,0 +1,382 @@
+"""compare: what it measures, that it resumes, that anyone's retrievers and rerankers go in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+
+from rerank_plugins import Reranker
+from rerank_plugins.errors import InvalidInputError, ScoreCountError
+from rerank_plugins.evaluation import QuestionSet, compare, table
+from rerank_plugins.first_stage import BM25
+from rerank_plugins.testing import OverlapScorer
+
+Scores = Callable[[str, Sequence[str]], list[float]]
+
+
+@pytest.fixture(scope="module")
+def bm25(samples: QuestionSet) -> BM25:
+    """Over the sample corpus."""
+    return BM25(samples.corpus.values())
+
+
+@pytest.fixture
+def toy() -> QuestionSet:
+    """Three queries over four passages."""
+    return QuestionSet(
+        name="toy",
+        corpus={"a": "apple pie", "b": "bread", "c": "cherry pie", "d": "dry bread"},
+        queries={"q1": "apple", "q2": "cherry", "q3": "bread"},
+        qrels={"q3": {"d": 1.0}, "q1": {"a": 1.0}, "q2": {"c": 2.0, "a": 1.0}},
+    )
+
+
+GIVEN = {"q1": ["b", "a"], "q2": ["a", "b", "c"], "q3": ["d", "b"]}
+
+
+def by_length(query: str, texts: Sequence[str]) -> list[float]:
+    """A reranker that likes long passages."""
+    return [float(len(text)) for text in texts]
+
+
+def test_values_follow_from_the_rankings(toy):
+    """By hand: ranks 2, 1 and 1 before; the longest passage first after."""
+    found = compare(toy, {"given": GIVEN}, {"length": by_length}, measures=("MRR", "nDCG@10"))
+    assert list(found.systems) == ["given", "given + length"]
+    first, second = found.systems.values()
+    np.testing.assert_allclose(first.values["MRR"], [1 / 2, 1, 1])
+    assert second.rankings == {"q1": ("a", "b"), "q2": ("c", "a", "b"), "q3": ("d", "b")}
+    np.testing.assert_allclose(second.values["MRR"], [1, 1, 1])
+    assert second.scores["q2"] == (10.0, 9.0, 5.0)
+    assert second.pairs == 7
+    assert first.pairs == 0
+    assert first.pairs_per_second is None
+    assert (second.seconds >= first.seconds).all()
+
+
+def test_the_bound_is_what_a_perfect_reranker_gets(toy, samples, bm25):
+    """A reranker that knows the answers reaches it; no other one passes it."""
+    for data, stage in ((toy, GIVEN), (samples, bm25)):
+        by_text = {text: passage for passage, text in data.corpus.items()}
+        ids = {text: query for query, text in data.queries.items()}
+
+        def perfect(query, texts, data=data, by_text=by_text, ids=ids):
+            return [data.qrels[ids[query]].get(by_text[text], 0.0) for text in texts]
+
+        rerankers = {"perfect": perfect, "length": by_length, "overlap": OverlapScorer()}
+        found = compare(data, {"first": stage}, rerankers, candidates=20)
+        for measure in found.measures:
+            bound = found.bounds["first"][measure]
+            np.testing.assert_allclose(found.systems["first + perfect"].values[measure], bound)
+            for system in found.systems.values():
+                assert (system.values[measure] <= bound + 1e-9).all()
+
+
+def test_a_library_reranker_gives_what_it_gives_alone(samples, bm25):
+    """Rankings are those of rerank() over the first stage's candidates."""
+    reranker = Reranker(OverlapScorer(first_stage_weight=0.3))
+    found = compare(samples, {"bm25": bm25}, {"ours": reranker}, candidates=10, queries=6)
+    ids = list(samples.corpus)
+    for query, ranking in found.systems["bm25 + ours"].rankings.items():
+        text = samples.queries[query]
+        expected = reranker.rerank(text, bm25.search(text, 10)).keys
+        assert ranking == tuple(ids[key] for key in expected)
+
+
+def test_candidates_bound_what_is_found_and_reranked(samples, bm25):
+    """No ranking is longer; the same depth holds for the first stage alone."""
+    found = compare(samples, {"bm25": bm25}, {"o": OverlapScorer()}, candidates=3, queries=5)
+    lengths = {len(r) for s in found.systems.values() for r in s.rankings.values()}
+    assert max(lengths) == 3
+
+
+def test_a_first_stage_can_stand_alone(toy):
+    """Rerankers pass over it; it is compared with the baseline all the same."""
+    found = compare(
+        toy, {"one": GIVEN, "two": GIVEN}, {"length": by_length}, alone=["two"], measures=["MRR"]
+    )
+    assert list(found.systems) == ["one", "one + length", "two"]
+
+
+def test_differences_are_tested_and_corrected(samples, bm25):
+    """Against the first system: mean, interval about it, wins, losses, Holm above the raw p."""
+    answers = {
+        (samples.queries[query], samples.corpus[passage])
+        for query, of in samples.qrels.items()
+        for passage in of
+    }
+
+    def wrong(query: str, texts: Sequence[str]) -> list[float]:
+        return [-float((query, text) in answers) for text in texts]
+
+    rerankers = {"overlap": OverlapScorer(), "wrong": wrong}
+    found = compare(samples, {"bm25": bm25}, rerankers, candidates=20)
+    differences = found.versus()
+    assert [d.system for d in differences] == ["bm25 + overlap", "bm25 + wrong"]
+    for difference in differences:
+        assert difference.baseline == "bm25"
+        assert difference.interval is not None
+        low, high = difference.interval
+        assert low <= difference.mean <= high
+        assert difference.corrected >= difference.p_value
+        gain = found.systems[difference.system].values["nDCG@10"]
+        gain = gain - found.systems["bm25"].values["nDCG@10"]
+        assert difference.mean == pytest.approx(gain.mean())
+        assert difference.better == (gain > 0).sum()
+        assert difference.worse == (gain < 0).sum()
+    # What puts each answer last must come out as worse.
+    assert differences[1].mean < 0
+    assert differences[1].corrected < 0.05
+    other_way = found.versus("bm25 + wrong")
+    assert other_way[0].mean == pytest.approx(-differences[1].mean)
+
+
+def test_the_queries_that_were_hurt_most_come_first(toy):
+    """With the relevant passage's ranks before and after, and what took its place."""
+    shortest = {"short": lambda _, texts: [-float(len(text)) for text in texts]}
+    found = compare(toy, {"given": GIVEN}, shortest, measures=("MRR",))
+    (hurt,) = found.hurt_most("given + short", 1)
+    assert (hurt.query_id, hurt.before, hurt.after) == ("q2", 1.0, 0.5)
+    assert (hurt.relevant, hurt.rank_before, hurt.rank_after) == ("apple pie", 1, 2)
+    assert hurt.preferred == "bread"
+    assert [one.query_id for one in found.hurt_most("given + short", 9)] == ["q2", "q3"]
+    with pytest.raises(InvalidInputError, match="no reranker"):
+        found.hurt_most("given")
+    with pytest.raises(InvalidInputError, match="system must be one of"):
+        found.interval("nobody")
+
+
+class Breaking:
+    """A reranker that stops working after some queries."""
+
+    def __init__(self, calls: int) -> None:
+        # A list: numbers would count as settings.
+        self._left = [None] * calls
+        self._asked: list[str] = []
+
+    def __call__(self, query: str, texts: Sequence[str]) -> list[float]:
+        """By length, as long as it works."""
+        if not self._left:
+            raise RuntimeError("the power is off")
+        self._left.pop()
+        self._asked.append(query)
+        return by_length(query, texts)
+
+
+def test_a_comparison_goes_on_where_it_broke_off(toy, tmp_path):
+    """What was answered is not asked again, and the end is the same as without a break."""
+    # One call more than two queries: the first query's first passage is the warm-up.
+    with pytest.raises(RuntimeError, match="power"):
+        compare(toy, {"g": GIVEN}, {"r": Breaking(3)}, runs=tmp_path)
+    second = Breaking(99)
+    found = compare(toy, {"g": GIVEN}, {"r": second}, runs=tmp_path)
+    assert second._asked == ["bread", "bread"]
+    whole = compare(toy, {"g": GIVEN}, {"r": Breaking(99)})
+    assert found.systems["g + r"].rankings == whole.systems["g + r"].rankings
+    third = Breaking(0)
+    compare(toy, {"g": GIVEN}, {"r": third}, runs=tmp_path)
+    assert third._asked == []
+
+
+def test_a_line_that_a_crash_left_unfinished_is_asked_again(toy, tmp_path):
+    """Half a JSON object, half a character: dropped, and the file is whole afterwards."""
+    compare(toy, {"g": GIVEN}, {"r": by_length}, runs=tmp_path)
+    (path,) = tmp_path.glob("toy-g-r-*")
+    content = path.read_bytes()
+    path.write_bytes(content[:-9] + b"\xd9")
+    found = compare(toy, {"g": GIVEN}, {"r": by_length}, runs=tmp_path)
+    assert len(found.systems["g + r"].rankings) == 3
+    assert [json.loads(line)["query"] for line in path.read_text().splitlines()[1:]] == [
+        "q1",
+        "q2",
+        "q3",
+    ]
+
+
+@pytest.mark.parametrize(
+    "change", ["candidates", "passages", "settings", "weights", "first stage's answers"]
+)
+def test_a_stale_run_is_not_reused(change, toy, tmp_path):
+    """Other depth, other texts, other settings, other weights: all is asked anew."""
+    weights = tmp_path / "model"
+    weights.mkdir()
+    (weights / "model.safetensors").write_bytes(b"1")
+
+    class Model:
+        def __init__(self, threshold: float) -> None:
+            self.threshold = threshold
+            self.folder = str(weights)
+            self._asked = 0
+
+        def __call__(self, query: str, texts: Sequence[str]) -> list[float]:
+            self._asked = self._asked + 1
+            return by_length(query, texts)
+
+    def asked(data=toy, given=GIVEN, threshold=0.1, candidates=10) -> int:
+        model = Model(threshold)
+        stages, models = {"g": given}, {"r": model}
+        compare(data, stages, models, runs=tmp_path / "runs", candidates=candidates)
+        return model._asked
+
+    assert asked() == 4
+    assert asked() == 0
+    if change == "candidates":
+        assert asked(candidates=2) == 4
+    elif change == "passages":
+        toy.corpus["b"] = "brown bread"
+        assert asked() == 4
+    elif change == "settings":
+        assert asked(threshold=0.2) == 4
+    elif change == "weights":
+        (weights / "model.safetensors").write_bytes(b"22")
+        assert asked() == 4
+    else:
+        # Another list of candidates for one query is another setting of the first stage.
+        assert asked(given={**GIVEN, "q1": ["a", "b"]}) > 0
+
+
+def test_a_file_that_is_no_run_is_named(toy, tmp_path):
+    """Instead of an error deep inside the JSON reader."""
+    compare(toy, {"g": GIVEN}, runs=tmp_path)
+    (path,) = tmp_path.glob("*.jsonl")
+    path.write_text("not json\n")
+    with pytest.raises(InvalidInputError, match="delete it"):
+        compare(toy, {"g": GIVEN}, runs=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("stages", "rerankers", "message"),
+    [
+        ({}, {}, "at least one first stage"),
+        ({"g": 5}, {}, r"search\(\), invoke\(\) or retrieve\(\)"),
+        ({"g": GIVEN}, {"r": 5}, "a reranker must be"),
+        ({"g": BM25(["one"])}, {}, "4 passages"),
+        ({"g": {"q1": ["z"]}}, {}, "no passage of the set"),
+        ({"g": GIVEN}, {"r": lambda *_: [1.0]}, "one score a passage"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(stages, rerankers, message, toy):
+    """Errors of ours, with the rule and the value."""
+    with pytest.raises((InvalidInputError, ScoreCountError), match=message):
+        compare(toy, stages, rerankers)
+
+
+def test_langchain_retrievers_and_compressors_go_in_as_they_are(samples, bm25):
+    """Ours and LangChain's own: the rankings are those of a call by hand."""
+    pytest.importorskip("langchain_classic")
+    pytest.importorskip("langchain_community")
+    from langchain_classic.retrievers import ContextualCompressionRetriever
+    from langchain_classic.retrievers.document_compressors import CrossEncoderReranker
+    from langchain_community.retrievers import BM25Retriever as TheirBM25
+    from langchain_core.cross_encoders import BaseCrossEncoder
+    from langchain_core.documents import Document
+
+    from rerank_plugins.langchain import BM25Retriever, CrossEncoderCompressor
+
+    class Length(BaseCrossEncoder):
+        def score(self, text_pairs):
+            return [float(len(passage)) for _, passage in text_pairs]
+
+    documents = [Document(text, id=passage) for passage, text in samples.corpus.items()]
+    theirs = TheirBM25.from_documents(documents, k=8)
+    ours = BM25Retriever.from_documents(documents, k=8)
+    their_compressor = CrossEncoderReranker(model=Length(), top_n=3)
+    our_compressor = CrossEncoderCompressor(reranker=Reranker(OverlapScorer()), top_n=None)
+    inside = ContextualCompressionRetriever(base_compressor=our_compressor, base_retriever=theirs)
+    found = compare(
+        samples,
+        {"theirs": theirs, "ours": ours, "inside": inside, "core": bm25},
+        {"length": their_compressor, "overlap": our_compressor},
+        candidates=8,
+        queries=4,
+        alone=["inside", "core"],
+    )
+    systems = found.systems
+    for query in found.queries:
+        text = samples.queries[query]
+        by_hand = [document.id for document in theirs.invoke(text)]
+        assert list(systems["theirs"].rankings[query]) == by_hand
+        kept = their_compressor.compress_documents(theirs.invoke(text), text)
+        assert list(systems["theirs + length"].rankings[query]) == [d.id for d in kept]
+        assert len(kept) == 3
+        compressed = [document.id for document in inside.invoke(text)]
+        assert list(systems["inside"].rankings[query]) == compressed
+        assert systems["theirs + overlap"].rankings[query] == systems["inside"].rankings[query]
+        assert systems["ours"].rankings[query] == systems["core"].rankings[query]
+
+
+def test_llama_index_retrievers_and_postprocessors_go_in_as_they_are(samples, bm25):
+    """Ours and LlamaIndex's own, chunks included: a passage counts by its best chunk."""
+    pytest.importorskip("llama_index.core")
+    from llama_index.core.postprocessor import LongContextReorder, SimilarityPostprocessor
+    from llama_index.core.retrievers import BaseRetriever
+    from llama_index.core.schema import NodeRelationship, NodeWithScore, RelatedNodeInfo, TextNode
+
+    from rerank_plugins.llama_index import BM25Retriever, CrossEncoderPostprocessor
+
+    nodes = [TextNode(text=text, id_=passage) for passage, text in samples.corpus.items()]
+    ours = BM25Retriever(nodes=nodes, similarity_top_k=6)
+
+    class Chunks(BaseRetriever):
+        def _retrieve(self, query_bundle):
+            parts = []
+            for found in ours.retrieve(query_bundle):
+                source = RelatedNodeInfo(node_id=found.node.node_id)
+                for number in range(2):
+                    node = TextNode(
+                        text=f"part {number}", relationships={NodeRelationship.SOURCE: source}
+                    )
+                    parts.append(NodeWithScore(node=node, score=found.score))
+            return parts
+
+    overlap = CrossEncoderPostprocessor(reranker=Reranker(OverlapScorer()), top_n=6)
+    found = compare(
+        samples,
+        {"ours": ours, "chunks": Chunks(), "core": bm25},
+        {
+            "overlap": overlap,
+            "cut": SimilarityPostprocessor(similarity_cutoff=5.0),
+            "long": LongContextReorder(),
+        },
+        candidates=6,
+        queries=4,
+        alone=["chunks"],
+    )
+    systems = found.systems
+    for query in found.queries:
+        text = samples.queries[query]
+        hits = ours.retrieve(text)
+        assert list(systems["ours"].rankings[query]) == [hit.node.node_id for hit in hits]
+        assert systems["chunks"].rankings[query] == systems["ours"].rankings[query]
+        assert systems["core"].rankings[query] == systems["ours"].rankings[query]
+        by_hand = overlap.postprocess_nodes(hits, query_str=text)
+        assert list(systems["core + overlap"].rankings[query]) == [n.node_id for n in by_hand]
+        kept = [hit.node.node_id for hit in hits if hit.score >= 5.0]
+        assert list(systems["ours + cut"].rankings[query]) == kept
+
+
+def test_the_table_has_a_row_a_system_and_one_set_after_another(toy):
+    """Plain text, several sets in one."""
+    found = compare(toy, {"given": GIVEN}, {"length": by_length}, measures=("MRR", "P@5"))
+    text = table([found, found])
+    assert text.splitlines()[0].split()[:5] == ["set", "queries", "system", "MRR", "95%"]
+    assert len(text.splitlines()) == 2 + 4
+    assert found.table() in text or found.table().splitlines()[2] in text
+    other = compare(toy, {"given": GIVEN}, measures=("MAP",))
+    with pytest.raises(InvalidInputError, match="same measures"):
+        table([found, other])
+
+
+def test_a_comparison_is_json_as_it_is(toy):
+    """Native types, each query's values among them."""
+    found = compare(toy, {"given": GIVEN}, {"length": by_length}, measures=("MRR",))
+    record = json.loads(json.dumps(found.to_dict()))
+    assert record["queries"][0] == {
+        "id": "q1",
+        "values": {"given": {"MRR": 0.5}, "given + length": {"MRR": 1.0}},
+    }
+    assert record["systems"][0]["p_value"] is None
+    assert record["systems"][1]["gain"] == pytest.approx(1 / 6)
