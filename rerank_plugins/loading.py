@@ -9,14 +9,15 @@ from typing_extensions import Unpack
 from rerank_plugins.catalog import CATALOG, EMBEDDED, embedded_folder, near_names
 from rerank_plugins.errors import UnknownModelError
 from rerank_plugins.reranker import Reranker, RerankerOptions
+from rerank_plugins.scoring.engines import EngineName, Precision
 from rerank_plugins.scoring.local import LocalScorer, ModelSettings
-from rerank_plugins.scoring.torch_engine import Precision
 
 
 def load_scorer(
     name_or_path: str | Path = EMBEDDED,
     *,
     device: str = "auto",
+    engine: EngineName = "auto",
     precision: Precision = "auto",
     revision: str | None = None,
     max_length: int | None = None,
@@ -31,6 +32,7 @@ def load_scorer(
             name=str(name_or_path),
             source=_source(name_or_path),
             device=device,
+            engine=engine,
             precision=precision,
             revision=revision,
             cache_folder=None if cache_folder is None else str(cache_folder),
@@ -46,6 +48,7 @@ def load_reranker(
     name_or_path: str | Path = EMBEDDED,
     *,
     device: str = "auto",
+    engine: EngineName = "auto",
     precision: Precision = "auto",
     revision: str | None = None,
     max_length: int | None = None,
@@ -63,7 +66,14 @@ def load_reranker(
         name_or_path: ``embedded``, another name of the catalogue, any Hugging Face
             sequence-classification model, or a local folder.
         device: ``auto`` (CUDA, then MPS, then CPU) or a torch device name.
-        precision: ``auto`` (fp32 on CPU and MPS, fp16 on CUDA), ``fp32``, ``bf16``, ``fp16``.
+        engine: ``auto``, ``torch``, or ``openvino`` (extra ``openvino``; CPU only). ``auto``
+            takes OpenVINO on an x86 CPU, where it is installed, for BERT and RoBERTa models;
+            such a model is converted at its first use, which takes from seconds to a minute
+            or two, and kept beside its weights, or in the user's cache.
+        precision: ``fp32`` (exact on every engine), ``bf16``, ``fp16`` (torch), ``int8``
+            (OpenVINO; see `rerank_plugins.scoring.quantization`), or ``auto``: fp16 on CUDA,
+            bf16 on a CPU that has instructions for it, else fp32. ``describe()`` tells what
+            was chosen.
         revision: Commit, tag or branch on the Hub; pin a commit in production.
         max_length: Tokens a pair, special tokens included; None for all that the model takes.
         cache_folder: Where downloads are kept; None for the Hub client's own place.
@@ -79,6 +89,7 @@ def load_reranker(
     scorer = load_scorer(
         name_or_path,
         device=device,
+        engine=engine,
         precision=precision,
         revision=revision,
         max_length=max_length,

@@ -12,7 +12,7 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import hypothesis
@@ -42,3 +42,18 @@ def tiny_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, P
 
     logging.disable_progress_bar()
     return TinyCheckpoints(tmp_path_factory.mktemp("checkpoints"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _torch_unless_asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """``engine="auto"`` is torch here, whatever is installed.
+
+    One engine for one suite, and no model converted that no test looks at. A process that a
+    test starts chooses for itself, and keeps what it converts with the tests' files.
+    """
+    from rerank_plugins.scoring import engines
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engines, "_MEASURED_MACHINES", set())
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield

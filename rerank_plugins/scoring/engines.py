@@ -1,0 +1,156 @@
+"""Which engine runs a model, in which precision, and why."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Literal, get_args
+
+from rerank_plugins.errors import InvalidInputError, MissingDependencyError
+from rerank_plugins.scoring import converted
+from rerank_plugins.scoring.checkpoint import Checkpoint
+
+EngineName = Literal["auto", "torch", "openvino"]
+ENGINES: tuple[str, ...] = get_args(EngineName)
+Precision = Literal["auto", "fp32", "bf16", "fp16", "int8"]
+PRECISIONS: tuple[str, ...] = get_args(Precision)
+
+# What each engine can run, `auto` aside.
+_ABLE = {"torch": ("fp32", "bf16", "fp16"), "openvino": ("fp32", "bf16", "int8")}
+# Where OpenVINO was measured to be the faster one (benchmarks/engines.py): these
+# architectures, on x86 processors.
+_MEASURED_ARCHITECTURES = {"bert", "camembert", "roberta", "xlm-roberta"}
+_MEASURED_MACHINES = {"x86_64", "AMD64"}
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The engine that runs a model.
+
+    Attributes:
+        engine: ``torch`` or ``openvino``.
+        precision: ``fp32``, ``bf16``, ``fp16`` or ``int8``; for torch also ``auto``, which it
+            settles by the device.
+        reason: Why this one, in a few words.
+    """
+
+    engine: str
+    precision: Precision
+    reason: str
+
+
+def check_engine(engine: str, precision: str, device: str) -> None:
+    """Answers settings that no machine could run, before anything is loaded.
+
+    Raises:
+        InvalidInputError: A name is unknown, or the three do not go together.
+        MissingDependencyError: OpenVINO is asked for and not installed.
+    """
+    if engine not in ENGINES:
+        raise InvalidInputError(f"engine must be one of {list(ENGINES)}, but got {engine!r}")
+    if precision not in PRECISIONS:
+        raise InvalidInputError(
+            f"precision must be one of {list(PRECISIONS)}, but got {precision!r}"
+        )
+    if engine in _ABLE and precision not in ("auto", *_ABLE[engine]):
+        raise InvalidInputError(
+            f"with engine={engine!r}, precision must be one of {['auto', *_ABLE[engine]]}, "
+            f"but got {precision!r}"
+        )
+    if engine == "openvino" or precision == "int8":
+        if device not in ("auto", "cpu"):
+            raise InvalidInputError(
+                "the OpenVINO engine, the one for int8, runs on the CPU: device must be 'auto' "
+                f"or 'cpu', but got {device!r}"
+            )
+        if not openvino_installed():
+            raise MissingDependencyError(
+                "the OpenVINO engine, the one for int8, needs the extra 'openvino': "
+                "pip install 'rerank-plugins[openvino]'"
+            )
+
+
+def choose(
+    engine: str, precision: Precision, device: str, checkpoint: Checkpoint, *, remote_code: bool
+) -> Choice:
+    """The engine and precision for these settings on this machine.
+
+    By itself this never picks a precision that changes scores, but for bf16 where the
+    processor computes it natively. OpenVINO converts a model at its first use, which takes
+    longer than torch takes to load it: some seconds for a small model, a minute or more for
+    a large one. It is still the right choice by itself for whoever installed the extra, a
+    one-off command included: the converted model is kept, and from the second use on it
+    loads sooner than torch's does (no weights pass through transformers) and scores faster.
+    Where nothing can be kept, each process would pay again, so there torch is chosen.
+
+    Raises:
+        InvalidInputError: bf16 is asked of OpenVINO on a processor without it.
+    """
+    if engine == "torch":
+        return Choice("torch", precision, "asked for")
+    if engine == "openvino" or precision == "int8":
+        if precision == "bf16" and not native_bf16():
+            raise InvalidInputError(
+                "with engine='openvino', precision='bf16' needs a processor that computes bf16 "
+                "(AVX512-BF16 or AMX), and this one does not: use precision='fp32' or 'int8'"
+            )
+        asked = "asked for" if engine == "openvino" else "the engine for int8"
+        return Choice("openvino", *_precision(precision, asked))
+    against = _against_openvino(precision, device, checkpoint, remote_code=remote_code)
+    if against is not None:
+        return Choice("torch", precision, against)
+    return Choice("openvino", *_precision(precision, "installed, and the faster one on this CPU"))
+
+
+def _precision(precision: Precision, reason: str) -> tuple[Precision, str]:
+    if precision != "auto":
+        return precision, reason
+    if native_bf16():
+        return "bf16", f"{reason}; bf16, since the processor computes it natively"
+    return "fp32", f"{reason}; fp32, since the processor has no native bf16"
+
+
+def _against_openvino(  # noqa: PLR0911 - a reason each
+    precision: str, device: str, checkpoint: Checkpoint, *, remote_code: bool
+) -> str | None:
+    """Why torch it is; None when nothing speaks against OpenVINO."""
+    if device not in ("auto", "cpu"):
+        return f"device is {device!r}"
+    if precision == "fp16" or (precision == "bf16" and not native_bf16()):
+        return f"OpenVINO has no {precision} on this CPU"
+    if not openvino_installed():
+        return "OpenVINO is not installed"
+    if platform.machine() not in _MEASURED_MACHINES:
+        return f"OpenVINO was not measured on {platform.machine()}"
+    if checkpoint.architecture not in _MEASURED_ARCHITECTURES or remote_code:
+        return "OpenVINO was not measured with this architecture"
+    if device == "auto" and _accelerator():
+        return "there is an accelerator"
+    if not converted.writable(converted.places(checkpoint.folder)):
+        return "a model converted for OpenVINO could not be kept"
+    return None
+
+
+def openvino_installed() -> bool:
+    """Whether OpenVINO can be imported; it is not imported for that."""
+    return find_spec("openvino") is not None
+
+
+def native_bf16() -> bool:
+    """Whether this processor has instructions for bf16 products.
+
+    OpenVINO and torch list bf16 also where they would only emulate it, so the processor's own
+    flags decide, as torch 2.9 and later read them; what cannot be told is taken for no.
+    """
+    import torch
+
+    flags: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(flags.get("avx512_bf16") or flags.get("amx_bf16"))
+
+
+def _accelerator() -> bool:
+    import torch
+
+    return bool(torch.cuda.is_available() or torch.backends.mps.is_available())
