@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,11 +18,19 @@ from texts import ALL_PASSAGES, PAIRS, QUESTIONS
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from rerank_plugins.errors import InvalidInputError, UnsupportedModelError
+from rerank_plugins.loading import load_scorer
+from rerank_plugins.scoring import encoding
+from rerank_plugins.scoring.base import ScoreOptions
 from rerank_plugins.scoring.checkpoint import read_checkpoint
-from rerank_plugins.scoring.encoding import PairEncoder
+from rerank_plugins.scoring.encoding import PairEncoder, TokenCache
 
 
-def encoder_of(folder: Path, max_length: int, window_tokens: int | None = None) -> PairEncoder:
+def encoder_of(
+    folder: Path,
+    max_length: int,
+    window_tokens: int | None = None,
+    cache: TokenCache | None = None,
+) -> PairEncoder:
     """The encoder that a scorer of this checkpoint uses."""
     checkpoint = read_checkpoint(folder)
     return PairEncoder(
@@ -28,6 +39,7 @@ def encoder_of(folder: Path, max_length: int, window_tokens: int | None = None) 
         window_tokens=window_tokens,
         pad_id=checkpoint.pad_id,
         with_types=checkpoint.with_types,
+        cache=cache,
     )
 
 
@@ -240,3 +252,211 @@ def test_tokens_are_counted_without_specials(
     for sentence in [*QUESTIONS.values(), " ".join(ALL_PASSAGES), ""]:
         expected = len(tokenizer(sentence, add_special_tokens=False)["input_ids"])
         assert encoder.count_tokens(sentence) == expected
+
+
+# Any text, and text rich in what normalizers and pre-tokenizers treat specially: joined and
+# pointed Arabic, combining marks, ligatures, spaces of all kinds, special tokens spelled out.
+AWKWARD = st.sampled_from(
+    [
+        *"abż œé09.,?!'’-_ \t\n\u00a0\u200b\u200d\u202b\u0301\ufeffﬁ２",
+        *"ابتثةىأإآؤءلاﷲـًٌَُِّْ؟،٠٩",
+        *("</s>", "<s>", "<pad>", "<unk>", "[SEP]", "[CLS]", "▁", "##a", "\ud800", "😀"),
+    ]
+)
+TEXTS = st.text(max_size=30) | st.lists(AWKWARD, max_size=30).map("".join)
+
+
+@given(pairs=st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=6), data=st.data())
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_kept_ids_are_the_ids_that_the_tokenizer_gives_the_pair(
+    tiny_checkpoints: Mapping[str, Path],
+    name: str,
+    pairs: list[tuple[str, str]],
+    data: st.DataObject,
+) -> None:
+    """Random text, Arabic marks and special tokens: encoded alone, kept, or as a pair, equal."""
+    plain, kept, tokenizer = three_ways(tiny_checkpoints[name])
+    expected = plain.encode(pairs)
+    again = data.draw(st.permutations(pairs))
+    for some in (pairs, again):
+        found = kept.encode(some)
+        order = [pairs.index(pair) for pair in some]
+        assert found.rows == [expected.rows[place] for place in order]
+        if expected.types is not None:
+            assert found.types == [expected.types[place] for place in order]
+    whole = [pair for pair in pairs if all(map(is_well_formed, pair))]
+    if whole:
+        rows = tokenizer([query for query, _ in whole], [passage for _, passage in whole])
+        assert plain.encode(whole).rows == rows["input_ids"]
+
+
+@cache
+def three_ways(folder: Path) -> tuple[PairEncoder, PairEncoder, Any]:
+    """An encoder that keeps nothing, one that keeps all, and transformers' tokenizer."""
+    from transformers import AutoTokenizer
+
+    return (
+        encoder_of(folder, 512),
+        encoder_of(folder, 512, cache=TokenCache()),
+        AutoTokenizer.from_pretrained(folder),
+    )
+
+
+def is_well_formed(text: str) -> bool:
+    """Whether UTF-8 can hold it; a tokenizer refuses what it cannot."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+class Counting:
+    """A tokenizer that counts the texts it is given."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self._own = words()
+
+    def encode_batch_fast(self, texts: Sequence[str], **options: Any) -> Any:
+        """The tokenizer's own answer."""
+        self.texts += texts
+        return self._own.encode_batch_fast(texts, **options)
+
+
+def counting_encoder(cache: TokenCache | None) -> tuple[PairEncoder, Counting]:
+    """An encoder and the count of what it tokenizes."""
+    encoder = PairEncoder(words(), max_length=40, cache=cache)
+    counting = encoder._tokenizer = Counting()
+    return encoder, counting
+
+
+def test_a_corpus_queried_again_is_tokenized_once() -> None:
+    """Of the second query's pairs only the query is new; counting tokens reads along."""
+    encoder, counting = counting_encoder(TokenCache())
+    corpus = [text(number) for number in range(1, 20)]
+    encoder.encode([("w900", passage) for passage in corpus])
+    assert counting.texts == ["w900", *corpus]
+    counting.texts.clear()
+    encoder.encode([("w1 w2 w3 w900", passage) for passage in corpus])
+    assert counting.texts == ["w1 w2 w3 w900"]
+    assert encoder.count_tokens(corpus[7]) == 8
+    assert len(counting.texts) == 1
+
+
+def test_without_a_cache_every_call_tokenizes() -> None:
+    """Training reads a text once and has no use for it."""
+    encoder, counting = counting_encoder(None)
+    for _ in range(2):
+        encoder.encode([("w1", "w2")])
+    assert counting.texts == ["w1", "w2"] * 2
+
+
+@given(
+    capacity=st.integers(min_value=0, max_value=600),
+    calls=st.lists(st.lists(st.integers(min_value=0, max_value=60), max_size=6), max_size=12),
+)
+def test_the_cache_is_bounded_by_tokens_and_lets_the_oldest_go(
+    capacity: int, calls: list[list[int]]
+) -> None:
+    """Whatever is asked, what is held fits; and it is always what was used last."""
+    cache = TokenCache(capacity)
+    encoder = PairEncoder(words(), max_length=40, cache=cache)
+    for lengths in calls:
+        texts = [text(length) for length in lengths]
+        for one in texts:
+            encoder.count_tokens(one)
+        cost = 0
+        for one in reversed(list(dict.fromkeys(reversed(texts)))):
+            cost += len(one.split()) + len(one) // 4 + 32
+        held = sum(len(one.split()) + len(one) // 4 + 32 for one in cache._ids)
+        assert held == cache._held <= capacity
+        if cost <= capacity:
+            assert len(cache.get(texts)) == len(set(texts))
+
+
+def test_a_text_larger_than_the_cache_drives_nothing_out() -> None:
+    """It is not kept, and what was there stays."""
+    cache = TokenCache(100)
+    cache.put({"small": [1, 2]})
+    cache.put({"large": list(range(200)), "wide " * 500: [1]})
+    assert cache.get(["small", "large"]) == {"small": [1, 2]}
+
+
+def test_threads_share_a_cache_that_is_too_small_for_them() -> None:
+    """Sixteen threads that drive each other's texts out all get right ids."""
+    cache = TokenCache(300)
+    start = threading.Barrier(16)
+
+    def call(number: int) -> bool:
+        encoder = PairEncoder(words(), max_length=40, cache=cache)
+        start.wait()
+        pairs = [(f"w{number}", text(1 + (number + turn) % 9)) for turn in range(50)]
+        return all(
+            encoder.encode([pair]).rows == [[1000, number, 1001, 1001, *range(length), 1002]]
+            for pair in pairs
+            for length in [len(pair[1].split())]
+        )
+
+    with ThreadPoolExecutor(16) as threads:
+        assert all(threads.map(call, range(16)))
+    assert cache._held <= 300
+
+
+@pytest.mark.parametrize("count", [0, 1, 4, 5, 13])
+def test_parts_encoded_ahead_are_the_whole(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """In order, each pair once, windows beside the pair they are of."""
+    monkeypatch.setattr(encoding, "_PAIRS_AHEAD", 4)
+    encoder = PairEncoder(words(), max_length=20)
+    pairs = [("w1", text(3 + 9 * number)) for number in range(count)]
+    whole = encoder.encode(pairs, "max")
+    parts = list(encoder.encode_ahead(pairs, "max"))
+    assert [len(part.truncated) for part in parts] == [4] * (count // 4) + [count % 4] * (
+        count % 4 > 0
+    )
+    assert [row for part in parts for row in part.rows] == whole.rows
+    owners = [4 * number + owner for number, part in enumerate(parts) for owner in part.owners]
+    assert owners == whole.owners.tolist()
+
+
+def test_only_the_next_part_is_encoded_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow the model, one part waits and no more."""
+    monkeypatch.setattr(encoding, "_PAIRS_AHEAD", 2)
+    encoder, counting = counting_encoder(None)
+    parts = encoder.encode_ahead([("w1", text(number)) for number in range(2, 22)])
+    next(parts)
+    parts.close()  # waits for the thread
+    assert set(counting.texts) <= {"w1", *(text(number) for number in range(2, 6))}
+    assert not [one for one in threading.enumerate() if "rerank-plugins-encode" in one.name]
+
+
+def test_a_failure_while_encoding_ahead_reaches_the_caller(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is not lost in the thread."""
+    monkeypatch.setattr(encoding, "_PAIRS_AHEAD", 2)
+    encoder, counting = counting_encoder(None)
+
+    def fails(texts: Sequence[str], **_: Any) -> None:
+        raise OverflowError(f"{len(texts)} texts")
+
+    monkeypatch.setattr(counting, "encode_batch_fast", fails)
+    with pytest.raises(OverflowError, match="texts"):
+        list(encoder.encode_ahead([("w1", "w2")] * 5))
+
+
+@pytest.mark.parametrize("how", ["truncate", "max", "mean"])
+def test_scores_do_not_depend_on_the_parts(
+    tiny_checkpoints: Mapping[str, Path], monkeypatch: pytest.MonkeyPatch, how: Any
+) -> None:
+    """Encoded ahead in parts of seven or all at once: the same scores, in the same places."""
+    pairs = PAIRS + PAIRS[3:9]
+    scorer = load_scorer(
+        tiny_checkpoints["rstar"], engine="torch", device="cpu", precision="fp32", max_length=48
+    )
+    options = ScoreOptions(long_passages=how)
+    whole = scorer.score(pairs, options)
+    monkeypatch.setattr(encoding, "_PAIRS_AHEAD", 7)
+    parts = scorer.score(pairs, options)
+    np.testing.assert_allclose(parts.logits, whole.logits, atol=1e-5)
+    assert parts.truncated.tolist() == whole.truncated.tolist()

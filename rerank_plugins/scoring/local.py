@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rerank_plugins.errors import InvalidInputError
+from rerank_plugins.errors import OutOfMemoryError, UnsupportedModelError
 from rerank_plugins.ordering import check_count
 from rerank_plugins.scoring import hub
 from rerank_plugins.scoring.base import PairScores, ScoreOptions
-from rerank_plugins.scoring.batching import token_budget_batches
+from rerank_plugins.scoring.batching import (
+    PADDED_TOKENS_ON_CPU,
+    TokenLimit,
+    token_budget_batches,
+)
 from rerank_plugins.scoring.checkpoint import Checkpoint, checked_max_length, read_checkpoint
-from rerank_plugins.scoring.encoding import EncodedPairs, PairEncoder
-from rerank_plugins.scoring.torch_engine import PRECISIONS, Precision, TorchEngine
+from rerank_plugins.scoring.encoding import Batch, EncodedPairs, PairEncoder, TokenCache
+from rerank_plugins.scoring.engines import Choice, EngineName, Precision, check_engine, choose
+from rerank_plugins.scoring.openvino_engine import OpenVINOEngine
+from rerank_plugins.scoring.torch_engine import Precision as TorchPrecision
+from rerank_plugins.scoring.torch_engine import TorchEngine
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +40,8 @@ class ModelSettings:
         name: What the user asked for; shown in rankings. Two names of one source are equal.
         source: Local folder, or name of a Hugging Face repository.
         device: ``auto`` or a torch device name.
-        precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
+        engine: ``auto``, ``torch`` or ``openvino``.
+        precision: ``auto``, ``fp32``, ``bf16``, ``fp16`` or ``int8``.
         revision: Commit, tag or branch on the Hub.
         cache_folder: Where downloads are kept; None for the Hub client's own place.
         local_files_only: Never ask the network.
@@ -41,6 +52,7 @@ class ModelSettings:
     name: str = field(compare=False)
     source: str
     device: str = "auto"
+    engine: EngineName = "auto"
     precision: Precision = "auto"
     revision: str | None = None
     cache_folder: str | None = None
@@ -49,16 +61,20 @@ class ModelSettings:
     allow_pickle_weights: bool = False
 
     def __post_init__(self) -> None:
-        if self.precision not in PRECISIONS:
-            raise InvalidInputError(
-                f"precision must be one of {list(PRECISIONS)}, but got {self.precision!r}"
-            )
+        check_engine(self.engine, self.precision, self.device)
 
 
 class LoadedModel:
-    """One set of weights; a forward pass at a time, since more would only fight for cores."""
+    """One set of weights; a forward pass at a time, since more would only fight for cores.
 
-    def __init__(self, settings: ModelSettings) -> None:
+    Args:
+        settings: Which checkpoint, and how to load it.
+        engine: What runs it, in place of what the settings choose.
+    """
+
+    def __init__(
+        self, settings: ModelSettings, engine: TorchEngine | OpenVINOEngine | None = None
+    ) -> None:
         folder = Path(settings.source)
         if not folder.is_dir() and not folder.is_absolute():
             folder = hub.fetch(
@@ -72,14 +88,51 @@ class LoadedModel:
         self.checkpoint: Checkpoint = read_checkpoint(
             folder, trust_remote_code=settings.trust_remote_code
         )
-        self.engine = TorchEngine(
-            folder,
-            device=settings.device,
-            precision=settings.precision,
-            trust_remote_code=settings.trust_remote_code,
-            allow_pickle_weights=settings.allow_pickle_weights,
+        self.choice = choose(
+            settings.engine,
+            settings.precision,
+            settings.device,
+            self.checkpoint,
+            remote_code=settings.trust_remote_code,
+        )
+        self.engine = engine or self._engine(settings)
+        logger.info(
+            "%s runs on engine %s, device %s, precision %s (%s)",
+            settings.name,
+            self.engine.name,
+            self.engine.device,
+            self.engine.precision,
+            self.choice.reason,
         )
         self.lock = threading.Lock()
+        # Shared by all scorers of these weights: what fits, and texts already tokenized.
+        self.limit = TokenLimit()
+        self.tokens = TokenCache()
+
+    def _engine(self, settings: ModelSettings) -> TorchEngine | OpenVINOEngine:
+        permissions = {
+            "trust_remote_code": settings.trust_remote_code,
+            "allow_pickle_weights": settings.allow_pickle_weights,
+        }
+        if self.choice.engine == "openvino":
+            try:
+                if self.choice.precision == "int8":
+                    from rerank_plugins.scoring.quantization import quantized_engine
+
+                    return quantized_engine(settings, self.checkpoint)
+                return OpenVINOEngine.load(
+                    self.checkpoint, precision=self.choice.precision, **permissions
+                )
+            except UnsupportedModelError as error:
+                if settings.engine == "openvino" or settings.precision == "int8":
+                    raise
+                self.choice = Choice("torch", settings.precision, f"OpenVINO failed: {error}")
+        return TorchEngine(
+            self.checkpoint.folder,
+            device=settings.device,
+            precision=cast("TorchPrecision", self.choice.precision),
+            **permissions,
+        )
 
 
 _models: WeakValueDictionary[ModelSettings, LoadedModel] = WeakValueDictionary()
@@ -108,13 +161,22 @@ class LocalScorer:
     Args:
         settings: Which checkpoint, and how to load it.
         max_length: Tokens a pair, special tokens included; None for all that the model takes.
+        engine: Runs the checkpoint in place of the engine that the settings choose, and is
+            not shared: to compare a model with another form of it.
     """
 
-    def __init__(self, settings: ModelSettings, *, max_length: int | None = None) -> None:
+    def __init__(
+        self,
+        settings: ModelSettings,
+        *,
+        max_length: int | None = None,
+        engine: TorchEngine | OpenVINOEngine | None = None,
+    ) -> None:
         if max_length is not None:
             check_count("max_length", max_length, minimum=1)
         self.settings = settings
         self._max_length = max_length
+        self._engine = engine
         self._ready: tuple[LoadedModel, PairEncoder] | None = None
 
     @property
@@ -125,7 +187,8 @@ class LocalScorer:
     def _load(self) -> tuple[LoadedModel, PairEncoder]:
         ready = self._ready
         if ready is None:
-            model = _shared(self.settings)
+            given = self._engine
+            model = _shared(self.settings) if given is None else LoadedModel(self.settings, given)
             checkpoint = model.checkpoint
             encoder = PairEncoder(
                 checkpoint.tokenizer,
@@ -133,9 +196,22 @@ class LocalScorer:
                 window_tokens=checkpoint.window_tokens,
                 pad_id=checkpoint.pad_id,
                 with_types=checkpoint.with_types,
+                cache=model.tokens,
             )
             ready = self._ready = (model, encoder)
         return ready
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """What the checkpoint says of itself; loads it when that has not happened yet."""
+        return self._load()[0].checkpoint
+
+    def encode(self, pairs: Sequence[tuple[str, str]]) -> Iterator[Batch]:
+        """What the model is given for these pairs, a row at a time: to calibrate with."""
+        model, encoder = self._load()
+        encoded = encoder.encode(pairs, model.checkpoint.long_passages)
+        for row in range(len(encoded.rows)):
+            yield encoder.pad(encoded, np.array([row]))
 
     @property
     def first_stage_weight(self) -> float:
@@ -162,35 +238,67 @@ class LocalScorer:
         how = options.long_passages
         if how is None:
             how = model.checkpoint.long_passages
-        encoded = encoder.encode(list(distinct), how)
-        rows = self._row_logits(model, encoder, encoded, options.batch_tokens)
-        logits = _by_pair(rows, encoded.owners, mean=how == "mean")
-        return PairScores(logits[places], encoded.truncated[places])
+        logits = np.empty(len(distinct), dtype=np.float64)
+        truncated = np.empty(len(distinct), dtype=np.bool_)
+        start = 0
+        for encoded in encoder.encode_ahead(list(distinct), how):
+            part = slice(start, start + len(encoded.truncated))
+            rows = self._row_logits(model, encoder, encoded, options.batch_tokens)
+            logits[part] = _by_pair(rows, encoded.owners, mean=how == "mean")
+            truncated[part] = encoded.truncated
+            start = part.stop
+        return PairScores(logits[places], truncated[places])
 
     def _row_logits(
         self, model: LoadedModel, encoder: PairEncoder, encoded: EncodedPairs, batch_tokens: int
     ) -> NDArray[np.float64]:
+        if str(model.engine.device).lower() == "cpu" and not getattr(model.engine, "packed", False):
+            batch_tokens = min(batch_tokens, PADDED_TOKENS_ON_CPU)
+        lengths = encoded.lengths
+        logits = np.empty(len(lengths), dtype=np.float64)
+        left = np.arange(len(lengths))
+        while left.size:
+            # Anew with every limit learned; what was computed before stays.
+            batches = token_budget_batches(lengths[left], model.limit.within(batch_tokens))
+            done: list[NDArray[np.intp]] = []
+            for batch in batches:
+                rows = left[batch]
+                try:
+                    logits[rows] = self._batch_logits(model, encoder.pad(encoded, rows))
+                except OutOfMemoryError as error:
+                    if len(rows) == 1:
+                        raise OutOfMemoryError(
+                            f"a pair of {lengths[rows[0]]} tokens does not fit in memory, alone "
+                            "as it is; lower max_length, or use a smaller model or another "
+                            f"device ({error})"
+                        ) from error
+                    model.limit.failed(len(rows) * int(lengths[rows].max()))
+                    break
+                done.append(batch)
+            left = np.delete(left, np.concatenate(done)) if done else left
+        return logits
+
+    @staticmethod
+    def _batch_logits(model: LoadedModel, batch: Batch) -> NDArray[np.float64]:
+        with model.lock:
+            logits = model.engine.logits(batch).astype(np.float64)
         relevant = model.checkpoint.relevant
-        rows = np.empty(len(encoded.rows), dtype=np.float64)
-        for batch in token_budget_batches(encoded.lengths, batch_tokens):
-            padded = encoder.pad(encoded, batch)
-            with model.lock:
-                logits = model.engine.logits(padded)
-            if logits.shape[1] == 1:
-                rows[batch] = logits[:, 0]
-            else:
-                rows[batch] = logits[:, relevant] - logits[:, 1 - relevant]
-        return rows
+        if logits.shape[1] == 1:
+            return logits[:, 0]
+        return np.asarray(logits[:, relevant] - logits[:, 1 - relevant])
 
     def describe(self) -> dict[str, Any]:
         """What is loaded, as native types; loads it when that has not happened yet."""
         model, encoder = self._load()
         checkpoint = model.checkpoint
+        known = getattr(model.engine, "facts", {})
+        agreement = {"agreement": known["agreement"]} if "agreement" in known else {}
         return {
             "model": self.name,
             "engine": model.engine.name,
             "device": str(model.engine.device),
             "precision": model.engine.precision,
+            "chosen": model.choice.reason,
             "parameters": model.engine.parameters,
             "architecture": checkpoint.architecture,
             "labels": checkpoint.labels,
@@ -200,6 +308,7 @@ class LocalScorer:
             "window_tokens": checkpoint.window_tokens,
             "long_passages": checkpoint.long_passages,
             "first_stage_weight": checkpoint.first_stage_weight,
+            **agreement,
         }
 
 
