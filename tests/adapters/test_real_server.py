@@ -10,14 +10,14 @@ its own (it needs an older transformers than this library)::
     # In tests/: a tiny BERT cross-encoder. (What transformers 5 writes of XLM-RoBERTa's
     # tokenizer, transformers 4.48 cannot read.)
     python -c "from pathlib import Path; from checkpoints import TinyCheckpoints; \
-        TinyCheckpoints(Path('tiny'))['rstar']"
+        TinyCheckpoints(Path('/tmp/tiny'))['rstar']"
 
-    HF_HUB_OFFLINE=1 infinity/bin/infinity_emb v2 --model-id tests/tiny/rstar --engine torch \
+    HF_HUB_OFFLINE=1 infinity/bin/infinity_emb v2 --model-id /tmp/tiny/rstar --engine torch \
         --device cpu --dtype float32 --no-bettertransformer --no-model-warmup \
         --host 127.0.0.1 --port 7997 --api-key a-key-for-the-test
 
     RERANK_REAL_SERVER=http://127.0.0.1:7997 RERANK_REAL_SERVER_KEY=a-key-for-the-test \
-        RERANK_REAL_CHECKPOINT=tests/tiny/rstar \
+        RERANK_REAL_CHECKPOINT=/tmp/tiny/rstar \
         python -m pytest tests/adapters/test_real_server.py
 
 ``RERANK_REAL_PROTOCOL`` names the protocol where it is not ``infinity``.
