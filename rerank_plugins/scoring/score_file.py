@@ -1,0 +1,192 @@
+"""The file of a score cache: an SQLite database of which no entry is taken on trust."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import struct
+import threading
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from rerank_plugins.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    import sqlite3
+
+logger = logging.getLogger(__name__)
+
+# "rrsc": tells our files from every other SQLite database.
+_APPLICATION_ID = 0x72727363
+_LAYOUT = 1
+_SCHEMA = """
+    CREATE TABLE IF NOT EXISTS scores (
+        number INTEGER PRIMARY KEY AUTOINCREMENT, key BLOB NOT NULL UNIQUE, entry BLOB NOT NULL
+    )
+"""
+_ENTRY = struct.Struct("<d?")
+_CHECKSUM = struct.Struct("<I")
+# SQLite takes at most 999 parameters a statement where it is old.
+_KEYS_A_QUERY = 500
+
+Entry = tuple[float, bool]  # logit, and whether the pair was truncated
+T = TypeVar("T")
+
+
+class ScoreFile:
+    """The SQLite file behind a `ScoreCache`; one connection a process, used under a lock."""
+
+    def __init__(self, path: Path, max_pairs: int) -> None:
+        self.path = path
+        self._max_pairs = max_pairs
+        self._lock = threading.Lock()
+        self._warned = False
+        self._inherited: list[sqlite3.Connection | None] = []
+        self._open()
+
+    def _open(self) -> None:
+        import sqlite3
+
+        try:
+            self._connection: sqlite3.Connection | None = self._connect()
+        except sqlite3.Error as error:
+            raise InvalidInputError(
+                f"a cache's path must be a cache of scores or a new file, but {str(self.path)!r} "
+                f"cannot be used: {error}. Name another; a damaged cache can be deleted"
+            ) from error
+        self._process = os.getpid()
+
+    def __del__(self) -> None:
+        connection = getattr(self, "_connection", None)
+        if connection is not None and self._process == os.getpid():
+            connection.close()
+
+    def _connect(self) -> sqlite3.Connection:
+        import sqlite3
+
+        connection = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None)
+        try:
+            connection.execute("PRAGMA busy_timeout=5000")
+            connection.execute("BEGIN IMMEDIATE")
+            self._check(connection)
+            connection.execute(_SCHEMA)
+            connection.execute(f"PRAGMA application_id={_APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version={_LAYOUT}")
+            connection.execute("COMMIT")
+            # Readers and writers of several processes do not wait for each other; a crash
+            # of the machine may lose the last scores, never the file.
+            with suppress(sqlite3.OperationalError):  # another process opens it right now
+                connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=NORMAL")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _check(self, connection: sqlite3.Connection) -> None:
+        """A file that is not ours, or not whole, is neither read nor written to."""
+
+        def value(pragma: str) -> Any:
+            return connection.execute(f"PRAGMA {pragma}").fetchone()[0]
+
+        ours = value("application_id") == _APPLICATION_ID and value("user_version") == _LAYOUT
+        empty = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
+        if not ours and not (empty and value("application_id") == value("user_version") == 0):
+            raise InvalidInputError(
+                "a cache's path must be a cache of scores of this version or a new file, but "
+                f"{str(self.path)!r} is another SQLite database. Name another file"
+            )
+        told = value("quick_check(1)")
+        if told != "ok":
+            raise InvalidInputError(
+                f"a cache's file must be whole, but {str(self.path)!r} is damaged ({told}). "
+                "Delete it"
+            )
+
+    def find(self, keys: Sequence[bytes]) -> dict[bytes, Entry]:
+        """The entries whose checksums hold."""
+        found = {}
+        for key, raw in self._run(lambda connection: _select(connection, keys)) or ():
+            entry = _unpacked(key, raw)
+            if entry is not None:
+                found[key] = entry
+        return found
+
+    def keep(self, entries: Mapping[bytes, Entry]) -> None:
+        """Writes entries, and deletes the oldest beyond the bound."""
+        rows = [(key, _packed(key, entry)) for key, entry in entries.items()]
+
+        def write(connection: sqlite3.Connection) -> None:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                connection.executemany(
+                    "INSERT OR REPLACE INTO scores (key, entry) VALUES (?, ?)", rows
+                )
+                # Numbers only grow, so this leaves max_pairs rows or, after a replacement, fewer.
+                connection.execute(
+                    "DELETE FROM scores WHERE number <= (SELECT max(number) FROM scores) - ?",
+                    (self._max_pairs,),
+                )
+                connection.execute("COMMIT")
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
+
+        self._run(write)
+
+    def _run(self, work: Callable[[sqlite3.Connection], T]) -> T | None:
+        """What the work gives; None, and a warning once, when the file fails it."""
+        import sqlite3
+
+        with self._lock:
+            try:
+                if self._process != os.getpid():
+                    # A connection must neither be used nor closed across a fork.
+                    self._inherited.append(self._connection)
+                    self._open()
+                return None if self._connection is None else work(self._connection)
+            except (sqlite3.Error, InvalidInputError) as error:
+                # A lock or a full disk may pass; a file that is no database any more does not.
+                if not isinstance(error, sqlite3.OperationalError):
+                    self._connection = None
+                if not self._warned:
+                    self._warned = True
+                    logger.warning(
+                        "the score cache %s failed (%s); scores are computed or come from memory",
+                        self.path,
+                        error,
+                    )
+                return None
+
+
+def _select(connection: sqlite3.Connection, keys: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
+    rows: list[tuple[bytes, bytes]] = []
+    remaining = iter(keys)
+    while some := list(islice(remaining, _KEYS_A_QUERY)):
+        marks = ",".join("?" * len(some))
+        rows += connection.execute(
+            f"SELECT key, entry FROM scores WHERE key IN ({marks})",  # noqa: S608  (marks only)
+            some,
+        )
+    return rows
+
+
+def _packed(key: bytes, entry: Entry) -> bytes:
+    values = _ENTRY.pack(*entry)
+    return values + _CHECKSUM.pack(zlib.crc32(key + values))
+
+
+def _unpacked(key: bytes, raw: object) -> Entry | None:
+    """The entry, or None when it is not what was written for this key."""
+    if not isinstance(raw, bytes) or len(raw) != _ENTRY.size + _CHECKSUM.size:
+        return None
+    values = raw[: _ENTRY.size]
+    if _CHECKSUM.unpack(raw[_ENTRY.size :])[0] != zlib.crc32(key + values):
+        return None
+    logit, truncated = _ENTRY.unpack(values)
+    return (logit, truncated) if math.isfinite(logit) else None
