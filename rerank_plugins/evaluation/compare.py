@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import json
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -19,8 +19,6 @@ from rerank_plugins.evaluation.measures import DEFAULT_MEASURES, evaluate_rankin
 from rerank_plugins.evaluation.results import Comparison, SystemResult, system_name
 from rerank_plugins.evaluation.runs import RunFile, data_digest, digest, settings_of
 from rerank_plugins.ordering import check_count, descending
-
-logger = logging.getLogger(__name__)
 
 DEFAULT_CANDIDATES = 50
 
@@ -90,7 +88,7 @@ def compare(
             "passages": corpus,
             "candidates": depth,
             "name": name,
-            "first stage": settings_of(stage),
+            "first stage": _settings(stage),
         }
         file = RunFile(runs, f"{data.name} {name}", settings)
         _find_all(file, name, bridge, drawn, depth)
@@ -121,24 +119,20 @@ def compare(
 def _find_all(
     file: RunFile, name: str, bridge: FirstStageBridge, data: QuestionSet, depth: int
 ) -> None:
-    missing = {query: text for query, text in data.queries.items() if query not in file.answers}
-    for query, text in tqdm(missing.items(), desc=name, unit="query", disable=None, delay=1):
+    asked = {query: digest(text) for query, text in data.queries.items()}
+    missing = file.missing(asked)
+    for query in tqdm(missing, desc=name, unit="query", disable=None, delay=1):
         start = time.perf_counter()
-        found = bridge.find(query, text, depth)
-        _add(file, query, found, time.perf_counter() - start)
+        found = bridge.find(query, data.queries[query], depth)
+        _add(file, query, asked[query], found, time.perf_counter() - start)
 
 
 def _order_all(
     file: RunFile, name: str, bridge: RerankerBridge, data: QuestionSet, first: RunFile
 ) -> None:
-    """Reranks what the file lacks, and what it has for other candidates."""
     given = {query: _found(first.answers[query]) for query in data.queries}
-    digests = {query: digest(candidates)[:16] for query, candidates in given.items()}
-    missing = [
-        query
-        for query in data.queries
-        if file.answers.get(query, {}).get("candidates") != digests[query]
-    ]
+    asked = {query: digest([text, given[query]]) for query, text in data.queries.items()}
+    missing = file.missing(asked)
     for number, query in enumerate(tqdm(missing, desc=name, unit="query", disable=None, delay=1)):
         text, candidates = data.queries[query], given[query]
         if number == 0:
@@ -147,16 +141,28 @@ def _order_all(
         start = time.perf_counter()
         ordered = bridge.order(text, candidates)
         seconds = time.perf_counter() - start
-        _add(file, query, ordered, seconds, candidates=digests[query], pairs=len(candidates))
+        _add(file, query, asked[query], ordered, seconds, pairs=len(candidates))
 
 
-def _add(file: RunFile, query: str, found: Found, seconds: float, **more: Any) -> None:
+def _settings(stage: Any) -> Any:
+    """Of a first stage; given candidates are told by all that they hold."""
+    if not isinstance(stage, Mapping):
+        return settings_of(stage)
+    listed = ([query, json.dumps(found, default=float)] for query, found in stage.items())
+    return ["given", digest(sorted(listed))]
+
+
+def _add(
+    file: RunFile, query: str, asked: str, found: Found, seconds: float, *, pairs: int = 0
+) -> None:
     answer = {
+        "asked": asked,
         "passages": [passage for passage, _ in found],
         "scores": [score for _, score in found],
         "seconds": seconds,
+        "pairs": pairs,
     }
-    file.add(query, {**answer, **more})
+    file.add(query, answer)
 
 
 def _found(answer: Mapping[str, Any]) -> Found:
@@ -182,7 +188,7 @@ def _result(
         rankings=rankings,
         scores={query: tuple(answer["scores"]) for query, answer in last.items()},
         seconds=np.asarray(times).sum(axis=0),
-        pairs=sum(answer.get("pairs", 0) for answer in last.values()),
+        pairs=sum(answer["pairs"] for answer in last.values()),
         scoring_seconds=0.0 if reranker is None else float(sum(times[-1])),
     )
 

@@ -75,8 +75,8 @@ def _introduction(comparison: Comparison) -> str:
 
 def _systems(comparison: Comparison, rows: Sequence[dict[str, Any]]) -> str:
     main, *others = comparison.measures
-    heads = ["", "system", main, "95% interval", "", *others, "bound", "gain", "95%", "p"]
-    heads += ["p50 s", "p95 s", "pairs/s"]
+    heads = ["", "system", main, "95% interval", "", *others, "bound", "gain", "95%", "p (Holm)"]
+    heads += ["p50 ms", "p95 ms", "pairs/s"]
     lines = []
     for number, row in enumerate(rows, start=1):
         speed = row["pairs_per_second"]
@@ -91,8 +91,8 @@ def _systems(comparison: Comparison, rows: Sequence[dict[str, Any]]) -> str:
             _cell("" if row["gain"] is None else f"{row['gain']:+.3f}"),
             _cell(shown(row["gain_interval"], sign="+")),
             _cell("" if row["p_value"] is None else f"{row['p_value']:.4f}"),
-            _cell(f"{row['seconds_p50']:.3f}"),
-            _cell(f"{row['seconds_p95']:.3f}"),
+            _cell(f"{1000 * row['seconds_p50']:.1f}"),
+            _cell(f"{1000 * row['seconds_p95']:.1f}"),
             _cell("" if speed is None else f"{speed:.0f}"),
         ]
         lines.append(f"<tr>{''.join(cells)}</tr>")

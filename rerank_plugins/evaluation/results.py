@@ -305,7 +305,7 @@ def table(comparisons: Sequence[Comparison]) -> str:
         raise InvalidInputError("a table needs comparisons of the same measures")
     measures = comparisons[0].measures
     headers = ["set", "queries", "system", measures[0], "95%", *measures[1:]]
-    headers += ["bound", "gain", "95%", "p (Holm)", "p50 s", "p95 s", "pairs/s"]
+    headers += ["bound", "gain", "95%", "p (Holm)", "p50 ms", "p95 ms", "pairs/s"]
     body = [_cells(row, measures) for comparison in comparisons for row in comparison.rows()]
     return tabulate(body, headers=headers, disable_numparse=True)
 
@@ -328,8 +328,8 @@ def _cells(row: Mapping[str, Any], measures: Sequence[str]) -> list[Any]:
         "" if row["gain"] is None else f"{row['gain']:+.3f}",
         shown(row["gain_interval"], sign="+"),
         "" if row["p_value"] is None else f"{row['p_value']:.4f}",
-        f"{row['seconds_p50']:.3f}",
-        f"{row['seconds_p95']:.3f}",
+        f"{1000 * row['seconds_p50']:.1f}",
+        f"{1000 * row['seconds_p95']:.1f}",
         "" if row["pairs_per_second"] is None else f"{row['pairs_per_second']:.0f}",
     ]
 

@@ -44,7 +44,7 @@ class RunFile:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         slug = re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-")[:60]
-        self.path = folder / f"{slug}-{digest([_FORMAT, settings])[:16]}.jsonl"
+        self.path = folder / f"{slug}-{digest([_FORMAT, settings])}.jsonl"
         if self.path.exists():
             self._read(self.path)
         else:
@@ -63,6 +63,14 @@ class RunFile:
         if unfinished:
             _write_whole(path, whole + "\n")
 
+    def missing(self, asked: Mapping[str, str]) -> list[str]:
+        """The queries without an answer to just what is asked: their text, their candidates."""
+        return [
+            query
+            for query, digest_of_it in asked.items()
+            if self.answers.get(query, {}).get("asked") != digest_of_it
+        ]
+
     def add(self, query: str, answer: Mapping[str, Any]) -> None:
         """Keeps an answer; on disk too before this returns."""
         self.answers[query] = {"query": query, **answer}
@@ -72,8 +80,8 @@ class RunFile:
 
 
 def digest(value: Any) -> str:
-    """SHA-256 of a value's JSON, in hexadecimal."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+    """Of a value's JSON: 64 bits of SHA-256, in hexadecimal."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def data_digest(data: QuestionSet) -> str:

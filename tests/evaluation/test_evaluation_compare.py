@@ -197,7 +197,7 @@ def test_a_line_that_a_crash_left_unfinished_is_asked_again(toy, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "change", ["candidates", "passages", "settings", "weights", "first stage's answers"]
+    "change", ["candidates", "passages", "settings", "weights", "question", "given passages"]
 )
 def test_a_stale_run_is_not_reused(change, toy, tmp_path):
     """Other depth, other texts, other settings, other weights: all is asked anew."""
@@ -233,9 +233,34 @@ def test_a_stale_run_is_not_reused(change, toy, tmp_path):
     elif change == "weights":
         (weights / "model.safetensors").write_bytes(b"22")
         assert asked() == 4
+    elif change == "question":
+        toy.queries["q1"] = "an apple"
+        assert asked() == 2  # the warm-up and that one query
     else:
-        # Another list of candidates for one query is another setting of the first stage.
-        assert asked(given={**GIVEN, "q1": ["a", "b"]}) > 0
+        assert asked(given={**GIVEN, "q1": ["a", "b"]}) == 4
+
+
+def test_many_given_candidates_are_told_apart_by_what_they_hold(tmp_path):
+    """As many queries and as many passages, another order: no old answer is taken."""
+    ids = [f"p{at}" for at in range(3)]
+    data = QuestionSet(
+        name="many",
+        corpus={passage: f"text of {passage}" for passage in ids},
+        queries={f"q{at}": f"query {at}" for at in range(100)},
+        qrels={f"q{at}": {"p0": 1.0} for at in range(100)},
+    )
+    for order, mean in ((ids, 1.0), (ids[::-1], 1 / 3)):
+        found = compare(data, {"g": dict.fromkeys(data.queries, order)}, runs=tmp_path)
+        assert found.systems["g"].values["MRR@10"].mean() == pytest.approx(mean)
+
+
+def test_a_query_without_candidates_counts_as_nothing_found(toy):
+    """Asked of no reranker, and a zero in every mean."""
+    found = compare(toy, {"g": {"q1": ["a"]}}, {"r": by_length}, measures=("MRR",))
+    for system in found.systems.values():
+        np.testing.assert_allclose(system.values["MRR"], [1, 0, 0])
+        assert system.rankings["q2"] == ()
+    assert "Reranking hurt no question" in found.to_html()
 
 
 def test_a_file_that_is_no_run_is_named(toy, tmp_path):
