@@ -318,6 +318,15 @@ def _guess(runs: Sequence[str]) -> str | None:
     return "neutral" if best.startswith("other") else best
 
 
+def word_spans(text: str) -> list[tuple[int, int]]:
+    """Where words stand in a text: start and end of each run that analyzers read by itself.
+
+    ``analyzer(text[start:end])`` gives the terms of that run, as in the whole text, so that a
+    caller can point at the words that a query's terms met.
+    """
+    return [run.span() for run in _RUNS.finditer(text)]
+
+
 def detect_language(texts: Iterable[str], *, sample: int = 1000) -> str:
     """The language that most of the first ``sample`` texts are in.
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 from typing_extensions import Self
 
+from rerank_plugins._telemetry import traced_search
 from rerank_plugins.candidates import Candidate, check_query
 from rerank_plugins.errors import IndexMismatchError, InvalidInputError
 from rerank_plugins.first_stage import storage
@@ -108,7 +109,8 @@ class BM25:
     @property
     def keys(self) -> list[int]:
         """The keys of the passages that can be found, ascending."""
-        return self._index.keys.tolist()
+        keys: list[int] = self._index.keys.tolist()
+        return keys
 
     @property
     def keys_given(self) -> int:
@@ -161,6 +163,7 @@ class BM25:
         engine = ENGINES[self.engine](terms, k1=self.k1, b=self.b) if len(terms.ids) else None
         return _Index(texts, keys, terms, engine)
 
+    @traced_search
     def search(
         self, query: str, k: int, *, mask: NDArray[np.bool_] | None = None
     ) -> list[Candidate]:

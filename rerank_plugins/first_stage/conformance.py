@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -178,6 +179,100 @@ class FirstStageConformance:
         alone = [stage.search(query, 5) for query in queries]
         with ThreadPoolExecutor(16) as pool:
             assert list(pool.map(lambda query: stage.search(query, 5), queries)) == alone
+
+
+class StoredStageConformance:
+    """For first stages that can change and be stored: subclass it, give ``make`` and ``load``."""
+
+    def make(self, texts: Iterable[str]) -> Any:
+        """A new first stage over the texts."""
+        raise NotImplementedError
+
+    def load(self, path: Any) -> Any:
+        """The stage that was saved there, with the encoder or analyzer that ``make`` uses."""
+        raise NotImplementedError
+
+    def same(self, one: Any, other: Any) -> None:
+        """Both find the same, with the same scores, for every passage as query."""
+        assert len(one) == len(other)
+        assert one.keys_given == other.keys_given
+        for text in (*PASSAGES, QUERY):
+            assert one.search(text, 20) == other.search(text, 20)
+
+    def test_a_loaded_index_is_the_saved_one(self, tmp_path: Any) -> None:
+        """Texts of every kind, keys and scores come back; a second save and load too."""
+        stage = self.make([*PASSAGES, *ODD_TEXTS])
+        for _ in range(2):
+            stage.save(tmp_path / "index")
+            loaded = self.load(tmp_path / "index")
+            self.same(loaded, stage)
+            for text in ODD_TEXTS:
+                if text.strip():
+                    assert loaded.search(text, 3) == stage.search(text, 3)
+            stage = loaded
+
+    def test_nothing_indexed_can_be_saved(self, tmp_path: Any) -> None:
+        """An empty index comes back empty, and takes passages."""
+        self.make([]).save(tmp_path / "index")
+        loaded = self.load(tmp_path / "index")
+        assert len(loaded) == 0
+        assert loaded.search(QUERY, 3) == []
+        loaded.add(PASSAGES)
+        self.same(loaded, self.make(PASSAGES))
+
+    def test_a_loaded_index_takes_additions_and_removals(self, tmp_path: Any) -> None:
+        """It then is what one that was never stored would be, and can be stored again."""
+        stage, twin = self.make(PASSAGES[:6]), self.make(PASSAGES[:6])
+        stage.save(tmp_path / "index")
+        loaded = self.load(tmp_path / "index")
+        for one in (loaded, twin):
+            assert one.add(PASSAGES[6:9]) == [6, 7, 8]
+            one.remove([0, 7])
+            assert one.add(PASSAGES[9:]) == [9]
+        self.same(loaded, twin)
+        loaded.save(tmp_path / "index")
+        self.same(self.load(tmp_path / "index"), twin)
+
+    def test_what_is_removed_is_as_if_it_had_never_been(self) -> None:
+        """The others keep keys and texts, and have the scores of an index of their own."""
+        stage, fresh = self.make(PASSAGES), self.make(PASSAGES[2:])
+        stage.remove([0, 1])
+        for text in (*PASSAGES, QUERY):
+            found, expected = stage.search(text, 20), fresh.search(text, 20)
+            assert [one.text for one in found] == [one.text for one in expected]
+            assert [one.key - 2 for one in found] == [one.key for one in expected]
+            for one, other in zip(found, expected, strict=True):
+                assert math.isclose(one.score, other.score, rel_tol=1e-6, abs_tol=1e-9)
+
+    def test_an_unknown_key_cannot_be_removed(self) -> None:
+        """It is named, and nothing is removed."""
+        import pytest
+
+        stage = self.make(PASSAGES)
+        with pytest.raises(InvalidInputError, match="99"):
+            stage.remove([1, 99])
+        assert len(stage) == len(PASSAGES)
+
+    def test_threads_see_all_of_a_change_or_nothing(self) -> None:
+        """Searches beside additions and removals find the fixed passages and whole additions."""
+        stage = self.make(PASSAGES)
+        stop = threading.Event()
+
+        def change() -> None:
+            while not stop.is_set():
+                stage.remove(stage.add(["passing museum bees", "passing bees museum"]))
+
+        writer = threading.Thread(target=change)
+        writer.start()
+        try:
+            with ThreadPoolExecutor(4) as pool:
+                results = list(pool.map(lambda _: stage.search("passing museum", 20), range(60)))
+        finally:
+            stop.set()
+            writer.join()
+        for found in results:
+            passing = [one for one in found if one.text.startswith("passing")]
+            assert len(passing) in (0, 2)
 
 
 def _scores(found: list[Candidate]) -> list[float]:

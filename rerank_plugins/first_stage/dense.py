@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 from typing_extensions import Self
 
+from rerank_plugins._telemetry import traced_search
 from rerank_plugins.candidates import Candidate, check_query
 from rerank_plugins.errors import IndexMismatchError, InvalidInputError
 from rerank_plugins.first_stage import storage
@@ -158,6 +159,7 @@ class Dense:
                 del self._texts[key]
                 self._live[key] = False
 
+    @traced_search
     def search(
         self, query: str, k: int, *, mask: NDArray[np.bool_] | None = None
     ) -> list[Candidate]:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Self
 
+from rerank_plugins._telemetry import traced_search
 from rerank_plugins.candidates import Candidate, check_query
 from rerank_plugins.errors import IndexDamagedError, InvalidInputError
 from rerank_plugins.first_stage import storage
@@ -158,6 +159,7 @@ class Hybrid:
             for stage in [_stored(stage) for stage in self.stages]:
                 stage.remove(listed)
 
+    @traced_search
     def search(
         self, query: str, k: int, *, mask: NDArray[np.bool_] | None = None
     ) -> list[Candidate]:

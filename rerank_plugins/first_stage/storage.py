@@ -99,7 +99,10 @@ class Writer:
 
     def array(self, name: str, values: NDArray[Any]) -> None:
         """A ``.npy`` file; never of objects, which would be pickled."""
-        self.file(name, lambda out: np.save(out, values, allow_pickle=False))
+        self.file(
+            name,
+            lambda out: np.lib.format.write_array(_Plain(out), values, allow_pickle=False),
+        )
 
     def lines(self, name: str, values: Iterable[Any]) -> None:
         """A file of one JSON value a line.
@@ -108,6 +111,16 @@ class Writer:
             InvalidInputError: A value would not come back as it is; names its position.
         """
         self.file(name, lambda out: out.writelines(map(_line, range(sys.maxsize), values)))
+
+
+class _Plain:
+    """A file by its ``write`` alone.
+
+    Numpy hands a true file to C, where what a full disk cuts off when closing is no error.
+    """
+
+    def __init__(self, out: BinaryIO) -> None:
+        self.write = out.write
 
 
 class Reader:
@@ -390,6 +403,20 @@ def _version(name: str) -> str | None:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return None
+
+
+def check_json(name: str, value: Any) -> None:
+    """Checks that a setting will come back as it is.
+
+    Raises:
+        InvalidInputError: It would not.
+    """
+    try:
+        _check_json(value)
+    except TypeError as error:
+        raise InvalidInputError(
+            f"{name} must be made of JSON values to be stored, but {error}"
+        ) from error
 
 
 def _line(position: int, value: Any) -> bytes:
