@@ -14,6 +14,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ FOLDER = "rerank-plugins-openvino"
 MODEL = "model.xml"
 _MANIFEST = "manifest.json"
 _FORMAT = 1
+_ATTEMPTS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,10 +140,22 @@ def _written(place: Path, key: str, write: Callable[[Path], None], facts: dict[s
             checksums = {file.name: sha256(file) for file in sorted(new.iterdir())}
             manifest = json.dumps({"files": checksums, "facts": facts}, indent=1)
             (new / _MANIFEST).write_text(manifest, encoding="utf-8")
-            if (place / key).exists():  # damaged, or to be replaced
-                (place / key).rename(Path(temporary) / "old")
-            new.rename(place / key)
+            _put(new, place / key, Path(temporary))
     except (OSError, RuntimeError) as error:  # OpenVINO tells of a full disk by the latter
         logger.info("no converted model can be kept in %s: %s", place, error)
         return False
     return True
+
+
+def _put(new: Path, target: Path, aside: Path) -> None:
+    """Moves a folder to its place, what is there aside; another process may do the same."""
+    for attempt in range(_ATTEMPTS):
+        with suppress(FileNotFoundError):
+            target.rename(aside / f"old-{attempt}")
+        try:
+            new.rename(target)
+        except OSError:
+            if attempt == _ATTEMPTS - 1 or not target.exists():
+                raise
+        else:
+            return
