@@ -16,6 +16,7 @@ from rerank_plugins._options import (
     check_top_n,
     check_weight,
 )
+from rerank_plugins._telemetry import span, traced
 from rerank_plugins._threads import in_thread
 from rerank_plugins.candidates import Candidate, Ranking, as_candidates, check_query
 from rerank_plugins.deadline import Pace, now, score_in_time
@@ -64,6 +65,19 @@ class _Call(NamedTuple):
     score_threshold: float | None
     first_stage_seconds: float | None
     deadline_ms: float | None
+
+
+def _facts(rankings: list[Ranking], reranker: Reranker, *_: object) -> dict[str, Any]:
+    return {
+        "model": reranker.model,
+        "queries": len(rankings),
+        "candidates": sum(ranking.candidates for ranking in rankings),
+        "scored": sum(ranking.scored for ranking in rankings),
+        "truncated": sum(ranking.truncated for ranking in rankings),
+        "failed": sum(ranking.error is not None for ranking in rankings),
+        "query": [ranking.query for ranking in rankings],
+        "passages": [item.text for ranking in rankings for item in ranking],
+    }
 
 
 class Reranker:
@@ -220,6 +234,7 @@ class Reranker:
         call = _Call(now(), top_n, score_threshold, first_stage_seconds, deadline_ms)
         return self._rerank_many(queries, passages, call)
 
+    @traced("rerank", _facts)
     def _rerank_many(
         self,
         queries: Sequence[str],
@@ -314,12 +329,13 @@ class Reranker:
             (queries[number], lists[number][plans[number].order[place]].text)
             for number, place in jobs
         ]
-        if stop_at is None:
-            scores = checked(self.scorer.score(pairs, self.options), len(pairs))
-        else:
-            scores = score_in_time(
-                self.scorer, pairs, self.options, stop_at=stop_at, pace=self._pace
-            )
+        with span("score", model=self.model, pairs=len(pairs)):
+            if stop_at is None:
+                scores = checked(self.scorer.score(pairs, self.options), len(pairs))
+            else:
+                scores = score_in_time(
+                    self.scorer, pairs, self.options, stop_at=stop_at, pace=self._pace
+                )
         return by_query(plans, jobs, scores), weight
 
     def _plans(self, queries: list[str], lists: list[list[Candidate]]) -> list[Plan]:  # noqa: ARG002

@@ -12,6 +12,7 @@ from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever, LangSmithRetrieverParams, RetrieverLike
 from pydantic import ConfigDict, SkipValidation
 
+from rerank_plugins._telemetry import span
 from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.langchain._stages import ask, check_stage, ls_params, options_for
 from rerank_plugins.langchain.compressor import CrossEncoderCompressor
@@ -94,11 +95,12 @@ class RerankingRetriever(BaseRetriever):
         **options: Any,
     ) -> list[Document]:
         keep = self._count(k)
-        documents = self.first_stage.invoke(
-            query,
-            {"callbacks": run_manager.get_child()},
-            **options_for(self.first_stage, self._depth(keep), options),
-        )
+        asked = options_for(self.first_stage, self._depth(keep), options)
+        with span("first_stage", engine=type(self.first_stage).__name__) as stage:
+            documents = self.first_stage.invoke(
+                query, {"callbacks": run_manager.get_child()}, **asked
+            )
+            stage.set(candidates=len(documents))
         return self.compressor.compress_documents(
             documents, query, run_manager.get_child(), top_n=keep
         )
@@ -113,7 +115,9 @@ class RerankingRetriever(BaseRetriever):
     ) -> list[Document]:
         keep = self._count(k)
         asked = options_for(self.first_stage, self._depth(keep), options)
-        documents = await ask(self.first_stage, query, run_manager, asked)
+        with span("first_stage", engine=type(self.first_stage).__name__) as stage:
+            documents = await ask(self.first_stage, query, run_manager, asked)
+            stage.set(candidates=len(documents))
         return await self.compressor.acompress_documents(
             documents, query, run_manager.get_child(), top_n=keep
         )

@@ -8,6 +8,7 @@ from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.constants import DEFAULT_SIMILARITY_TOP_K
 from llama_index.core.schema import NodeWithScore, QueryBundle
 
+from rerank_plugins._telemetry import span
 from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.llama_index._nodes import without_tool_words
 from rerank_plugins.llama_index._stages import asked_for, keep_zero_scores
@@ -72,12 +73,16 @@ class RerankingRetriever(BaseRetriever):
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         asked = without_tool_words(query_bundle)
-        found = self._stage().retrieve(asked)
+        with span("first_stage", engine=type(self.first_stage).__name__) as stage:
+            found = self._stage().retrieve(asked)
+            stage.set(candidates=len(found))
         return keep_zero_scores(self._last().postprocess_nodes(found, asked))
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         asked = without_tool_words(query_bundle)
-        found = await self._stage().aretrieve(asked)
+        with span("first_stage", engine=type(self.first_stage).__name__) as stage:
+            found = await self._stage().aretrieve(asked)
+            stage.set(candidates=len(found))
         return keep_zero_scores(await self._last().apostprocess_nodes(found, asked))
 
     def _stage(self) -> BaseRetriever:

@@ -12,6 +12,7 @@ from array import array
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from rerank_plugins._telemetry import traced
 from rerank_plugins.errors import InvalidInputError, UnsupportedModelError
 from rerank_plugins.scoring.base import LongPassages
 
@@ -118,6 +120,16 @@ class TokenCache:
                 self._held -= self._cost(text, len(old))
 
 
+def _encoding_facts(
+    encoded: EncodedPairs,
+    encoder: object,  # noqa: ARG001
+    pairs: Sequence[tuple[str, str]],
+    long_passages: LongPassages = "truncate",  # noqa: ARG001
+) -> dict[str, int]:
+    tokens = int(encoded.lengths.sum())
+    return {"pairs": len(pairs), "rows": len(encoded.rows), "tokens": tokens}
+
+
 class PairEncoder:
     """Encodes pairs for one checkpoint.
 
@@ -206,6 +218,7 @@ class PairEncoder:
             ids.update(zip(chunk, (encoding.ids for encoding in encoded), strict=True))
         return ids
 
+    @traced("tokenize", _encoding_facts)
     def encode(
         self, pairs: Sequence[tuple[str, str]], long_passages: LongPassages = "truncate"
     ) -> EncodedPairs:
@@ -247,10 +260,12 @@ class PairEncoder:
             yield from (self.encode(part, long_passages) for part in parts)
             return
         with ThreadPoolExecutor(1, thread_name_prefix="rerank-plugins-encode") as worker:
-            coming = worker.submit(self.encode, parts[0], long_passages)
+            # With the caller's context, where a trace has the span that this is a part of.
+            context = copy_context()
+            coming = worker.submit(context.run, self.encode, parts[0], long_passages)
             for part in parts[1:]:
                 ready = coming.result()
-                coming = worker.submit(self.encode, part, long_passages)
+                coming = worker.submit(context.run, self.encode, part, long_passages)
                 yield ready
             yield coming.result()
 

@@ -13,6 +13,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 from numpy.typing import NDArray
 
+from rerank_plugins._telemetry import span
 from rerank_plugins.errors import OutOfMemoryError, UnsupportedModelError
 from rerank_plugins.ordering import check_count
 from rerank_plugins.scoring import hub
@@ -243,7 +244,8 @@ class LocalScorer:
         start = 0
         for encoded in encoder.encode_ahead(list(distinct), how):
             part = slice(start, start + len(encoded.truncated))
-            rows = self._row_logits(model, encoder, encoded, options.batch_tokens)
+            with span("forward", rows=len(encoded.rows), tokens=int(encoded.lengths.sum())):
+                rows = self._row_logits(model, encoder, encoded, options.batch_tokens)
             logits[part] = _by_pair(rows, encoded.owners, mean=how == "mean")
             truncated[part] = encoded.truncated
             start = part.stop
