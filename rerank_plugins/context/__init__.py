@@ -11,6 +11,10 @@ What the text looks like, with the default label and separator::
 The label has a line of its own. Bidirectional text is laid out line by line (UAX #9, rule
 P1), so a Latin file name or a number in the label cannot turn the Arabic line under it
 around, and no invisible direction marks have to be put into the prompt.
+
+With ``fence=True`` each passage stands between lines of backticks that it cannot close, and
+with ``strip_invisible=True`` nothing is in it that a reader could not see. Both make plain what
+is retrieved text and what is not; neither stops a model from doing what such a text says.
 """
 
 from __future__ import annotations

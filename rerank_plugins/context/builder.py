@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias
 from rerank_plugins.candidates import Ranking
 from rerank_plugins.catalog import embedded_folder
 from rerank_plugins.context.duplicates import Shingle, resemblance, shingles_of
+from rerank_plugins.context.hygiene import fenced, strip_invisible
 from rerank_plugins.context.records import (
     Context,
     ContextItem,
@@ -60,6 +61,12 @@ class ContextBuilder:
         label: The label of the passage with that number. The header line is the label and the
             source; when both are empty there is no such line.
         separator: What stands between two passages.
+        fence: Put each passage between two lines of backticks that nothing in it can close,
+            with label and source on the first of them. It shows a model where text that nobody
+            vouches for begins and ends; it does not make the model heed it.
+        strip_invisible: Take out bidi overrides, zero-width, tag and control characters, which
+            can hide from a reader what a model is told. Passages are then compared and counted
+            without them, too.
     """
 
     max_tokens: int = 2000
@@ -70,6 +77,8 @@ class ContextBuilder:
     near_duplicates: float | None = 1.0
     label: Callable[[int], str] = "[{}]".format
     separator: str = "\n\n"
+    fence: bool = False
+    strip_invisible: bool = False
 
     def __post_init__(self) -> None:
         check_count("max_tokens", self.max_tokens)
@@ -100,7 +109,7 @@ class ContextBuilder:
         omitted: list[OmittedPassage] = []
         tokens = 0
         for position, passage in enumerate(context_passages(items)):
-            packed = PackedPassage("", passage, position, passage.text.strip())
+            packed = PackedPassage("", passage, position, self._cleaned(passage.text))
             own = frozenset() if self.near_duplicates is None else shingles_of(packed.text)
             reason = self._objection(packed, own, shingles)
             if reason is None:
@@ -159,7 +168,7 @@ class ContextBuilder:
         best = next((left for left in omitted if left.reason == "budget"), None)
         if best is None:
             return None
-        text = best.passage.text.strip()
+        text = self._cleaned(best.passage.text)
 
         def cut(end: int) -> PackedPassage:
             beginning = text[:end].rstrip() + CUT_MARK
@@ -181,20 +190,24 @@ class ContextBuilder:
         return [replace(p, label=self.label(number)) for number, p in enumerate(chosen, start=1)]
 
     def _text(self, chosen: list[PackedPassage]) -> str:
-        return self.separator.join(_block(packed) for packed in self._laid_out(chosen))
+        return self.separator.join(self._block(packed) for packed in self._laid_out(chosen))
+
+    def _cleaned(self, text: str) -> str:
+        return (strip_invisible(text) if self.strip_invisible else text).strip()
+
+    def _block(self, packed: PackedPassage) -> str:
+        """Header line and text; a source of several lines is put on one."""
+        source = self._cleaned(packed.passage.source or "")
+        header = " ".join([packed.label, *source.split()]).strip()
+        if self.fence:
+            return fenced(header, packed.text)
+        return f"{header}\n{packed.text}" if header else packed.text
 
     def _count(self, text: str) -> int:
         if not text:
             return 0  # a counter that adds special tokens gives more, but nothing is sent
         count_tokens = _count_with_embedded if self.count_tokens is None else self.count_tokens
         return check_count("what count_tokens returns", count_tokens(text))
-
-
-def _block(packed: PackedPassage) -> str:
-    """Header line and text; a source of several lines is put on one."""
-    source = packed.passage.source or ""
-    header = " ".join([packed.label, *source.split()]).strip()
-    return f"{header}\n{packed.text}" if header else packed.text
 
 
 def _count_with_embedded(text: str) -> int:
