@@ -19,7 +19,14 @@ from rerank_plugins.evaluation.data import (
 )
 from rerank_plugins.evaluation.measures import Values, evaluate_rankings, parse_measures
 from rerank_plugins.evaluation.presets import PRESETS, Preset, preset
-from rerank_plugins.evaluation.results import Comparison, Difference, Hurt, SystemResult, table
+from rerank_plugins.evaluation.results import (
+    Comparison,
+    Difference,
+    Hurt,
+    ScoredPassages,
+    SystemResult,
+    table,
+)
 from rerank_plugins.evaluation.significance import bootstrap_interval, holm, randomization_test
 
 __all__ = [
@@ -30,6 +37,7 @@ __all__ = [
     "LabelledPairs",
     "Preset",
     "QuestionSet",
+    "ScoredPassages",
     "SystemResult",
     "Values",
     "bootstrap_interval",

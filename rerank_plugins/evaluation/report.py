@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
+from importlib.util import find_spec
 from typing import Any, Final
+
+import numpy as np
 
 from rerank_plugins import __version__
 from rerank_plugins.errors import InvalidInputError
@@ -14,6 +18,7 @@ from rerank_plugins.evaluation.results import Comparison, Hurt, shown
 
 _WORST: Final = 10
 _SHOWN_CHARACTERS: Final = 600
+_POINTS: Final = 1500
 # What HTML does not allow in text; tabs and line ends stay.
 _CONTROLS: Final = {code: " " for code in range(32) if code not in (9, 10, 13)}
 
@@ -59,6 +64,7 @@ def _section(comparison: Comparison, worst: int) -> str:
     for name, system in comparison.systems.items():
         if system.reranker is not None:
             parts.append(_gains(comparison, name))
+            parts.append(_pictures(comparison, name))
             parts.append(_worst(comparison, name, worst))
     return "\n".join([*parts, "</section>"])
 
@@ -190,6 +196,44 @@ def _gains(comparison: Comparison, name: str) -> str:
         f"{_bdi(system.first_stage)} alone, a column a question: better on {better}, worse on "
         f"{worse}, the same on {len(gains) - better - worse}.</figcaption></figure>"
     )
+
+
+def _pictures(comparison: Comparison, name: str) -> str:
+    """Calibration, and scores against length; nothing where matplotlib is not installed."""
+    passages = comparison.scored_passages(name)
+    if find_spec("matplotlib") is None or not passages.scores.size:
+        return ""
+    from matplotlib.figure import Figure
+
+    from rerank_plugins.display.plots import plot_calibration, plot_score_length
+
+    scores, relevant = passages.scores, passages.relevant
+    probabilities = bool(scores.min() >= 0 and scores.max() <= 1)
+    figure = Figure(figsize=(9.6 if probabilities else 4.8, 3.6), layout="constrained")
+    axes = figure.subplots(1, 1 + probabilities, squeeze=False)[0]
+    # A picture needs no more points, and a page with each of a large set's would be slow.
+    drawn = np.random.default_rng(comparison.seed).permutation(scores.size)[:_POINTS]
+    plot_score_length(passages.words[drawn], scores[drawn], relevant=relevant[drawn], ax=axes[0])
+    if probabilities:
+        plot_calibration(scores, relevant, ax=axes[1])
+    caption = f"Scores against length in words ({drawn.size} passages)"
+    caption += ", and how far a score is a probability." if probabilities else "."
+    return (
+        f'<figure class="paper">{_svg(figure, name)}<figcaption>{_text(caption)}</figcaption>'
+        "</figure>"
+    )
+
+
+def _svg(figure: Any, salt: str) -> str:
+    """A matplotlib figure as inline SVG; the salt keeps names inside it apart from others'."""
+    from matplotlib import rc_context
+
+    drawn = io.StringIO()
+    with rc_context({"svg.hashsalt": salt}):
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(drawn, format="svg", metadata=nothing)
+    text = drawn.getvalue()
+    return text[text.index("<svg") :]
 
 
 def _worst(comparison: Comparison, name: str, worst: int) -> str:

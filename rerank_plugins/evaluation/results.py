@@ -106,6 +106,21 @@ class Hurt:
 
 
 @dataclass(frozen=True, slots=True)
+class ScoredPassages:
+    """Every passage that a system gave a score, over all queries; for plots.
+
+    Attributes:
+        scores: Shape (n,).
+        relevant: Shape (n,), True where the passage is judged relevant.
+        words: Shape (n,), the passages' lengths in words.
+    """
+
+    scores: NDArray[np.float64]
+    relevant: NDArray[np.bool_]
+    words: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
     """What `compare` found.
 
@@ -215,6 +230,33 @@ class Comparison:
             rank_before=None if relevant is None else first.index(relevant) + 1,
             rank_after=last.index(relevant) + 1 if relevant in last else None,
             preferred=self.corpus[last[0]] if last else None,
+        )
+
+    def scored_passages(self, system: str) -> ScoredPassages:
+        """What a system's scores say of passages, relevant ones and others, long and short.
+
+        Goes into `rerank_plugins.display.plot_calibration` and ``plot_score_length``.
+
+        Args:
+            system: A system's name.
+
+        Raises:
+            InvalidInputError: There is no such system.
+        """
+        self._values(system, None)
+        result = self.systems[system]
+        words = {passage: len(text.split()) for passage, text in self.corpus.items()}
+        found = [
+            (score, self.qrels[query].get(passage, 0.0) > 0, words[passage])
+            for query, ranking in result.rankings.items()
+            for passage, score in zip(ranking, result.scores[query], strict=True)
+            if score is not None
+        ]
+        scores, relevant, lengths = zip(*found, strict=True) if found else ((), (), ())
+        return ScoredPassages(
+            np.asarray(scores, dtype=np.float64),
+            np.asarray(relevant, dtype=np.bool_),
+            np.asarray(lengths, dtype=np.int64),
         )
 
     def rows(self) -> list[dict[str, Any]]:

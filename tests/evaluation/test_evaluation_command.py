@@ -191,9 +191,27 @@ def test_the_report_is_one_whole_page_that_needs_no_other(folder, model, tmp_pat
     page = Page(text)
     assert page.open == []
     assert page.links == []
-    assert not re.search(r"url\(|@import|<script", text)
+    assert not re.search(r"url\((?!#)|@import|<script", text)
     assert "prefers-color-scheme: dark" in text
     assert page.tags.count("svg") >= 4
+
+
+def test_the_report_draws_scores_where_matplotlib_is_installed(samples):
+    """Calibration beside length for probabilities; length alone for other scores."""
+    pytest.importorskip("matplotlib")
+    found = compare(
+        samples,
+        {"first": {query: list(samples.corpus)[:9] for query in samples.queries}},
+        {
+            "unit": lambda _, texts: [1 / len(text) for text in texts],
+            "open": lambda _, texts: [float(len(text)) for text in texts],
+        },
+    )
+    text = html_report([found])
+    assert Page(text).open == []
+    assert text.count("how far a score is a probability") == 1
+    assert text.count("Scores against length in words") == 2
+    assert "http://" not in re.sub(r'xmlns(:\w+)?="[^"]*"', "", text)
 
 
 def test_the_report_keeps_arabic_apart_and_markup_harmless():

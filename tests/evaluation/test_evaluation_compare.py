@@ -383,6 +383,23 @@ def test_llama_index_retrievers_and_postprocessors_go_in_as_they_are(samples, bm
         assert list(systems["ours + cut"].rankings[query]) == kept
 
 
+def test_scored_passages_are_each_score_with_its_judgement_and_length(toy):
+    """Flat, over all queries; a first stage that shows no scores has none."""
+    found = compare(toy, {"given": GIVEN}, {"length": by_length})
+    passages = found.scored_passages("given + length")
+    rows = zip(passages.scores.tolist(), passages.relevant.tolist(), passages.words.tolist())  # noqa: B905
+    assert list(rows) == [
+        (9.0, True, 2),
+        (5.0, False, 1),
+        (10.0, True, 2),
+        (9.0, True, 2),
+        (5.0, False, 1),
+        (9.0, True, 2),
+        (5.0, False, 1),
+    ]
+    assert found.scored_passages("given").scores.shape == (0,)
+
+
 def test_the_table_has_a_row_a_system_and_one_set_after_another(toy):
     """Plain text, several sets in one."""
     found = compare(toy, {"given": GIVEN}, {"length": by_length}, measures=("MRR", "P@5"))
