@@ -28,6 +28,7 @@ import sys
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import metadata
+from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeVar
 
@@ -55,6 +56,8 @@ _NEW_MANIFEST: Final = "manifest.json.new"
 _LOCK: Final = ".lock"
 _FOLDER: Final = re.compile(r"data-[0-9a-f]{32}")
 _FILE: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+# Numpy's .npy format, version 1.0, with so short a header.
+_ARRAY_STARTS_AT: Final = 128
 # A manifest has some kilobytes; what is larger is no manifest, and is not read.
 _LARGEST_MANIFEST: Final = 1 << 20
 _LIBRARIES: Final = ("numpy", "faiss-cpu", "bm25s", "rank-bm25", "PyStemmer", "stopwordsiso")
@@ -149,13 +152,17 @@ class Reader:
         Raises:
             IndexDamagedError: It has another type or shape.
         """
-        array = np.lib.format.open_memmap(self.path(name), mode="r")
-        if array.dtype != dtype or array.ndim != 1 or length not in (None, len(array)):
+        path, kind = self.path(name), np.dtype(dtype)
+        with path.open("rb") as file:
+            start = file.read(_ARRAY_STARTS_AT)
+        found = (path.stat().st_size - len(start)) // kind.itemsize
+        # Compared and not parsed: numpy reads the start of a file as Python source.
+        if start != _array_start(kind, found) or length not in (None, found):
             raise IndexDamagedError(
-                f"{name} must hold {'' if length is None else f'{length} '}{np.dtype(dtype)} "
-                f"in one dimension, but has shape {array.shape} of {array.dtype}"
+                f"{name} must hold {'' if length is None else f'{length} '}{kind} "
+                "in one dimension, but does not"
             )
-        return array
+        return np.memmap(path, dtype=kind, mode="r", offset=_ARRAY_STARTS_AT, shape=(found,))
 
     def lines(self, name: str) -> Iterator[Any]:
         """The JSON values of a file, one at a time."""
@@ -376,6 +383,14 @@ def _sha256(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def _array_start(kind: np.dtype[Any], length: int) -> bytes:
+    """How a ``.npy`` file of that type and length starts."""
+    start = BytesIO()
+    told = {"descr": kind.str, "fortran_order": False, "shape": (length,)}
+    np.lib.format.write_array_header_1_0(start, told)
+    return start.getvalue()
 
 
 def _flush(folder: Path) -> None:

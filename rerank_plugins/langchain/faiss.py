@@ -1,42 +1,38 @@
-"""FaissVectorStore and FaissRetriever: the first stage that goes by vectors."""
+"""FaissVectorStore: the first stage that goes by vectors."""
 
 from __future__ import annotations
 
 import math
+import os
 import threading
-import uuid
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from langchain_core.callbacks import (
-    AsyncCallbackManagerForRetrieverRun,
-    CallbackManagerForRetrieverRun,
-)
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
-from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
+from langchain_core.vectorstores import VectorStore
 from langchain_core.vectorstores.utils import maximal_marginal_relevance
 from numpy.typing import NDArray
-from pydantic import ConfigDict, SkipValidation
 from typing_extensions import Self
 
-from rerank_plugins._threads import in_thread
 from rerank_plugins.candidates import Candidate, check_query
 from rerank_plugins.errors import InvalidInputError
-from rerank_plugins.first_stage.dense import Dense, IndexKind, Metric
+from rerank_plugins.first_stage import storage
+from rerank_plugins.first_stage.dense import Dense, IndexChoice, Metric
 from rerank_plugins.langchain._documents import (
     MetadataFilter,
-    check_documents,
     documents_of,
     mask_of,
-    retrieved,
     with_metadata,
 )
-from rerank_plugins.langchain._stages import check_fields
+from rerank_plugins.langchain._stored import by_key, named, read_documents, write_documents
 from rerank_plugins.langchain.embeddings import EmbeddedEmbeddings
 from rerank_plugins.ordering import check_count
+
+if TYPE_CHECKING:
+    from rerank_plugins.langchain.faiss_retriever import FaissRetriever
 
 
 class Search(Protocol):
@@ -60,7 +56,8 @@ class FaissVectorStore(VectorStore):
     Args:
         embedding: Any LangChain embeddings; None for `EmbeddedEmbeddings`, which ship.
         metric: ``cosine``, ``inner_product`` or ``l2``.
-        index_kind: ``exact``, or ``hnsw`` for millions of documents.
+        index_kind: ``exact``, ``hnsw``, ``ivfpq``, or ``auto``, which goes from one to the
+            next as the documents grow in number; see `rerank_plugins.first_stage.Dense`.
 
     Raises:
         InvalidInputError: An option breaks its rule.
@@ -72,7 +69,7 @@ class FaissVectorStore(VectorStore):
         embedding: Embeddings | None = None,
         *,
         metric: Metric = "cosine",
-        index_kind: IndexKind = "exact",
+        index_kind: IndexChoice = "auto",
     ) -> None:
         self._embedding = EmbeddedEmbeddings() if embedding is None else embedding
         if not isinstance(self._embedding, Embeddings):
@@ -157,21 +154,12 @@ class FaissVectorStore(VectorStore):
             InvalidInputError: An element is no Document, or there are more or fewer ids.
         """
         _refuse(unknown)
-        given = check_documents(documents)
-        names = [document.id for document in given] if ids is None else list(ids)
-        if len(names) != len(given):
-            raise InvalidInputError(
-                f"there must be as many ids as documents, but got {len(names)} ids for "
-                f"{len(given)} documents"
-            )
-        final = [str(uuid.uuid4()) if name is None else str(name) for name in names]
-        newest = dict(zip(final, given, strict=True))
+        final, newest = named(documents, ids)
         with self._writing:
             keys = self._dense.add(document.page_content for document in newest.values())
             replaced = [self._keys[name] for name in newest if name in self._keys]
             for key, (name, document) in zip(keys, newest.items(), strict=True):
-                copy = document.model_copy(update={"id": name, "metadata": {**document.metadata}})
-                self._documents[key] = copy
+                self._documents[key] = document
                 self._keys[name] = key
                 self._size = key + 1
             self._remove(replaced)
@@ -298,8 +286,71 @@ class FaissVectorStore(VectorStore):
 
     def as_retriever(self, **kwargs: Any) -> FaissRetriever:
         """A retriever over this store; ``kwargs`` as of `FaissRetriever`."""
+        from rerank_plugins.langchain.faiss_retriever import FaissRetriever
+
         tags = kwargs.pop("tags", None) or self._get_retriever_tags()
         return FaissRetriever(vectorstore=self, tags=tags, **kwargs)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes documents and vectors to a folder, in place of the index that may be there.
+
+        Whatever interrupts it, the folder holds the old index whole or the new one whole.
+
+        Args:
+            path: The folder; it may hold nothing but an index.
+
+        Raises:
+            IndexWriteError: It cannot be written.
+            InvalidInputError: A document's metadata are no JSON.
+        """
+        storage.save(path, "langchain.FaissVectorStore", self.store)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], embedding: Embeddings | None = None) -> Self:
+        """Reads a store that `save` wrote, its vectors mapped from the disk; nothing is pickled.
+
+        Args:
+            path: The folder.
+            embedding: What embedded the documents: embeddings are not stored.
+
+        Raises:
+            IndexNotFoundError: There is no index.
+            IndexDamagedError: A file is missing or altered.
+            IndexVersionError: A newer version of this library wrote it.
+            IndexMismatchError: The embedding gives other vectors than it did, or the index is of
+                another kind.
+        """
+        found = storage.load(
+            path, "langchain.FaissVectorStore", lambda part: cls.restore(part, embedding)
+        )
+        found.check()
+        return found
+
+    def store(self, out: storage.Writer) -> None:
+        """Gives documents and vectors to a writer."""
+        with self._writing:
+            write_documents(out, self._documents.values())
+            self._dense.store(out.part("vectors"), texts=False)
+
+    @classmethod
+    def restore(cls, part: storage.Reader, embedding: Embeddings | None = None) -> Self:
+        """The store that `store` gave; call `check` before it is used."""
+        found = cls(embedding)
+        documents = read_documents(part)
+        texts = [document.page_content for document in documents]
+        dense = Dense.restore(part.part("vectors"), texts=texts, embed=found.embeddings)
+        found._dense, found._size = dense, dense.keys_given
+        found._documents = by_key(documents, dense.keys)
+        found._keys = {str(document.id): key for key, document in found._documents.items()}
+        return found
+
+    def check(self) -> None:
+        """Checks that the embedding of a restored store gives the vectors that it gave.
+
+        Raises:
+            IndexMismatchError: It does not.
+        """
+        self._dense.check_encoder()
 
     def _select_relevance_score_fn(self) -> Callable[[float], float]:
         return _RELEVANCE[self._dense.metric]
@@ -312,7 +363,7 @@ class FaissVectorStore(VectorStore):
         """
         try:
             return self._found_once(search, keep)
-        except (KeyError, InvalidInputError):
+        except (KeyError, IndexError, InvalidInputError):
             with self._writing:
                 return self._found_once(search, keep)
 
@@ -358,61 +409,3 @@ def _refuse(unknown: dict[str, Any]) -> None:
     """A misspelt filter that was passed over would let out what it should keep back."""
     if unknown:
         raise InvalidInputError(f"there is no option {', '.join(sorted(unknown))}")
-
-
-class FaissRetriever(VectorStoreRetriever):
-    """A `FaissVectorStore` as retriever, with its scores in the documents' metadata.
-
-    What comes back are copies with ``retrieval_score``, ``retrieval_rank`` and
-    ``retrieval_method``, but for the search type ``mmr``, whose order is not that of the scores.
-
-    Args:
-        vectorstore: Where the documents are.
-        k: How many to return; ``invoke(query, k=...)`` for one call.
-        search_type: ``similarity``, ``similarity_score_threshold`` (scores are then in [0, 1])
-            or ``mmr``.
-        search_kwargs: More for every search, such as ``{"filter": {"language": "ar"}}``.
-        name: As of any retriever, like ``tags`` and ``metadata``.
-    """
-
-    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
-
-    vectorstore: FaissVectorStore
-    k: SkipValidation[int] = 4
-
-    def __init__(self, **fields: Any) -> None:
-        check_fields(type(self), fields)
-        check_count("k", fields.get("k", 0))
-        super().__init__(**fields)
-
-    def _get_relevant_documents(
-        self, query: str, *, run_manager: CallbackManagerForRetrieverRun, **kwargs: Any
-    ) -> list[Document]:
-        options = self._options(kwargs)
-        if self.search_type == "similarity":
-            return _stamped(self.vectorstore.similarity_search_with_score(query, **options))
-        if self.search_type == "similarity_score_threshold":
-            return _stamped(
-                self.vectorstore.similarity_search_with_relevance_scores(query, **options)
-            )
-        return super()._get_relevant_documents(query, run_manager=run_manager, **options)
-
-    async def _aget_relevant_documents(
-        self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, **kwargs: Any
-    ) -> list[Document]:
-        return await in_thread(
-            self._get_relevant_documents, query, run_manager=run_manager.get_sync(), **kwargs
-        )
-
-    def _options(self, kwargs: dict[str, Any]) -> dict[str, Any]:
-        given = {**self.search_kwargs, **kwargs}
-        return {**given, "k": self.k if given.get("k") is None else given["k"]}
-
-
-def _stamped(found: list[tuple[Document, float]]) -> list[Document]:
-    documents = [document for document, _ in found]
-    candidates = [
-        Candidate(key=position, text="", score=score, rank=position + 1)
-        for position, (_, score) in enumerate(found)
-    ]
-    return retrieved(documents, candidates, "faiss")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import uuid
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
 from langchain_core.callbacks import (
@@ -19,16 +20,22 @@ from typing_extensions import Self
 
 from rerank_plugins._adapters import Found
 from rerank_plugins.candidates import Candidate
+from rerank_plugins.errors import IndexDamagedError, InvalidInputError
+from rerank_plugins.first_stage import storage
+from rerank_plugins.first_stage.analysis import Analyzer
 from rerank_plugins.first_stage.fusion import SHIPPED_WEIGHTS, Fusion, Hybrid, HybridCandidate
 from rerank_plugins.langchain._documents import (
+    MetadataFilter,
     candidates_of,
     check_documents,
     retrieved,
     with_metadata,
 )
 from rerank_plugins.langchain._stages import ask, check_fields, check_stage, ls_params, options_for
+from rerank_plugins.langchain._stored import named
 from rerank_plugins.langchain.bm25 import BM25Retriever
 from rerank_plugins.langchain.faiss import FaissVectorStore
+from rerank_plugins.langchain.faiss_retriever import FaissRetriever
 from rerank_plugins.ordering import check_count
 
 
@@ -127,6 +134,133 @@ class HybridRetriever(BaseRetriever):
         words = BM25Retriever.from_documents(named, language=language, engine=engine)
         vectors = FaissVectorStore.from_documents(named, embedding).as_retriever()
         return cls(retrievers=[words, vectors], **options)
+
+    def add_documents(
+        self, documents: Iterable[Document], *, ids: Iterable[str | None] | None = None
+    ) -> list[str]:
+        """Adds documents to every retriever, one after another; as of `BM25Retriever`."""
+        final, newest = named(documents, ids)
+        # Embedding is what fails: vectors come last as a rule, and go first here.
+        for stage in reversed(self._own_stages()):
+            stage.add_documents(list(newest.values()))
+        return final
+
+    def delete(self, ids: Iterable[str]) -> None:
+        """Makes documents unfindable in every retriever; unknown ids are passed over."""
+        listed = list(ids)
+        for stage in self._own_stages():
+            stage.delete(listed)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes all retrievers to a folder, in place of the index that may be there.
+
+        Whatever interrupts it, the folder holds the old index whole or the new one whole.
+
+        Args:
+            path: The folder; it may hold nothing but an index.
+
+        Raises:
+            IndexWriteError: It cannot be written.
+            InvalidInputError: A retriever is not one of this package, or a document's metadata
+                are no JSON.
+        """
+        storage.save(path, "langchain.HybridRetriever", self.store)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        embedding: Embeddings | None = None,
+        *,
+        analyzer: Analyzer | Callable[[str], list[str]] | None = None,
+        filter: MetadataFilter | None = None,  # noqa: A002  (LangChain's word)
+        **options: Any,
+    ) -> Self:
+        """Reads a retriever that `save` wrote.
+
+        Args:
+            path: The folder.
+            embedding: As of `FaissVectorStore.load`.
+            analyzer: As of `BM25Retriever.load`.
+            filter: As of `BM25Retriever.load`, for every retriever.
+            **options: As of the class, in place of the stored ones.
+
+        Raises:
+            IndexNotFoundError: There is no index.
+            IndexDamagedError: A file is missing or altered.
+            IndexVersionError: A newer version of this library wrote it.
+            IndexMismatchError: ``embedding`` or ``analyzer`` is not what made the index, a
+                function is missing, or the index is of another kind.
+        """
+        found = storage.load(
+            path,
+            "langchain.HybridRetriever",
+            lambda part: cls.restore(part, embedding, analyzer, filter, **options),
+        )
+        found.check()
+        return found
+
+    def store(self, out: storage.Writer) -> None:
+        """Gives retrievers and settings to a writer."""
+        stages = self._own_stages()
+        out.settings |= {
+            "k": self.k,
+            "weights": None if self.weights is None else [float(one) for one in self.weights],
+            "fusion": self.fusion,
+            "rank_constant": float(self.rank_constant),
+            "candidates": self.candidates,
+            "retrievers": [type(stage).__name__ for stage in stages],
+        }
+        for number, stage in enumerate(stages):
+            stage.store(out.part(f"retriever{number}"))
+
+    @classmethod
+    def restore(
+        cls,
+        part: storage.Reader,
+        embedding: Embeddings | None = None,
+        analyzer: Analyzer | Callable[[str], list[str]] | None = None,
+        keep: MetadataFilter | None = None,
+        **options: Any,
+    ) -> Self:
+        """The retriever that `store` gave; call `check` before it is used."""
+        told = part.settings
+        stages: list[RetrieverLike] = []
+        for number, name in enumerate(told["retrievers"]):
+            inner = part.part(f"retriever{number}")
+            if name == "BM25Retriever":
+                stages.append(BM25Retriever.restore(inner, analyzer=analyzer, filter=keep))
+            elif name == "FaissRetriever":
+                stages.append(FaissRetriever.restore(inner, embedding, keep))
+            elif name == "HybridRetriever":
+                stages.append(cls.restore(inner, embedding, analyzer, keep))
+            else:
+                raise IndexDamagedError(f"there is no retriever {name!r}")
+        names = ("k", "weights", "fusion", "rank_constant", "candidates")
+        stored = {name: told[name] for name in names}
+        return cls(retrievers=stages, **{**stored, **options})
+
+    def check(self) -> None:
+        """Checks that what embeds and analyses in a restored retriever is what it was.
+
+        Raises:
+            IndexMismatchError: It is not.
+        """
+        for stage in self._own_stages():
+            stage.check()
+
+    def _own_stages(self) -> list[BM25Retriever | FaissRetriever | HybridRetriever]:
+        own: list[BM25Retriever | FaissRetriever | HybridRetriever] = []
+        for stage in self.retrievers:
+            # A class made of one of them would come back as another.
+            ours = type(stage).__module__.startswith("rerank_plugins.")
+            if not ours or not isinstance(stage, (BM25Retriever, FaissRetriever, HybridRetriever)):
+                raise InvalidInputError(
+                    "a hybrid can be changed and saved when its retrievers are BM25Retriever, "
+                    f"FaissRetriever or HybridRetriever, but one is {type(stage).__name__}"
+                )
+            own.append(stage)
+        return own
 
     def _get_ls_params(self, **kwargs: Any) -> LangSmithRetrieverParams:
         return ls_params(super()._get_ls_params(**kwargs), self.retrievers)

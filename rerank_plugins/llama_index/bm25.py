@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from llama_index.core.indices.base import BaseIndex
 from llama_index.core.schema import BaseNode, MetadataMode
 from llama_index.core.storage.docstore import BaseDocumentStore
+from typing_extensions import Self
 
+from rerank_plugins.first_stage import storage
 from rerank_plugins.first_stage.analysis import Analyzer
 from rerank_plugins.first_stage.bm25 import BM25
-from rerank_plugins.llama_index._stages import StageRetriever, nodes_of, texts_of
+from rerank_plugins.llama_index._stages import StageRetriever, nodes_of, restored_options, texts_of
 
 
 class BM25Retriever(StageRetriever):
@@ -57,4 +60,48 @@ class BM25Retriever(StageRetriever):
         kept = nodes_of(nodes, docstore, index)
         texts = texts_of(kept, metadata_mode)
         stage = BM25(texts, language=language, analyzer=analyzer, engine=engine, k1=k1, b=b)
-        super().__init__(kept, stage, **fields)
+        super().__init__(kept, stage, metadata_mode=metadata_mode, **fields)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        analyzer: Analyzer | Callable[[str], list[str]] | None = None,
+        **fields: Any,
+    ) -> Self:
+        """Reads a retriever that `save` wrote, its arrays mapped from the disk.
+
+        Args:
+            path: The folder.
+            analyzer: The one that it was made with, where it was not a language's.
+            **fields: As of the class, in place of the stored ones.
+
+        Raises:
+            IndexNotFoundError: There is no index.
+            IndexDamagedError: A file is missing or altered.
+            IndexVersionError: A newer version of this library wrote it.
+            IndexMismatchError: The analyzer gives other terms than it did, or the index is of
+                another kind.
+        """
+        kind = f"llama_index.{cls.__name__}"
+        found = storage.load(
+            path, kind, lambda part: cls.restore(part, analyzer=analyzer, **fields)
+        )
+        found.check()
+        return found
+
+    @classmethod
+    def restore(
+        cls,
+        part: storage.Reader,
+        *,
+        analyzer: Analyzer | Callable[[str], list[str]] | None = None,
+        **fields: Any,
+    ) -> Self:
+        """The retriever that `store` gave; call `check` before it is used."""
+        nodes, texts, options = restored_options(part, fields)
+        stage = BM25.restore(part.part("stage"), texts=texts, analyzer=analyzer)
+        found = cls.__new__(cls)
+        StageRetriever.__init__(found, nodes, stage, **options)
+        return found

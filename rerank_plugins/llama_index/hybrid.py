@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
 from llama_index.core.base.base_retriever import BaseRetriever
@@ -15,7 +16,9 @@ from typing_extensions import Self
 
 from rerank_plugins._adapters import Found
 from rerank_plugins.candidates import Candidate
-from rerank_plugins.errors import InvalidInputError
+from rerank_plugins.errors import IndexDamagedError, InvalidInputError
+from rerank_plugins.first_stage import storage
+from rerank_plugins.first_stage.analysis import Analyzer
 from rerank_plugins.first_stage.fusion import SHIPPED_WEIGHTS, Fusion, Hybrid, HybridCandidate
 from rerank_plugins.llama_index._nodes import finite_score, without_tool_words
 from rerank_plugins.llama_index._stages import asked_for, keep_zero_scores
@@ -124,6 +127,127 @@ class HybridRetriever(BaseRetriever):
         words = BM25Retriever(listed, language=language, engine=engine, **common)
         vectors = FaissRetriever(listed, embed_model=embed_model, **common)
         return cls([words, vectors], **options)
+
+    def insert_nodes(self, nodes: Iterable[BaseNode]) -> None:
+        """Adds nodes to every retriever, one after another; as of `BM25Retriever`."""
+        listed = list(nodes)
+        # Embedding is what fails: vectors come last as a rule, and go first here.
+        for stage in reversed(self._own_stages()):
+            stage.insert_nodes(listed)
+
+    def delete_nodes(self, node_ids: Iterable[str]) -> None:
+        """Makes nodes unfindable in every retriever; unknown ids are passed over."""
+        listed = list(node_ids)
+        for stage in self._own_stages():
+            stage.delete_nodes(listed)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes all retrievers to a folder, in place of the index that may be there.
+
+        Whatever interrupts it, the folder holds the old index whole or the new one whole.
+
+        Args:
+            path: The folder; it may hold nothing but an index.
+
+        Raises:
+            IndexWriteError: It cannot be written.
+            InvalidInputError: A retriever is not one of this package, or a node would not come
+                back from JSON as it is.
+        """
+        storage.save(path, "llama_index.HybridRetriever", self.store)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        embed_model: BaseEmbedding | None = None,
+        analyzer: Analyzer | Callable[[str], list[str]] | None = None,
+        **options: Any,
+    ) -> Self:
+        """Reads a retriever that `save` wrote.
+
+        Args:
+            path: The folder.
+            embed_model: As of `FaissRetriever.load`.
+            analyzer: As of `BM25Retriever.load`.
+            **options: As of the class, in place of the stored ones.
+
+        Raises:
+            IndexNotFoundError: There is no index.
+            IndexDamagedError: A file is missing or altered.
+            IndexVersionError: A newer version of this library wrote it.
+            IndexMismatchError: ``embed_model`` or ``analyzer`` is not what made the index, or it
+                is of another kind.
+        """
+        found = storage.load(
+            path,
+            "llama_index.HybridRetriever",
+            lambda part: cls.restore(part, embed_model, analyzer, **options),
+        )
+        found.check()
+        return found
+
+    def store(self, out: storage.Writer) -> None:
+        """Gives retrievers and settings to a writer."""
+        stages = self._own_stages()
+        out.settings |= {
+            "similarity_top_k": self.similarity_top_k,
+            "weights": None if self.weights is None else [float(one) for one in self.weights],
+            "fusion": self.fusion,
+            "rank_constant": float(self.rank_constant),
+            "candidates": self.candidates,
+            "retrievers": [type(stage).__name__ for stage in stages],
+        }
+        for number, stage in enumerate(stages):
+            stage.store(out.part(f"retriever{number}"))
+
+    @classmethod
+    def restore(
+        cls,
+        part: storage.Reader,
+        embed_model: BaseEmbedding | None = None,
+        analyzer: Analyzer | Callable[[str], list[str]] | None = None,
+        **options: Any,
+    ) -> Self:
+        """The retriever that `store` gave; call `check` before it is used."""
+        told = part.settings
+        stages: list[BaseRetriever] = []
+        for number, name in enumerate(told["retrievers"]):
+            inner = part.part(f"retriever{number}")
+            if name == "BM25Retriever":
+                stages.append(BM25Retriever.restore(inner, analyzer=analyzer))
+            elif name == "FaissRetriever":
+                stages.append(FaissRetriever.restore(inner, embed_model=embed_model))
+            elif name == "HybridRetriever":
+                stages.append(cls.restore(inner, embed_model, analyzer))
+            else:
+                raise IndexDamagedError(f"there is no retriever {name!r}")
+        names = ("similarity_top_k", "weights", "fusion", "rank_constant", "candidates")
+        stored = {name: told[name] for name in names}
+        return cls(stages, **{**stored, **options})
+
+    def check(self) -> None:
+        """Checks that what embeds and analyses in a restored retriever is what it was.
+
+        Raises:
+            IndexMismatchError: It is not.
+        """
+        for stage in self._own_stages():
+            stage.check()
+
+    def _own_stages(self) -> list[BM25Retriever | FaissRetriever | HybridRetriever]:
+        own: list[BM25Retriever | FaissRetriever | HybridRetriever] = []
+        for stage in self.retrievers:
+            # A class made of one of them would come back as another.
+            ours = type(stage).__module__.startswith("rerank_plugins.")
+            if not ours or not isinstance(stage, (BM25Retriever, FaissRetriever, HybridRetriever)):
+                raise InvalidInputError(
+                    "a hybrid can be changed and saved when its retrievers are BM25Retriever, "
+                    f"FaissRetriever or HybridRetriever, but one is {type(stage).__name__}"
+                )
+            own.append(stage)
+        return own
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         asked = without_tool_words(query_bundle)
