@@ -166,7 +166,11 @@ def quantized_engine(settings: ModelSettings, checkpoint: Checkpoint) -> OpenVIN
     places, key = converted.places(checkpoint.folder), _key(checkpoint)
     found = converted.find(places, key)
     if found is None:
-        logger.info("no int8 model of %s is kept: calibrating on the samples", settings.name)
+        logger.warning(
+            "no int8 model of %s is kept: calibrating on the samples, once; this takes from half "
+            "a minute for a small model to many minutes for a large one",
+            settings.name,
+        )
         quantize(LocalScorer(settings))
         found = converted.find(places, key)
     if found is None:
