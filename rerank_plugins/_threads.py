@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
@@ -20,6 +21,11 @@ T = TypeVar("T")
 @cache
 def _executor() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max_workers=8, thread_name_prefix="rerank-plugins")
+
+
+if hasattr(os, "register_at_fork"):
+    # A forked child has the executor but none of its threads: work given to it would never start.
+    os.register_at_fork(after_in_child=_executor.cache_clear)
 
 
 async def in_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -180,6 +180,10 @@ class LocalScorer:
         self._engine = engine
         self._ready: tuple[LoadedModel, PairEncoder] | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Settings travel to another process, weights do not: it loads its own at first use.
+        return {**self.__dict__, "_ready": None}
+
     @property
     def name(self) -> str:
         """The name that the user asked for."""
