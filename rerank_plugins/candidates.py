@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from typing import Any, Literal, overload
 
 from rerank_plugins.errors import InvalidInputError
@@ -128,6 +129,12 @@ class Ranking(Sequence[Ranked]):
 
     def __iter__(self) -> Iterator[Ranked]:
         return iter(self.items)
+
+    def _repr_html_(self) -> str:
+        """What notebooks show; see `rerank_plugins.display.ranking_html`."""
+        # By name: records know nothing of what draws them.
+        html: str = import_module("rerank_plugins.display").ranking_html(self)
+        return html
 
     @property
     def texts(self) -> list[str]:
