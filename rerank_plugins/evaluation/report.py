@@ -138,7 +138,7 @@ def _scatter(measure: str, rows: Sequence[dict[str, Any]]) -> str:
     high = max(low + 0.1, math.ceil(max(values) * 10) / 10)
 
     def across(log: float) -> float:
-        return left + (log - first) / (last - first) * (width - left - 16)
+        return left + (log - first) / (last - first) * (width - left - 40)
 
     def up(value: float) -> float:
         return 12 + (high - value) / (high - low) * (height - bottom - 12)
@@ -152,7 +152,7 @@ def _scatter(measure: str, rows: Sequence[dict[str, Any]]) -> str:
     for step in range(round(low * 10), round(high * 10) + 1):
         y = up(step / 10)
         marks.append(
-            f'<line class="grid" x1="{left}" x2="{width - 16}" y1="{y:.1f}" y2="{y:.1f}"/>'
+            f'<line class="grid" x1="{left}" x2="{width - 40}" y1="{y:.1f}" y2="{y:.1f}"/>'
         )
         marks.append(
             f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{step / 10:.1f}</text>'

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("ir_measures", reason="evaluation needs ir-measures")
-
 from rerank_plugins.evaluation import QuestionSet
 from rerank_plugins.samples import LANGUAGES, load_passages, load_questions
 
