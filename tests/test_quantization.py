@@ -1,0 +1,179 @@
+"""int8: calibrated on real pairs, its agreement with fp32 measured, kept and told."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+from texts import PAIRS, PASSAGES, QUESTIONS
+
+from rerank_plugins import load_reranker
+from rerank_plugins.errors import InvalidInputError
+from rerank_plugins.loading import load_scorer
+from rerank_plugins.samples import load_questions
+from rerank_plugins.scoring import converted, quantization
+from rerank_plugins.scoring.base import PairScores, ScoreOptions
+from rerank_plugins.scoring.quantization import LabelledList, agreement, quantize
+
+if find_spec("nncf") is None:  # not imported: that is the library's part, with care
+    pytest.skip("needs the extra openvino", allow_module_level=True)
+
+LABELLED = [
+    LabelledList(QUESTIONS[language], PASSAGES[language], [1.0, 0.0, 0.0, 0.0, 0.0])
+    for language in QUESTIONS
+]
+
+
+class Told:
+    """A scorer whose logits are given by text."""
+
+    def __init__(self, logits: Mapping[str, float]) -> None:
+        self.logits = logits
+
+    def score(self, pairs: Sequence[tuple[str, str]], options: ScoreOptions) -> PairScores:
+        """One a pair, whatever the query."""
+        values = np.array([self.logits[passage] for _, passage in pairs])
+        return PairScores(values, np.zeros(len(pairs), dtype=bool))
+
+
+@pytest.fixture(scope="module")
+def quantized(
+    tiny_checkpoints: Mapping[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, object]]:
+    """A checkpoint with an int8 model beside it, and the report."""
+    folder = tmp_path_factory.mktemp("int8") / "model"
+    shutil.copytree(tiny_checkpoints["rstar"], folder)
+    return folder, quantize(load_scorer(folder), pairs=PAIRS[:12], labelled=LABELLED)
+
+
+def test_int8_is_another_model_beside_the_fp32_one(
+    quantized: tuple[Path, dict[str, object]],
+) -> None:
+    """Coarser logits of the same pairs, kept apart; how coarse, random weights do not tell."""
+    folder, report = quantized
+    fp32, int8 = (load_scorer(folder, engine="openvino", precision=p) for p in ("fp32", "int8"))
+    one, other = (scorer.score(PAIRS, ScoreOptions()).logits for scorer in (fp32, int8))
+    assert np.abs(one - other).max() > 1e-4, "nothing was quantized"
+    assert -1.0 <= report["kendall_tau"] < 1.0
+    told = int8.describe()
+    assert (told["engine"], told["precision"]) == ("openvino", "int8")
+    again = load_scorer(folder, engine="openvino", precision="fp32", max_length=300)
+    np.testing.assert_array_equal(again.score(PAIRS, ScoreOptions()).logits, one)
+
+
+def test_the_report_is_what_can_be_measured_again_and_is_kept(
+    quantized: tuple[Path, dict[str, object]],
+) -> None:
+    """In ``describe()``, as JSON, and equal to a measurement of the two scorers."""
+    folder, report = quantized
+    reranker = load_reranker(folder, precision="int8")
+    assert json.loads(json.dumps(reranker.describe()))["agreement"] == report
+    assert report["measured_on"] == "labelled lists"
+    assert report["calibrated_on"] == "own pairs"
+    assert report["calibration_pairs"] == 12
+    assert (report["queries"], report["pairs"]) == (4, 20)
+    fp32 = load_scorer(folder, engine="openvino", precision="fp32")
+    found = agreement(fp32, load_scorer(folder, precision="int8"), LABELLED)
+    for name, value in found.items():
+        assert report[name] == pytest.approx(value, abs=1e-5), name
+
+
+def test_a_new_quantization_replaces_the_kept_one(
+    quantized: tuple[Path, dict[str, object]], tmp_path: Path
+) -> None:
+    """One int8 model a checkpoint: the last one that was asked for."""
+    folder = shutil.copytree(quantized[0], tmp_path / "copy")
+    before = sorted((folder / converted.FOLDER).iterdir())
+    report = quantize(load_scorer(folder), pairs=PAIRS[:6])
+    assert report["measured_on"] == "the calibration pairs"
+    assert report["ndcg_at_10"] is None
+    assert sorted((folder / converted.FOLDER).iterdir()) == before
+    assert load_scorer(folder, precision="int8").describe()["agreement"] == report
+
+
+def test_int8_without_a_kept_model_is_calibrated_on_four_languages(
+    tiny_checkpoints: Mapping[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """By itself, at the first use; nothing of it on standard output, no logger class changed."""
+    folder = shutil.copytree(tiny_checkpoints["camembert"], tmp_path / "model")
+    monkeypatch.setattr(quantization, "_CALIBRATION_PAIRS", 8)
+    told = load_reranker(folder, precision="int8").describe()
+    assert told["agreement"]["calibrated_on"] == "samples"
+    assert told["agreement"]["measured_on"] == "samples"
+    assert set(told["agreement"]["ndcg_at_10"]) == {"fp32", "int8"}
+    assert capfd.readouterr().out == ""
+    assert logging.getLoggerClass() is logging.Logger
+
+
+def test_sample_pairs_are_of_all_languages_and_never_those_measured_on() -> None:
+    """Half the questions of each language to calibrate with, the other half to measure with."""
+    calibrated = {query for query, _ in quantization._sample_pairs()}
+    measured = {some.query for some in quantization._sample_lists(odd=True)}
+    assert not calibrated & measured
+    for language in ("ar", "fr", "pl", "en"):
+        questions = {question.text for question in load_questions(language)}
+        assert questions & calibrated
+        assert questions & measured
+    assert all(any(some.grades) for some in quantization._sample_lists(odd=True))
+
+
+def test_agreement_of_a_scorer_with_itself_is_whole_and_with_its_reverse_is_none() -> None:
+    """Tau is 1 and -1; the largest difference and nDCG@10 come out as by hand."""
+    lists = [LabelledList("q", ["a", "b", "c"], [1.0, 0.0, 0.0])]
+    up = Told({"a": 3.0, "b": 2.0, "c": 1.0})
+    down = Told({"a": -3.0, "b": -2.0, "c": -1.0})
+    same = agreement(up, up, lists)
+    assert same["kendall_tau"] == 1.0
+    assert same["largest_difference"] == 0.0
+    assert same["ndcg_at_10"] == {"fp32": 1.0, "int8": 1.0}
+    turned = agreement(up, down, lists)
+    assert turned["kendall_tau"] == -1.0
+    assert turned["largest_difference"] == 6.0
+    assert turned["ndcg_at_10"]["int8"] == pytest.approx(1 / np.log2(4))  # the third of three
+    assert turned["logit_deviation"] == pytest.approx(np.std([3.0, 2.0, 1.0]))
+
+
+def test_what_is_spread_is_evenly_taken_and_kept_apart() -> None:
+    """300 of many, the whole of few; what is left over is measured on."""
+    pairs = [(str(number), "p") for number in range(1000)]
+    chosen, rest = quantization._spread(pairs)
+    assert len(chosen) == len(set(chosen)) == 300
+    assert len(rest) == 300
+    assert not set(chosen) & set(rest)
+    assert int(chosen[-1][0]) > 990
+    assert quantization._spread(pairs[:7]) == (pairs[:7], [])
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: quantize(load_scorer(), pairs=[]), "at least one"),
+        (lambda: LabelledList("q", ["a", "b"], [1.0]), "one grade .* a passage"),
+        (lambda: LabelledList("q", ["a"], [-1.0]), "at least 0"),
+        (lambda: agreement(Told({}), Told({}), [LabelledList("q", ["a"], [1.0])]), "two passages"),
+    ],
+)
+def test_bad_calibration_data_is_answered(call: Callable[[], object], message: str) -> None:
+    """The rule and the value."""
+    with pytest.raises(InvalidInputError, match=message):
+        call()
+
+
+def test_the_embedded_model_keeps_its_order_in_int8() -> None:
+    """On the samples' other questions, in four languages, calibrated with few pairs only."""
+    lists = quantization._sample_lists(odd=True)[::2]
+    lists = [LabelledList(x.query, x.passages[:10], x.grades[:10]) for x in lists]
+    pairs = quantization._sample_pairs()[::20]
+    report = quantize(load_scorer(), pairs=pairs, labelled=lists)
+    assert report["kendall_tau"] > 0.9
+    assert report["largest_difference"] < report["logit_deviation"]
+    assert report["ndcg_at_10"]["int8"] == pytest.approx(report["ndcg_at_10"]["fp32"], abs=0.05)
