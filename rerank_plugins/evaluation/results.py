@@ -338,6 +338,9 @@ class Comparison:
 def table(comparisons: Sequence[Comparison]) -> str:
     """Several comparisons of the same measures as one table of plain text.
 
+    With more than one, the last rows are the means over the sets, each set counting alike,
+    of the systems that all of them have.
+
     Raises:
         InvalidInputError: There is none, or their measures differ.
     """
@@ -348,8 +351,34 @@ def table(comparisons: Sequence[Comparison]) -> str:
     measures = comparisons[0].measures
     headers = ["set", "queries", "system", measures[0], "95%", *measures[1:]]
     headers += ["bound", "gain", "95%", "p (Holm)", "p50 ms", "p95 ms", "pairs/s"]
-    body = [_cells(row, measures) for comparison in comparisons for row in comparison.rows()]
+    sets = [comparison.rows() for comparison in comparisons]
+    rows = [row for of_set in sets for row in of_set]
+    if len(sets) > 1:
+        rows += _means(sets, [*measures, "bound", "gain"])
+    body = [_cells(row, measures) for row in rows]
     return tabulate(body, headers=headers, disable_numparse=True)
+
+
+def _means(sets: Sequence[Sequence[Mapping[str, Any]]], names: Sequence[str]) -> list[Any]:
+    """A row a system that all sets have: the mean over the sets of each named number."""
+    by_system: dict[str, list[Mapping[str, Any]]] = {}
+    for row in (row for of_set in sets for row in of_set):
+        by_system.setdefault(row["system"], []).append(row)
+    return [
+        {
+            "set": "mean of sets",
+            "queries": sum(row["queries"] for row in rows),
+            "system": system,
+            **{
+                name: None
+                if any(row[name] is None for row in rows)
+                else float(np.mean([row[name] for row in rows]))
+                for name in names
+            },
+        }
+        for system, rows in by_system.items()
+        if len(rows) == len(sets)
+    ]
 
 
 def system_name(first_stage: str, reranker: str | None) -> str:
@@ -358,21 +387,26 @@ def system_name(first_stage: str, reranker: str | None) -> str:
 
 
 def _cells(row: Mapping[str, Any], measures: Sequence[str]) -> list[Any]:
-    """A row of `Comparison.rows` as the table's columns have it."""
+    """A row of `Comparison.rows`, or of their means, as the table's columns have it."""
+
+    def number(name: str, how: str, times: float = 1.0) -> str:
+        value = row.get(name)
+        return "" if value is None else format(times * value, how)
+
     return [
         row["set"],
         row["queries"],
         row["system"],
-        f"{row[measures[0]]:.3f}",
-        shown(row["interval"]),
-        *(f"{row[measure]:.3f}" for measure in measures[1:]),
-        f"{row['bound']:.3f}",
-        "" if row["gain"] is None else f"{row['gain']:+.3f}",
-        shown(row["gain_interval"], sign="+"),
-        "" if row["p_value"] is None else f"{row['p_value']:.4f}",
-        f"{1000 * row['seconds_p50']:.1f}",
-        f"{1000 * row['seconds_p95']:.1f}",
-        "" if row["pairs_per_second"] is None else f"{row['pairs_per_second']:.0f}",
+        number(measures[0], ".3f"),
+        shown(row.get("interval")),
+        *(number(measure, ".3f") for measure in measures[1:]),
+        number("bound", ".3f"),
+        number("gain", "+.3f"),
+        shown(row.get("gain_interval"), sign="+"),
+        number("p_value", ".4f"),
+        number("seconds_p50", ".1f", 1000),
+        number("seconds_p95", ".1f", 1000),
+        number("pairs_per_second", ".0f"),
     ]
 
 

@@ -401,12 +401,16 @@ def test_scored_passages_are_each_score_with_its_judgement_and_length(toy):
 
 
 def test_the_table_has_a_row_a_system_and_one_set_after_another(toy):
-    """Plain text, several sets in one."""
+    """Plain text, several sets in one, then the mean over the sets."""
     found = compare(toy, {"given": GIVEN}, {"length": by_length}, measures=("MRR", "P@5"))
     text = table([found, found])
     assert text.splitlines()[0].split()[:5] == ["set", "queries", "system", "MRR", "95%"]
-    assert len(text.splitlines()) == 2 + 4
-    assert found.table() in text or found.table().splitlines()[2] in text
+    assert len(text.splitlines()) == 2 + 4 + 2
+    worse = compare(toy, {"given": GIVEN}, measures=("MRR", "P@5"), queries=1, seed=3)
+    means = table([found, worse]).splitlines()[-1].split()
+    both = [c.systems["given"].values["MRR"].mean() for c in (found, worse)]
+    assert means[:6] == ["mean", "of", "sets", "4", "given", f"{np.mean(both):.3f}"]
+    assert found.table().splitlines()[2].split() == text.splitlines()[2].split()
     other = compare(toy, {"given": GIVEN}, measures=("MAP",))
     with pytest.raises(InvalidInputError, match="same measures"):
         table([found, other])
