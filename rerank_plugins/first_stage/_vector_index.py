@@ -185,15 +185,7 @@ class VectorIndex:
         """
         faiss = _faiss()
         found = cls(told["dimension"], metric, asked)
-        with _READING:
-            # Nothing in a file is longer than the file, whatever a forged length says, but for
-            # the table that faiss computes beside an IVF-PQ index.
-            limit = faiss.get_deserialization_vector_byte_limit()
-            faiss.set_deserialization_vector_byte_limit(max(path.stat().st_size, _LARGEST_TABLE))
-            try:
-                index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
-            finally:
-                faiss.set_deserialization_vector_byte_limit(limit)
+        index = _read(path)
         expected = found._new(told["kind"], told["size"])
         rows = int(live.sum()) if told["kind"] == "exact" else told["size"]
         if (
@@ -300,6 +292,23 @@ class VectorIndex:
                 beyond = float(np.nextafter(np.float32(edge), away))
                 return np.asarray(exact.range_search(query, beyond, params=chosen)[2])
         return np.asarray(found[0, :k])
+
+
+def _read(path: Path) -> Any:
+    """Faiss's reading, mapped and bounded where this version of it can."""
+    faiss = _faiss()
+    flags = getattr(faiss, "IO_FLAG_MMAP_IFC", 0)
+    if not hasattr(faiss, "set_deserialization_vector_byte_limit"):
+        return faiss.read_index(str(path), flags)
+    with _READING:
+        # Nothing in a file is longer than the file, whatever a forged length says, but for
+        # the table that faiss computes beside an IVF-PQ index.
+        limit = faiss.get_deserialization_vector_byte_limit()
+        faiss.set_deserialization_vector_byte_limit(max(path.stat().st_size, _LARGEST_TABLE))
+        try:
+            return faiss.read_index(str(path), flags)
+        finally:
+            faiss.set_deserialization_vector_byte_limit(limit)
 
 
 def check_dimension(vectors: Vectors, dimension: int) -> None:
