@@ -46,14 +46,15 @@ def tiny_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, P
 
 @pytest.fixture(scope="session", autouse=True)
 def _torch_unless_asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """``engine="auto"`` is torch here, whatever is installed.
+    """``engine="auto"`` is torch here, and ``precision="auto"`` fp32, on every machine.
 
-    One engine for one suite, and no model converted that no test looks at. A process that a
+    One engine for one suite, exact, and no model converted that no test looks at. A process that a
     test starts chooses for itself, and keeps what it converts with the tests' files.
     """
     from rerank_plugins.scoring import engines
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(engines, "_MEASURED_MACHINES", set())
+        patch.setattr(engines, "native_bf16", lambda: False)
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield

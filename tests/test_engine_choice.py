@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -115,7 +116,12 @@ def test_native_bf16_is_what_the_processor_says() -> None:
     if not flags.is_file() or "flags" not in flags.read_text(encoding="utf-8"):
         pytest.skip("no list of the processor's flags here")
     listed = flags.read_text(encoding="utf-8").split()
-    assert engines.native_bf16() == bool({"avx512_bf16", "amx_bf16"} & set(listed))
+    spec = importlib.util.find_spec(engines.__name__)
+    assert spec is not None
+    assert spec.loader is not None
+    fresh = importlib.util.module_from_spec(spec)  # the suite's own has it patched
+    spec.loader.exec_module(fresh)
+    assert fresh.native_bf16() == bool({"avx512_bf16", "amx_bf16"} & set(listed))
 
 
 @pytest.mark.parametrize(
