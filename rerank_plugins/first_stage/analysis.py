@@ -108,7 +108,7 @@ def _fold(word: str) -> str:
     if word.isascii():
         return word
     bare = _DIACRITICS.sub("", unicodedata.normalize("NFD", word.translate(_UNDECOMPOSED)))
-    return unicodedata.normalize("NFC", bare)
+    return unicodedata.normalize("NFC", bare) or word  # a mark that stands alone stays
 
 
 def _words(run: str, language: str) -> list[str]:
@@ -373,11 +373,13 @@ def analyzer_for(language: str, *, texts: Iterable[str] = ()) -> Analyzer:
     Raises:
         InvalidInputError: No such language.
     """
+    if not isinstance(language, str):
+        raise InvalidInputError(f"language must be a name, but got {type(language).__name__}")
     if language == "auto":
         return _shared_mixed(detect_language(texts))
     if language in LANGUAGES:
         return _shared(language)
-    fallback = language.removeprefix("auto-") if isinstance(language, str) else ""
+    fallback = language.removeprefix("auto-")
     if fallback != language and fallback in LANGUAGES:
         return _shared_mixed(fallback)
     raise InvalidInputError(
