@@ -373,13 +373,11 @@ def analyzer_for(language: str, *, texts: Iterable[str] = ()) -> Analyzer:
     Raises:
         InvalidInputError: No such language.
     """
-    if not isinstance(language, str):
-        raise InvalidInputError(f"language must be a name, but got {type(language).__name__}")
     if language == "auto":
         return _shared_mixed(detect_language(texts))
     if language in LANGUAGES:
         return _shared(language)
-    fallback = language.removeprefix("auto-")
+    fallback = language.removeprefix("auto-") if isinstance(language, str) else language
     if fallback != language and fallback in LANGUAGES:
         return _shared_mixed(fallback)
     raise InvalidInputError(

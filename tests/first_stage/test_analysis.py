@@ -225,7 +225,7 @@ def test_auto_meets_bare_titles_with_whole_questions(name: str, title: str, ques
 
 
 @pytest.mark.parametrize("name", NAMES)
-@example(name="en", text="\u0300")
+@example(text="\u0300")
 @given(text=ANY_TEXT)
 def test_any_text_gives_terms_that_can_be_stored(name: str, text: str) -> None:
     """Every string is analysed, into non-empty terms that UTF-8 can write."""
