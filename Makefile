@@ -3,14 +3,20 @@
 PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin
+BENCH_DATA ?= ../shared/data
+BENCH_PEERS ?= .venv-peers
 PIP_INSTALL := $(RUN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test lint clean
+.PHONY: notebooks docs
+.PHONY: help demo test lint bench clean
 
 help:
 	@echo "make demo   install into $(VENV) and answer one question in each of four languages"
 	@echo "make test   install the test tools too, check style, types and imports, run every test"
 	@echo "make lint   only the checks of style, types and imports"
+	@echo "make bench  time engines and first stages beside their peers (hours; BENCH_DATA: question sets)"
+	@echo "make notebooks  run the notebooks anew, in place"
+	@echo "make docs   render the docstrings into build/docs"
 	@echo "make clean  remove $(VENV) and everything built"
 
 demo: $(VENV)/.demo-installed
@@ -27,6 +33,14 @@ lint: $(VENV)/.test-installed
 	@$(RUN)/mypy
 	@$(RUN)/lint-imports > $(VENV)/lint-imports.log || (cat $(VENV)/lint-imports.log; exit 1)
 
+# Peers that clash get environments of their own under BENCH_PEERS.
+bench: $(VENV)/.test-installed
+	@$(RUN)/python benchmarks/peers.py --data $(BENCH_DATA) --environments $(BENCH_PEERS)
+	@$(RUN)/python benchmarks/engines.py
+	@$(RUN)/python benchmarks/first_stage_scale.py --data $(BENCH_DATA)
+	@if $(RUN)/python -c "import sys, torch; sys.exit(not torch.cuda.is_available())"; \
+		then $(RUN)/python benchmarks/gpu.py; else echo "No CUDA device: gpu.py left out"; fi
+
 $(VENV)/bin/python:
 	@echo "==> Creating the environment $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
@@ -41,6 +55,17 @@ $(VENV)/.test-installed: $(VENV)/.demo-installed
 	@echo "==> Installing the test tools"
 	@$(PIP_INSTALL) -e ".[all,ray,train,test]"
 	@touch $@
+
+# After a change of the weights, so that what the notebooks show is what a reader gets.
+notebooks: $(VENV)/.test-installed
+	@echo "==> Running the notebooks"
+	@PYTHONWARNINGS="ignore:IProgress not found" $(RUN)/jupyter nbconvert --to notebook --execute \
+		--inplace --ExecutePreprocessor.record_timing=False --log-level=ERROR notebooks/*.ipynb
+
+docs: $(VENV)/.test-installed
+	@$(PIP_INSTALL) -e ".[docs]"
+	@echo "==> Rendering the docstrings into build/docs"
+	@$(RUN)/sphinx-build --quiet --fail-on-warning --keep-going docs build/docs
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

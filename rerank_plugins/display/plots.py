@@ -195,4 +195,4 @@ def _spearman(one: NDArray[Any], other: NDArray[Any]) -> float | None:
         if counts.size < 2:
             return None
         ranks.append((np.cumsum(counts) - (counts - 1) / 2)[inverse])
-    return float(np.corrcoef(ranks)[0, 1])
+    return float(np.asarray(np.corrcoef(ranks))[0, 1])

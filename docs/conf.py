@@ -1,0 +1,25 @@
+"""Sphinx: the docstrings of every module, as one site; `make docs`."""
+
+project = "rerank-plugins"
+extensions = ["sphinx.ext.apidoc", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+apidoc_modules = [
+    {
+        "path": "../rerank_plugins",
+        "destination": "api",
+        "exclude_patterns": ["**/__main__.py"],
+        "separate_modules": True,
+        "module_first": True,
+        "max_depth": 1,
+    }
+]
+exclude_patterns = ["api/modules.rst"]
+html_theme = "furo"
+default_role = "py:obj"
+autodoc_member_order = "bysource"
+autodoc_typehints = "description"
+autodoc_mock_imports = ["ray"]
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+# The frameworks' own docstrings are not ours to mend.
+autodoc_inherit_docstrings = False
+suppress_warnings = ["ref.python"]
