@@ -54,15 +54,13 @@ def plot_quality_latency(
         if intervals is not None and name in intervals:
             low, high = intervals[name]
             error = [[max(0.0, quality - low)], [max(0.0, high - quality)]]
-        axes.errorbar(milliseconds, quality, yerr=error, fmt="o", capsize=3)
-        axes.annotate(
-            name, (milliseconds, quality), xytext=(7, 5), textcoords="offset points", fontsize=9
-        )
+        axes.errorbar(milliseconds, quality, yerr=error, fmt="o", capsize=3, label=name)
     axes.set_xscale("log")
     axes.set_xlabel("milliseconds a query (median)")
     axes.set_ylabel(measure)
-    axes.margins(x=0.25, y=0.15)
     axes.grid(visible=True, alpha=0.3)
+    # Names beside the points would lie on each other: systems of one model are near neighbours.
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return axes
 
 
