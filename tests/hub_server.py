@@ -21,6 +21,11 @@ from typing import Literal
 from urllib.parse import unquote, urlsplit
 
 
+def _files(folder: Path) -> list[Path]:
+    """What is published of a folder; what an engine keeps in a folder of its own is not."""
+    return sorted(file for file in folder.iterdir() if file.is_file())
+
+
 @dataclass(frozen=True)
 class Fault:
     """What goes wrong, for every request whose ``METHOD /path`` the pattern is found in.
@@ -55,7 +60,7 @@ class Hub:
     def publish(self, name: str, folder: Path, branch: str = "main") -> str:
         """Makes the folder's files the newest commit of a branch; gives the commit."""
         digest = hashlib.sha1(name.encode())
-        for file in sorted(folder.iterdir()):
+        for file in _files(folder):
             digest.update(file.name.encode() + file.read_bytes())
         commit = digest.hexdigest()
         self.commits[name, commit] = folder
@@ -119,7 +124,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(b"", 404, {"X-Error-Code": "RevisionNotFound"})
             return
         commit, folder = found
-        files = [{"rfilename": file.name} for file in sorted(folder.iterdir())]
+        files = [{"rfilename": file.name} for file in _files(folder)]
         files.append({"rfilename": "onnx/model.onnx"})
         answer = {"_id": "0", "id": name, "modelId": name, "sha": commit, "siblings": files}
         self._send(json.dumps(answer).encode(), 200, {"Content-Type": "application/json"})

@@ -84,7 +84,7 @@ def close(found: np.ndarray, expected: np.ndarray) -> None:
 
 def files_of(folder: Path) -> dict[str, bytes]:
     """Names and contents."""
-    return {file.name: file.read_bytes() for file in folder.iterdir()}
+    return {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
 
 
 @pytest.mark.parametrize("name", STAND_INS)

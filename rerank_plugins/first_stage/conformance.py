@@ -261,6 +261,7 @@ class StoredStageConformance:
         def change() -> None:
             while not stop.is_set():
                 stage.remove(stage.add(["passing museum bees", "passing bees museum"]))
+                stop.wait(0.005)  # writers go first: without a pause, readers would wait long
 
         writer = threading.Thread(target=change)
         writer.start()

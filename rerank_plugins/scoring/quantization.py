@@ -252,14 +252,15 @@ def _nncf(model: openvino.Model, inputs: list[dict[str, NDArray[np.int64]]]) -> 
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keeps nncf's log and its bars off standard output, where a command's results go."""
-    log = logging.getLogger("nncf")
-    level = log.level
-    log.setLevel(logging.ERROR)
+    import nncf
+
+    level = logging.getLogger("nncf").level
+    nncf.set_log_level(logging.ERROR)
     try:
         with redirect_stdout(sys.stderr):
             yield
     finally:
-        log.setLevel(level)
+        nncf.set_log_level(level)
 
 
 def _spread(
