@@ -14,6 +14,7 @@ from rerank_plugins.candidates import Candidate, Ranked, Ranking
 from rerank_plugins.catalog import EMBEDDED
 from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.loading import load_reranker
+from rerank_plugins.ordering import check_iterable
 from rerank_plugins.reranker import Reranker, RerankerOptions
 
 RELEVANCE_SCORE: Final = "relevance_score"
@@ -104,8 +105,9 @@ def check_details(details: Iterable[str]) -> tuple[Detail, ...]:
     Raises:
         InvalidInputError: One is not.
     """
-    given = [details] if isinstance(details, str) else list(details)
-    if isinstance(details, str) or not set(given) <= set(DETAILS):
+    given = [details] if isinstance(details, str) else list(check_iterable("details", details))
+    known = all(isinstance(one, str) and one in DETAILS for one in given)
+    if isinstance(details, str) or not known:
         raise InvalidInputError(f"details must be some of {list(DETAILS)}, but got {details!r}")
     return tuple(detail for detail in DETAILS if detail in given)
 

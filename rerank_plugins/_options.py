@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -22,10 +23,19 @@ def check_number(name: str, value: object) -> float:
     Raises:
         InvalidInputError: It is no number (a bool is none), NaN or infinite.
     """
-    number = isinstance(value, (int, float, np.integer, np.floating))
-    if not number or isinstance(value, bool) or not math.isfinite(value):  # type: ignore[arg-type]
+    if not is_number(value):
         raise InvalidInputError(f"{name} must be a finite number, but got {value!r}")
     return float(value)  # type: ignore[arg-type]
+
+
+def is_number(value: Any) -> bool:
+    """Whether the value is a finite number; a bool is none."""
+    if not isinstance(value, (int, float, np.integer, np.floating)) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond all floats
+        return False
 
 
 def check_threshold(threshold: object) -> float | None:
@@ -53,11 +63,23 @@ def check_deadline(deadline_ms: object) -> float | None:
     return limit
 
 
+def check_flag(name: str, value: object) -> bool:
+    """The value as a bool.
+
+    Raises:
+        InvalidInputError: It is none.
+    """
+    if not isinstance(value, (bool, np.bool_)):
+        raise InvalidInputError(f"{name} must be True or False, but got {value!r}")
+    return bool(value)
+
+
 def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
     """Nothing, when the value is one of the choices.
 
     Raises:
         InvalidInputError: It is not.
     """
-    if value not in choices:
+    # An array would be compared with each of them, element by element.
+    if not isinstance(value, str) or value not in choices:
         raise InvalidInputError(f"{name} must be one of {list(choices)}, but got {value!r}")

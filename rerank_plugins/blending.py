@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from rerank_plugins._options import is_number
 from rerank_plugins.candidates import Candidate
 from rerank_plugins.errors import InvalidInputError
 
@@ -27,17 +28,17 @@ def blended(
     A list in which a first-stage score is missing keeps its logits.
 
     Raises:
-        InvalidInputError: A first-stage score is NaN or infinite.
+        InvalidInputError: A first-stage score is NaN, infinite or no number.
     """
     given = [candidate.score for candidate in candidates]
     if weight == 0.0 or not candidates or any(score is None for score in given):
         return logits
+    for number, score in enumerate(given):
+        if not is_number(score):
+            raise InvalidInputError(
+                f"first-stage scores must be finite to be blended, but number {number} is {score}"
+            )
     first = np.asarray(given, dtype=np.float64)
-    if not np.isfinite(first).all():
-        bad = int(np.flatnonzero(~np.isfinite(first))[0])
-        raise InvalidInputError(
-            f"first-stage scores must be finite to be blended, but number {bad} is {first[bad]}"
-        )
     blend = (1.0 - weight) * _standardised(logits) + weight * _standardised(first)
     return np.asarray(logits.mean() + logits.std() * blend)
 

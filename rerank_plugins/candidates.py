@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import Any, Literal, overload
 
 from rerank_plugins.errors import InvalidInputError
+from rerank_plugins.ordering import check_iterable
 
 Scale = Literal["probability", "logit", "first_stage"]
 Source = Literal["model", "small_model", "first_stage"]
@@ -198,12 +199,8 @@ def as_candidates(passages: Iterable[Candidate | str]) -> list[Candidate]:
         raise InvalidInputError(
             "passages must be a list of texts or candidates, but got one string: put it in a list"
         )
-    if not isinstance(passages, Iterable):
-        raise InvalidInputError(
-            f"passages must be a list of texts or candidates, but got {type(passages).__name__}"
-        )
     candidates = []
-    for position, passage in enumerate(passages):
+    for position, passage in enumerate(check_iterable("passages", passages)):
         if isinstance(passage, str):
             candidates.append(Candidate(key=position, text=passage, rank=position + 1))
         elif isinstance(passage, Candidate) and isinstance(passage.text, str):

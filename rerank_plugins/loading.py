@@ -6,8 +6,9 @@ from pathlib import Path
 
 from typing_extensions import Unpack
 
+from rerank_plugins._options import check_flag
 from rerank_plugins.catalog import CATALOG, EMBEDDED, embedded_folder, near_names
-from rerank_plugins.errors import UnknownModelError
+from rerank_plugins.errors import InvalidInputError, UnknownModelError
 from rerank_plugins.reranker import Reranker, RerankerOptions
 from rerank_plugins.scoring.engines import EngineName, Precision
 from rerank_plugins.scoring.local import LocalScorer, ModelSettings
@@ -27,6 +28,15 @@ def load_scorer(
     allow_pickle_weights: bool = False,
 ) -> LocalScorer:
     """The scorer of a model; see `load_reranker` for the arguments."""
+    if not (revision is None or isinstance(revision, str)):
+        raise InvalidInputError(f"revision must be a name or None, but got {revision!r}")
+    for option, value in (
+        ("local_files_only", local_files_only),
+        # Truth is not enough here: these two let a checkpoint run code.
+        ("trust_remote_code", trust_remote_code),
+        ("allow_pickle_weights", allow_pickle_weights),
+    ):
+        check_flag(option, value)
     return LocalScorer(
         ModelSettings(
             name=str(name_or_path),
@@ -103,12 +113,20 @@ def load_reranker(
 
 def _source(name_or_path: str | Path) -> str:
     """Local folder or Hub name behind what the user gave."""
+    if not isinstance(name_or_path, (str, Path)):
+        raise InvalidInputError(
+            f"a model must be a name or a folder, but got {type(name_or_path).__name__}"
+        )
     name = str(name_or_path)
     if name == EMBEDDED:
         return str(embedded_folder())
-    folder = Path(name).expanduser().resolve()
-    if isinstance(name_or_path, Path) or (name and folder.is_dir()):
-        if not folder.is_dir():
+    try:
+        folder = Path(name).expanduser().resolve()
+        found = folder.is_dir()
+    except (OSError, ValueError, RuntimeError) as error:  # too long, with NUL, nobody's home
+        raise UnknownModelError(f"{name!r} cannot be a folder or a name: {error}") from error
+    if isinstance(name_or_path, Path) or (name and found):
+        if not found:
             raise UnknownModelError(f"there is no folder {str(folder)!r}")
         return str(folder)
     if name in CATALOG or (name.count("/") == 1 and not name.startswith((".", "/", "~"))):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -22,13 +25,33 @@ def check_count(name: str, value: object, *, minimum: int = 0) -> int:
     return int(value)  # type: ignore[call-overload, no-any-return]
 
 
+def check_iterable(name: str, value: object) -> Iterator[Any]:
+    """An iterator over ``value``.
+
+    Raises:
+        InvalidInputError: It is one string, or nothing that has elements.
+    """
+    if isinstance(value, str):
+        raise InvalidInputError(f"{name} must be a list, but got one string: put it in a list")
+    try:
+        # Not isinstance(): an array of no dimension has __iter__, which then refuses.
+        return iter(value)  # type: ignore[call-overload, no-any-return]
+    except TypeError as error:
+        raise InvalidInputError(
+            f"{name} must be a list or another iterable, but got {type(value).__name__}"
+        ) from error
+
+
 def check_finite(scores: ArrayLike) -> NDArray[np.float64]:
     """The scores as float64.
 
     Raises:
-        NonFiniteScoreError: One of them is NaN or infinite.
+        NonFiniteScoreError: One of them is NaN, infinite or no number.
     """
-    values = np.asarray(scores, dtype=np.float64)
+    try:
+        values = np.asarray(scores, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise NonFiniteScoreError(f"every score must be a finite number: {error}") from error
     bad = np.flatnonzero(~np.isfinite(values))
     if bad.size:
         raise NonFiniteScoreError(

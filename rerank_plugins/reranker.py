@@ -12,6 +12,7 @@ import numpy as np
 from rerank_plugins._options import (
     check_choice,
     check_deadline,
+    check_flag,
     check_threshold,
     check_top_n,
     check_weight,
@@ -22,7 +23,7 @@ from rerank_plugins.candidates import Candidate, Ranking, as_candidates, check_q
 from rerank_plugins.deadline import Pace, now, score_in_time
 from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.judged import Judged, Plan, by_query
-from rerank_plugins.ordering import check_count
+from rerank_plugins.ordering import check_count, check_iterable
 from rerank_plugins.scoring.base import (
     DEFAULT_BATCH_TOKENS,
     LONG_PASSAGES,
@@ -100,8 +101,9 @@ class Reranker:
             Needs first-stage scores: a list in which one is missing is ordered by the model
             alone.
             None for the model's own default, which is 0 but for the embedded model.
-        on_error: ``raise``, or keep the first-stage order when scoring fails; such a ranking
-            has ``scale == "first_stage"`` and tells why in ``error``.
+        on_error: ``raise``, or keep the first-stage order when loading or scoring fails; such
+            a ranking has ``scale == "first_stage"`` and tells why in ``error``. What the caller
+            got wrong (`InvalidInputError`) is raised all the same.
         deadline_ms: The best ranking within so many milliseconds, counted from the call; None
             for no limit. Passages are scored in first-stage order, in chunks. What was not
             scored in time stays below in that order, marked by its ``source``, whatever
@@ -142,7 +144,7 @@ class Reranker:
         self.top_n = check_top_n(top_n)
         self.score_threshold = check_threshold(score_threshold)
         self.scale: ScoreScale = scale
-        self.deduplicate = deduplicate
+        self.deduplicate = check_flag("deduplicate", deduplicate)
         self.first_stage_weight = check_weight(first_stage_weight)
         self.on_error: OnError = on_error
         self.options = ScoreOptions(
@@ -205,9 +207,8 @@ class Reranker:
         deadline_ms: float | None = None,
     ) -> Ranking:
         """`rerank` in a thread of its own: the event loop goes on meanwhile."""
-        if isinstance(passages, Iterable) and not isinstance(passages, str):
-            # The caller may go on changing his list, or reading his iterator, meanwhile.
-            passages = list(passages)
+        # The caller may go on changing his list, or reading his iterator, meanwhile.
+        passages = list(check_iterable("passages", passages))
         # The deadline counts from here: the wait for a thread is part of it.
         call = _Call(now(), top_n, score_threshold, first_stage_seconds, deadline_ms)
         return (await in_thread(self._rerank_many, [query], [passages], call))[0]
@@ -245,7 +246,8 @@ class Reranker:
             raise InvalidInputError(
                 "queries must be a list of texts, but got one string; rerank() takes one query"
             )
-        queries, passages = list(queries), list(passages)
+        queries = list(check_iterable("queries", queries))
+        passages = list(check_iterable("passages", passages))
         if len(queries) != len(passages):
             raise InvalidInputError(
                 f"rerank_many needs one list of passages a query, but got {len(queries)} queries "
@@ -297,6 +299,10 @@ class Reranker:
         """As `_judge`; or that nothing is judged, and why, where the first stage may stand in."""
         try:
             return *self._judge(queries, lists, stop_at), None
+        except InvalidInputError:
+            # An option that this model or machine cannot have (a max_length beyond the model's):
+            # it would fail for every query, and nobody would notice that nothing is reranked.
+            raise
         except Exception as error:
             if self.on_error == "raise":
                 raise

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import cache
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
+from rerank_plugins._options import check_flag
 from rerank_plugins.candidates import Ranking
 from rerank_plugins.catalog import embedded_folder
 from rerank_plugins.context.duplicates import Shingle, resemblance, shingles_of
@@ -82,8 +83,14 @@ class ContextBuilder:
 
     def __post_init__(self) -> None:
         check_count("max_tokens", self.max_tokens)
-        if self.order not in ("relevance", "edges"):
+        if not isinstance(self.order, str) or self.order not in get_args(Order):
             raise InvalidInputError(f"order must be 'relevance' or 'edges', but got {self.order!r}")
+        check_flag("fence", self.fence)
+        check_flag("strip_invisible", self.strip_invisible)
+        for name in ("count_tokens", "label"):
+            value = getattr(self, name)
+            if value is not None and not callable(value):
+                raise InvalidInputError(f"{name} must be a function, but got {value!r}")
         if self.min_score is not None:
             check_number("min_score", self.min_score)
         if self.near_duplicates is not None and not (

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias
 
 from rerank_plugins.candidates import Ranked
 from rerank_plugins.errors import InvalidInputError
+from rerank_plugins.ordering import check_iterable
 
 Reason: TypeAlias = Literal["budget", "score", "duplicate", "empty"]
 
@@ -137,9 +138,12 @@ def context_passages(
             "passages must be a list, a ranking or another iterable, but got one string: "
             "put it in a list"
         )
-    passages = [_passage(item, position) for position, item in enumerate(items)]
+    passages = [
+        _passage(item, position) for position, item in enumerate(check_iterable("passages", items))
+    ]
     if sources is None:
         return passages
+    sources = list(check_iterable("sources", sources))
     if len(sources) != len(passages):
         raise InvalidInputError(
             f"sources must have one element for each passage, but got {len(sources)} sources "
@@ -193,7 +197,7 @@ def check_number(name: str, value: float) -> float:
     """
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
         raise InvalidInputError(f"{name} must be a finite number, but got {value!r}")

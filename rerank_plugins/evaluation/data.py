@@ -7,7 +7,6 @@ training uses too.
 from __future__ import annotations
 
 import csv
-import gzip
 import json
 import logging
 import math
@@ -15,8 +14,9 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, TextIO, cast
+from typing import Any, Final
 
+from rerank_plugins._lines import text_lines
 from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.training.data import QuestionSet, read_question_set
 
@@ -239,7 +239,7 @@ def _json_records(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
         where = f"{path}, line {number}"
         try:
             record = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise InvalidInputError(f"{where}: no valid JSON ({error})") from error
         if not isinstance(record, dict):
             raise InvalidInputError(f"{where}: every line must be a JSON object")
@@ -249,36 +249,22 @@ def _json_records(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
 def _table_records(
     path: Path, delimiter: str, columns: Sequence[str]
 ) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    with _open(path) as file:
-        reader = csv.DictReader(file, delimiter=delimiter)
+    reader = csv.DictReader((line for _, line in text_lines(path)), delimiter=delimiter)
+    try:
         missing = [name for name in columns if name not in (reader.fieldnames or ())]
         if missing:
             raise InvalidInputError(
                 f"{path}, line 1: needs the columns {', '.join(columns)}, but lacks "
                 f"{', '.join(missing)}"
             )
-        try:
-            for record in reader:
-                yield f"{path}, line {reader.line_num}", record
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise InvalidInputError(f"{path}, after line {reader.line_num}: {error}") from error
+        for record in reader:
+            yield f"{path}, line {reader.line_num}", record
+    except csv.Error as error:
+        raise InvalidInputError(f"{path}, after line {reader.line_num}: {error}") from error
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Line numbers and lines; blank ones are passed over."""
-    number = 0
-    try:
-        with _open(path) as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield number, line.rstrip("\r\n")
-    except UnicodeDecodeError as error:
-        raise InvalidInputError(f"{path}, after line {number}: no UTF-8 ({error})") from error
-    except (EOFError, gzip.BadGzipFile) as error:
-        raise InvalidInputError(f"{path}, after line {number}: damaged gzip ({error})") from error
-
-
-def _open(path: Path) -> TextIO:
-    opener = gzip.open if path.suffix == ".gz" else open
-    # newline="" is what the csv module asks for; lines are stripped elsewhere.
-    return cast("TextIO", opener(path, "rt", encoding="utf-8-sig", newline=""))
+    """Line numbers and lines without their ends; blank ones are passed over."""
+    for number, line in text_lines(path):
+        if line.strip():
+            yield number, line.rstrip("\r\n")

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rerank_plugins.errors import InvalidInputError
+from rerank_plugins.ordering import check_iterable
 
 
 def check_texts(texts: Iterable[str]) -> list[str]:
@@ -18,7 +19,7 @@ def check_texts(texts: Iterable[str]) -> list[str]:
     """
     if isinstance(texts, str):
         raise InvalidInputError("texts must be many texts, but got one string: put it in a list")
-    listed = list(texts)
+    listed = list(check_iterable("texts", texts))
     for position, text in enumerate(listed):
         if not isinstance(text, str):
             raise InvalidInputError(
@@ -42,6 +43,19 @@ def check_mask(mask: object, size: int) -> NDArray[np.bool_] | None:
             f"but has shape {values.shape} and type {values.dtype}"
         )
     return values
+
+
+def key_list(keys: Iterable[int]) -> list[int]:
+    """The keys, each once, in the order given.
+
+    Raises:
+        InvalidInputError: It is no list, or an element is no whole number.
+    """
+    listed = list(check_iterable("keys", keys))
+    for key in listed:
+        if not isinstance(key, (int, np.integer)) or isinstance(key, bool):
+            raise InvalidInputError(f"every key must be a whole number, but {key!r} is not")
+    return list(dict.fromkeys(map(int, listed)))
 
 
 def check_keys(keys: Iterable[int], known: Container[int]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import threading
 from collections.abc import Callable, Iterable
@@ -16,12 +15,13 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 from typing_extensions import Self
 
+from rerank_plugins._options import is_number
 from rerank_plugins._telemetry import traced_search
 from rerank_plugins.candidates import Candidate, check_query
 from rerank_plugins.errors import IndexMismatchError, InvalidInputError
 from rerank_plugins.first_stage import storage
 from rerank_plugins.first_stage._bm25_engines import ENGINES, Engine, Terms
-from rerank_plugins.first_stage._checks import check_keys, check_mask, check_texts
+from rerank_plugins.first_stage._checks import check_keys, check_mask, check_texts, key_list
 from rerank_plugins.first_stage.analysis import Analyzer, analyzer_for
 from rerank_plugins.ordering import check_count, descending
 
@@ -84,13 +84,13 @@ class BM25:
         Raises:
             InvalidInputError: A value breaks one of these rules.
         """
-        if engine not in ENGINES:
+        if not isinstance(engine, str) or engine not in ENGINES:
             raise InvalidInputError(
                 f"engine must be one of {', '.join(ENGINES)}, but got {engine!r}"
             )
-        if not (math.isfinite(k1) and k1 > 0):
+        if not is_number(k1) or k1 <= 0:
             raise InvalidInputError(f"k1 must be a finite number above 0, but got {k1!r}")
-        if not 0 <= b <= 1:
+        if not is_number(b) or not 0 <= b <= 1:
             raise InvalidInputError(f"b must be in [0, 1], but got {b!r}")
         listed = check_texts(texts)
         self.analyzer = analyzer_for(language, texts=listed) if analyzer is None else analyzer
@@ -147,7 +147,7 @@ class BM25:
         Raises:
             InvalidInputError: A key is not in the index; nothing is removed then.
         """
-        listed = list(dict.fromkeys(keys))
+        listed = key_list(keys)
         with self._changing:
             old = self._index
             check_keys(listed, set(old.keys.tolist()))

@@ -16,7 +16,7 @@ from rerank_plugins._telemetry import traced_search
 from rerank_plugins.candidates import Candidate, check_query
 from rerank_plugins.errors import IndexMismatchError, InvalidInputError
 from rerank_plugins.first_stage import storage
-from rerank_plugins.first_stage._checks import check_keys, check_mask, check_texts
+from rerank_plugins.first_stage._checks import check_keys, check_mask, check_texts, key_list
 from rerank_plugins.first_stage._embedders import embedders
 from rerank_plugins.first_stage._locks import SharedLock
 from rerank_plugins.first_stage._vector_index import (
@@ -29,7 +29,7 @@ from rerank_plugins.first_stage._vector_index import (
     Vectors,
     check_dimension,
 )
-from rerank_plugins.ordering import check_count, descending
+from rerank_plugins.ordering import check_count, check_iterable, descending
 
 __all__ = ["Dense", "IndexChoice", "IndexKind", "Metric"]
 
@@ -82,11 +82,11 @@ class Dense:
         Raises:
             InvalidInputError: An argument, a text or an embedding breaks a rule.
         """
-        if metric not in METRICS:
+        if not isinstance(metric, str) or metric not in METRICS:
             raise InvalidInputError(
                 f"metric must be one of {', '.join(METRICS)}, but got {metric!r}"
             )
-        if index not in INDEXES:
+        if not isinstance(index, str) or index not in INDEXES:
             raise InvalidInputError(f"index must be one of {', '.join(INDEXES)}, but got {index!r}")
         self.metric: Metric = metric
         self.index: IndexChoice = index
@@ -150,7 +150,7 @@ class Dense:
         Raises:
             InvalidInputError: A key is not in the index; nothing is removed then.
         """
-        listed = list(dict.fromkeys(keys))
+        listed = key_list(keys)
         with self._lock.write():
             check_keys(listed, self._texts)
             if self._vectors is not None:
@@ -231,7 +231,8 @@ class Dense:
         Raises:
             InvalidInputError: A key is not in the index.
         """
-        listed = list(keys)
+        listed = list(check_iterable("keys", keys))
+        key_list(listed)
         with self._lock.read():
             check_keys(listed, self._texts)
             if self._vectors is None:
@@ -353,7 +354,7 @@ class Dense:
         """Shape (count, d): finite, and of length 1 (or 0) under cosine."""
         try:
             vectors = np.asarray(embedded, dtype=np.float64)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise InvalidInputError(
                 f"embeddings must be numbers, as many for one text as for another: {error}"
             ) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -13,17 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Self
 
+from rerank_plugins._options import check_choice, is_number
 from rerank_plugins._telemetry import traced_search
 from rerank_plugins.candidates import Candidate, check_query
 from rerank_plugins.errors import IndexDamagedError, InvalidInputError
 from rerank_plugins.first_stage import storage
-from rerank_plugins.first_stage._checks import check_texts
+from rerank_plugins.first_stage._checks import check_texts, key_list
 from rerank_plugins.first_stage._locks import SharedLock
 from rerank_plugins.first_stage.analysis import Analyzer
 from rerank_plugins.first_stage.base import FirstStage, StoredStage
 from rerank_plugins.first_stage.bm25 import BM25
 from rerank_plugins.first_stage.dense import Dense
-from rerank_plugins.ordering import check_count, descending
+from rerank_plugins.ordering import check_count, check_iterable, descending
 
 Fusion = Literal["scores", "ranks"]
 # BM25's and the embedded text encoder's: on held-back parts of the training sets, the largest share
@@ -83,24 +83,30 @@ class Hybrid:
             InvalidInputError: An argument breaks one of these rules, or the stages differ in
                 length.
         """
-        self.stages = tuple(stages)
+        self.stages = tuple(check_iterable("stages", stages))
+        for stage in self.stages:
+            if not isinstance(stage, FirstStage):
+                raise InvalidInputError(
+                    f"stages must be first stages, but one is {type(stage).__name__}"
+                )
         if not self.stages:
             raise InvalidInputError("stages must hold at least one first stage, but got none")
-        self.weights = (1.0,) * len(self.stages) if weights is None else tuple(weights)
+        self.weights = (
+            (1.0,) * len(self.stages)
+            if weights is None
+            else tuple(check_iterable("weights", weights))
+        )
         if len(self.weights) != len(self.stages):
             raise InvalidInputError(
                 f"weights must be one for each of the {len(self.stages)} stages, "
                 f"but got {len(self.weights)}"
             )
         for weight in self.weights:
-            if not (math.isfinite(weight) and weight > 0):
+            if not is_number(weight) or weight <= 0:
                 raise InvalidInputError(f"weights must be finite and above 0, but got {weight!r}")
-        if fusion not in get_args(Fusion):
-            raise InvalidInputError(
-                f"fusion must be one of {list(get_args(Fusion))}, but got {fusion!r}"
-            )
+        check_choice("fusion", fusion, get_args(Fusion))
         self.fusion: Fusion = fusion
-        if not (math.isfinite(rank_constant) and rank_constant >= 0):
+        if not is_number(rank_constant) or rank_constant < 0:
             raise InvalidInputError(
                 f"rank_constant must be a finite number of at least 0, but got {rank_constant!r}"
             )
@@ -154,7 +160,7 @@ class Hybrid:
         Raises:
             InvalidInputError: A stage takes no removals, or does not have a key.
         """
-        listed = list(keys)
+        listed = key_list(keys)
         with self._lock.write():
             for stage in [_stored(stage) for stage in self.stages]:
                 stage.remove(listed)

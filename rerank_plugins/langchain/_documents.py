@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from rerank_plugins._adapters import Detail, score_metadata
 from rerank_plugins.candidates import Candidate, Ranking
 from rerank_plugins.errors import InvalidInputError
+from rerank_plugins.ordering import check_iterable
 
 MetadataFilter = Mapping[str, Any] | Callable[[Document], bool]
 
@@ -23,7 +24,7 @@ def check_documents(documents: Iterable[Document]) -> list[Document]:
     Raises:
         InvalidInputError: An element is no Document.
     """
-    checked = list(documents)
+    checked = list(check_iterable("documents", documents))
     for position, document in enumerate(checked):
         if not isinstance(document, Document):
             raise InvalidInputError(

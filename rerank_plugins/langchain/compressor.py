@@ -29,6 +29,7 @@ from rerank_plugins.langchain._documents import (
     document_of,
     reranked,
 )
+from rerank_plugins.ordering import check_iterable
 from rerank_plugins.reranker import Reranker
 
 
@@ -109,7 +110,7 @@ class CrossEncoderCompressor(BaseDocumentCompressor):
             "reranker": used,
             "top_n": top_n,
             "score_threshold": score_threshold,
-            "metadata_fields": tuple(metadata_fields),
+            "metadata_fields": tuple(check_iterable("metadata_fields", metadata_fields)),
             "separator": separator,
             "details": check_details(details),
             "prefix": prefix,
@@ -173,7 +174,7 @@ class CrossEncoderCompressor(BaseDocumentCompressor):
             InvalidInputError: The query is blank, or an element has no text.
             RerankPluginsError: Loading or scoring failed and ``on_error`` is ``raise``.
         """
-        given = self._given(query, map(document_of, documents), top_n)
+        given = self._given(query, map(document_of, check_iterable("documents", documents)), top_n)
         ranking = self.reranker.rerank(query, self._candidates(given), **self._cut(given))
         return [{"index": item.candidate.key, RELEVANCE_SCORE: item.score} for item in ranking]
 

@@ -26,7 +26,7 @@ from rerank_plugins.first_stage.fusion import check_restored
 from rerank_plugins.llama_index._filters import filter_mask
 from rerank_plugins.llama_index._nodes import copied, node_text, query_text
 from rerank_plugins.llama_index._stored import read_nodes, write_nodes
-from rerank_plugins.ordering import check_count
+from rerank_plugins.ordering import check_count, check_iterable
 
 
 class StageRetriever(BaseRetriever):
@@ -209,7 +209,8 @@ def nodes_of(
                 f"the index must have its nodes in its docstore, but {type(store).__name__} keeps "
                 "them to itself: pass nodes=, or build it with store_nodes_override=True"
             )
-    listed = list(docstore.docs.values() if docstore is not None else nodes or ())
+    given_nodes = docstore.docs.values() if docstore is not None else nodes
+    listed = list(check_iterable("nodes", given_nodes))
     for position, node in enumerate(listed):
         if not isinstance(node, BaseNode):
             raise InvalidInputError(

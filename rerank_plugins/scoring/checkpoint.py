@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from rerank_plugins.errors import (
     InvalidInputError,
     MissingDependencyError,
+    RerankPluginsError,
     UnsupportedModelError,
 )
 from rerank_plugins.ordering import check_count
@@ -36,6 +37,11 @@ _OFFSET_POSITIONS = {
 }
 # Weights, configuration, tokenizer, and code that the checkpoint may bring.
 _DECIDING = {".bin", ".json", ".model", ".py", ".safetensors", ".txt"}
+_WEIGHTS = {".bin", ".safetensors"}
+# Bytes; the tokenizer.json of a vocabulary of 260,000 has 35 MB.
+_LARGEST_TEXT = 1 << 28
+# The deepest models that people use have some 130.
+_MOST_LAYERS = 1000
 # Tokenizers without a limit say so with a huge number.
 _NO_LIMIT = 10**9
 
@@ -93,6 +99,24 @@ def read_checkpoint(folder: Path, *, trust_remote_code: bool = False) -> Checkpo
             labels, or the tokenizer is not a fast one.
         MissingDependencyError: The tokenizer needs a library that is not installed.
     """
+    try:
+        return _read(folder, trust_remote_code=trust_remote_code)
+    except RerankPluginsError:
+        raise
+    except BaseException as error:  # whatever a damaged or hostile file makes the libraries raise
+        if not isinstance(error, Exception) and not is_panic(error):
+            raise
+        raise UnsupportedModelError(
+            f"the checkpoint in {folder} could not be read: {error}"
+        ) from error
+
+
+def is_panic(error: BaseException) -> bool:
+    """Whether the Rust code of the tokenizers gave up: its exception is no `Exception`."""
+    return type(error).__name__ == "PanicException"
+
+
+def _read(folder: Path, *, trust_remote_code: bool) -> Checkpoint:
     from transformers import AutoConfig, AutoTokenizer
 
     config_file = folder / "config.json"
@@ -106,18 +130,15 @@ def read_checkpoint(folder: Path, *, trust_remote_code: bool = False) -> Checkpo
                 f"the checkpoint in {folder} has a SentencePiece model and no tokenizer.json: "
                 "pip install sentencepiece protobuf"
             )
-    try:
-        raw = json.loads(config_file.read_text(encoding="utf-8"))
-        config = AutoConfig.from_pretrained(
-            folder, trust_remote_code=trust_remote_code, local_files_only=True
-        )
-        tokenizer = AutoTokenizer.from_pretrained(
-            folder, trust_remote_code=trust_remote_code, local_files_only=True
-        )
-    except Exception as error:
-        raise UnsupportedModelError(
-            f"the checkpoint in {folder} could not be read: {error}"
-        ) from error
+    _check_sizes(folder)
+    raw = json.loads(config_file.read_text(encoding="utf-8"))
+    config = AutoConfig.from_pretrained(
+        folder, trust_remote_code=trust_remote_code, local_files_only=True
+    )
+    _check_shape(config, folder)
+    tokenizer = AutoTokenizer.from_pretrained(
+        folder, trust_remote_code=trust_remote_code, local_files_only=True
+    )
     if not any((folder / name).is_file() for name in tokenizer.vocab_files_names.values()):
         # Without this, transformers makes up a tokenizer to which every word is unknown.
         raise UnsupportedModelError(
@@ -152,6 +173,37 @@ def read_checkpoint(folder: Path, *, trust_remote_code: bool = False) -> Checkpo
         tokenizer=tokenizer.backend_tokenizer,
         pad_id=int(tokenizer.pad_token_id) if tokenizer.pad_token_id is not None else 0,
     )
+
+
+def _check_sizes(folder: Path) -> None:
+    """Refuses text files that no checkpoint has, before one of them fills the memory."""
+    for file in folder.iterdir():
+        if file.suffix in _DECIDING - _WEIGHTS and file.stat().st_size > _LARGEST_TEXT:
+            raise UnsupportedModelError(
+                f"{file} must have at most {_LARGEST_TEXT} bytes, but has {file.stat().st_size}"
+            )
+
+
+def _check_shape(config: Any, folder: Path) -> None:
+    """Refuses a config of a model far larger than the weights beside it.
+
+    What weights lack is made up in memory before anyone can see that it was lacking.
+    """
+    layers = int(getattr(config, "num_hidden_layers", None) or 0)
+    if layers > _MOST_LAYERS:
+        raise UnsupportedModelError(
+            f"a model has at most {_MOST_LAYERS} layers, but config.json in {folder} says {layers}"
+        )
+    stored = sum(file.stat().st_size for file in folder.iterdir() if file.suffix in _WEIGHTS)
+    for name in ("vocab_size", "hidden_size", "intermediate_size", "type_vocab_size"):
+        rows = int(getattr(config, name, None) or 0)
+        width = int(getattr(config, "embedding_size", None) or config.hidden_size)
+        # A byte for two numbers at least, and weights that layers share are stored once.
+        if stored and rows * width > 2 * stored:
+            raise UnsupportedModelError(
+                f"config.json in {folder} says {name}={rows}, too much for the {stored} bytes of "
+                "weights beside it"
+            )
 
 
 def _file_digest(content: BinaryIO) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Literal, get_args
 
+from rerank_plugins._options import check_choice
 from rerank_plugins.errors import InvalidInputError, MissingDependencyError
 from rerank_plugins.scoring import converted
 from rerank_plugins.scoring.checkpoint import Checkpoint
@@ -48,12 +49,10 @@ def check_engine(engine: str, precision: str, device: str) -> None:
         InvalidInputError: A name is unknown, or the three do not go together.
         MissingDependencyError: OpenVINO is asked for and not installed.
     """
-    if engine not in ENGINES:
-        raise InvalidInputError(f"engine must be one of {list(ENGINES)}, but got {engine!r}")
-    if precision not in PRECISIONS:
-        raise InvalidInputError(
-            f"precision must be one of {list(PRECISIONS)}, but got {precision!r}"
-        )
+    check_choice("engine", engine, ENGINES)
+    check_choice("precision", precision, PRECISIONS)
+    if not isinstance(device, str):
+        raise InvalidInputError(f"device must be a name, but got {type(device).__name__}")
     if engine in _ABLE and precision not in ("auto", *_ABLE[engine]):
         raise InvalidInputError(
             f"with engine={engine!r}, precision must be one of {['auto', *_ABLE[engine]]}, "

@@ -23,7 +23,12 @@ from rerank_plugins.scoring.batching import (
     TokenLimit,
     token_budget_batches,
 )
-from rerank_plugins.scoring.checkpoint import Checkpoint, checked_max_length, read_checkpoint
+from rerank_plugins.scoring.checkpoint import (
+    Checkpoint,
+    checked_max_length,
+    is_panic,
+    read_checkpoint,
+)
 from rerank_plugins.scoring.encoding import Batch, EncodedPairs, PairEncoder, TokenCache
 from rerank_plugins.scoring.engines import Choice, EngineName, Precision, check_engine, choose
 from rerank_plugins.scoring.openvino_engine import OpenVINOEngine
@@ -237,6 +242,16 @@ class LocalScorer:
         The sigmoid of that difference is the softmax probability of the relevant class.
         Identical pairs are computed once.
         """
+        try:
+            return self._score(pairs, options)
+        except BaseException as error:
+            if not is_panic(error):
+                raise
+            raise UnsupportedModelError(
+                f"the tokenizer of the checkpoint in {self.checkpoint.folder} is damaged: {error}"
+            ) from error
+
+    def _score(self, pairs: Sequence[tuple[str, str]], options: ScoreOptions) -> PairScores:
         model, encoder = self._load()
         distinct = {pair: place for place, pair in enumerate(dict.fromkeys(pairs))}
         places = np.fromiter((distinct[pair] for pair in pairs), dtype=np.intp, count=len(pairs))

@@ -131,6 +131,7 @@ class TorchEngine:
 
         Raises:
             OutOfMemoryError: The batch does not fit in the device's memory; a smaller may.
+            UnsupportedModelError: An id in it is beyond the model's tables.
         """
         import torch
 
@@ -141,6 +142,11 @@ class TorchEngine:
                 else:
                     logits = packed_logits(self._model, batch, self._attention)
                 return np.asarray(logits.float().cpu().numpy(), dtype=np.float32)
+        except IndexError as error:
+            raise UnsupportedModelError(
+                "the checkpoint's tokenizer gives tokens, types or positions that its model has "
+                f"no weights for: {error}"
+            ) from error
         except (RuntimeError, MemoryError) as error:
             if not _out_of_memory(error):
                 raise

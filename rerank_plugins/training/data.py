@@ -8,7 +8,6 @@ may carry ``answers``, a list of strings; the qrels may have a fourth column,
 
 from __future__ import annotations
 
-import gzip
 import json
 import logging
 import math
@@ -17,8 +16,9 @@ import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TextIO, cast
+from typing import Any
 
+from rerank_plugins._lines import text_lines
 from rerank_plugins.errors import InvalidInputError
 
 logger = logging.getLogger(__name__)
@@ -216,24 +216,17 @@ def _one_of(folder: Path, name: str) -> Path:
 
 def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """The JSON objects of a file, each with ``file, line n`` for messages."""
-    opener = gzip.open if path.suffix == ".gz" else open
-    number = 0
-    try:
-        with opener(path, "rt", encoding="utf-8") as file:
-            for number, line in enumerate(cast("TextIO", file), start=1):
-                if not line.strip():
-                    continue
-                where = f"{path}, line {number}"
-                record = json.loads(line)
-                if not isinstance(record, dict):
-                    raise InvalidInputError(f"{where}: every line must be a JSON object")
-                yield where, record
-    except json.JSONDecodeError as error:
-        raise InvalidInputError(f"{path}, line {number}: no valid JSON ({error})") from error
-    except UnicodeDecodeError as error:
-        raise InvalidInputError(f"{path}, after line {number}: no UTF-8 ({error})") from error
-    except (EOFError, gzip.BadGzipFile) as error:
-        raise InvalidInputError(f"{path}, after line {number}: damaged gzip ({error})") from error
+    for number, line in text_lines(path):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise InvalidInputError(f"{where}: no valid JSON ({error})") from error
+        if not isinstance(record, dict):
+            raise InvalidInputError(f"{where}: every line must be a JSON object")
+        yield where, record
 
 
 def _text(record: Mapping[str, Any], key: str, where: str) -> str:
@@ -262,28 +255,28 @@ def _read_qrels(
         raise InvalidInputError(f"a data set needs {path.name}, but {path.parent} has none")
     qrels: dict[str, dict[str, float]] = {}
     teacher: dict[str, dict[str, float]] = {}
-    with path.open(encoding="utf-8") as file:
-        header = tuple(file.readline().rstrip("\r\n").split("\t"))
-        if header not in (QRELS_HEADER, (*QRELS_HEADER, TEACHER_COLUMN)):
-            raise InvalidInputError(
-                f"{path}, line 1: the header must be {' '.join(QRELS_HEADER)} (and perhaps "
-                f"{TEACHER_COLUMN}), separated by tabs, but got {header}"
-            )
-        for number, line in enumerate(file, start=2):
-            if not line.strip():
-                continue
-            where = f"{path}, line {number}"
-            cells = line.rstrip("\r\n").split("\t")
-            if len(cells) != len(header):
-                raise InvalidInputError(f"{where}: needs {len(header)} columns, got {len(cells)}")
-            query, doc = cells[:2]
-            if query not in queries:
-                raise InvalidInputError(f"{where}: no query has the id {query!r}")
-            if doc not in corpus:
-                raise InvalidInputError(f"{where}: no passage has the id {doc!r}")
-            qrels.setdefault(query, {})[doc] = _number(cells[2], "score", where)
-            if len(cells) > 3:
-                teacher.setdefault(query, {})[doc] = _number(cells[3], TEACHER_COLUMN, where)
+    lines = text_lines(path)
+    header = tuple(next(lines, (0, ""))[1].rstrip("\r\n").split("\t"))
+    if header not in (QRELS_HEADER, (*QRELS_HEADER, TEACHER_COLUMN)):
+        raise InvalidInputError(
+            f"{path}, line 1: the header must be {' '.join(QRELS_HEADER)} (and perhaps "
+            f"{TEACHER_COLUMN}), separated by tabs, but got {header}"
+        )
+    for number, line in lines:
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        cells = line.rstrip("\r\n").split("\t")
+        if len(cells) != len(header):
+            raise InvalidInputError(f"{where}: needs {len(header)} columns, got {len(cells)}")
+        query, doc = cells[:2]
+        if query not in queries:
+            raise InvalidInputError(f"{where}: no query has the id {query!r}")
+        if doc not in corpus:
+            raise InvalidInputError(f"{where}: no passage has the id {doc!r}")
+        qrels.setdefault(query, {})[doc] = _number(cells[2], "score", where)
+        if len(cells) > 3:
+            teacher.setdefault(query, {})[doc] = _number(cells[3], TEACHER_COLUMN, where)
     return qrels, teacher
 
 
