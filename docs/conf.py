@@ -1,5 +1,9 @@
 """Sphinx: the docstrings of every module, as one site; `make docs`."""
 
+# autodoc imports with typing.TYPE_CHECKING set, under which pydantic cannot build LlamaIndex's
+# classes; what is imported before stays as it is.
+import llama_index.core  # noqa: F401
+
 project = "rerank-plugins"
 extensions = ["sphinx.ext.apidoc", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 apidoc_modules = [
@@ -15,6 +19,10 @@ apidoc_modules = [
 exclude_patterns = ["api/modules.rst"]
 html_theme = "furo"
 default_role = "py:obj"
+# A package that gathers its modules' names would describe each a second time.
+autodoc_default_options = {"ignore-module-all": True}
+# Attributes in a docstring beside the fields of the dataclass, likewise.
+napoleon_use_ivar = True
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_mock_imports = ["ray"]

@@ -1,11 +1,18 @@
 """The training recipes of the five published cards, by name.
 
-| name | data | loss | card |
-|---|---|---|---|
-| ``binary`` | as many positive as negative pairs | cross-entropy | R-star, camembert-L2 |
-| ``hard-negatives`` | a positive and all of its hard negatives | cross-entropy, the positive weighted as much as its negatives together | ARA-Reranker-V1 |
-| ``listwise`` | a positive and its negatives as one list | cross-entropy of the softmax over the list | BGE |
-| ``ranknet`` | the same lists, ordered by a teacher | RankNet over all pairs that the teacher orders | polish-reranker-bge-v2 |
+==================  ================================  ==============================  ======================
+name                data                              loss                            card
+==================  ================================  ==============================  ======================
+``binary``          as many positive as negative      cross-entropy                   R-star, camembert-L2
+                    pairs
+``hard-negatives``  a positive and all of its hard    cross-entropy, the positive     ARA-Reranker-V1
+                    negatives                         weighted as much as its
+                                                      negatives together
+``listwise``        a positive and its negatives as   cross-entropy of the softmax    BGE
+                    one list                          over the list
+``ranknet``         the same lists, ordered by a      RankNet over all pairs that     polish-reranker-bge-v2
+                    teacher                           the teacher orders
+==================  ================================  ==============================  ======================
 
 The Polish card then merges original and fine-tuned weights: `rerank_plugins.training.merge`.
 """  # noqa: E501
