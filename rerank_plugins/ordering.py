@@ -42,6 +42,19 @@ def check_iterable(name: str, value: object) -> Iterator[Any]:
         ) from error
 
 
+def check_names(ids: object) -> list[str]:
+    """Ids of a framework's documents, each once, in the order given.
+
+    Raises:
+        InvalidInputError: It is no list, or an element is no text.
+    """
+    names = list(check_iterable("ids", ids))
+    for name in names:
+        if not isinstance(name, str):
+            raise InvalidInputError(f"every id must be text, but one is {type(name).__name__}")
+    return list(dict.fromkeys(names))
+
+
 def check_finite(scores: ArrayLike) -> NDArray[np.float64]:
     """The scores as float64.
 

@@ -373,13 +373,14 @@ def analyzer_for(language: str, *, texts: Iterable[str] = ()) -> Analyzer:
     Raises:
         InvalidInputError: No such language.
     """
-    if language == "auto":
-        return _shared_mixed(detect_language(texts))
-    if language in LANGUAGES:
-        return _shared(language)
-    fallback = language.removeprefix("auto-") if isinstance(language, str) else language
-    if fallback != language and fallback in LANGUAGES:
-        return _shared_mixed(fallback)
+    if isinstance(language, str):
+        if language == "auto":
+            return _shared_mixed(detect_language(texts))
+        if language in LANGUAGES:
+            return _shared(language)
+        fallback = language.removeprefix("auto-")
+        if fallback != language and fallback in LANGUAGES:
+            return _shared_mixed(fallback)
     raise InvalidInputError(
         f"language must be one of auto, {', '.join(LANGUAGES)}, but got {language!r}"
     )

@@ -38,7 +38,7 @@ from rerank_plugins.langchain._stored import (
     stored_filter,
     write_documents,
 )
-from rerank_plugins.ordering import check_count
+from rerank_plugins.ordering import check_count, check_names
 
 
 class BM25Retriever(BaseRetriever):
@@ -151,7 +151,7 @@ class BM25Retriever(BaseRetriever):
 
     def delete(self, ids: Iterable[str]) -> None:
         """Makes documents unfindable; ids that no document has are passed over."""
-        unwanted = set(ids)
+        unwanted = set(check_names(ids))
         with self._changing:
             self._change([], [key for key, one in self._documents.items() if one.id in unwanted])
 

@@ -29,7 +29,7 @@ from rerank_plugins.langchain._documents import (
 )
 from rerank_plugins.langchain._stored import by_key, named, read_documents, write_documents
 from rerank_plugins.langchain.embeddings import EmbeddedEmbeddings
-from rerank_plugins.ordering import check_count
+from rerank_plugins.ordering import check_count, check_names
 
 if TYPE_CHECKING:
     from rerank_plugins.langchain.faiss_retriever import FaissRetriever
@@ -177,7 +177,7 @@ class FaissVectorStore(VectorStore):
         """
         _refuse(unknown)
         with self._writing:
-            names = list(self._keys) if ids is None else list(dict.fromkeys(ids))
+            names = list(self._keys) if ids is None else check_names(ids)
             self._remove([self._keys.pop(name) for name in names if name in self._keys])
         return True
 

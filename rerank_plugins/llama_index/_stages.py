@@ -26,7 +26,7 @@ from rerank_plugins.first_stage.fusion import check_restored
 from rerank_plugins.llama_index._filters import filter_mask
 from rerank_plugins.llama_index._nodes import copied, node_text, query_text
 from rerank_plugins.llama_index._stored import read_nodes, write_nodes
-from rerank_plugins.ordering import check_count, check_iterable
+from rerank_plugins.ordering import check_count, check_iterable, check_names
 
 
 class StageRetriever(BaseRetriever):
@@ -83,7 +83,7 @@ class StageRetriever(BaseRetriever):
 
     def delete_nodes(self, node_ids: Iterable[str]) -> None:
         """Makes nodes unfindable; ids that no node has are passed over."""
-        unwanted = set(node_ids)
+        unwanted = set(check_names(node_ids))
         with self._changing:
             self._remove([key for key, node in self._nodes.items() if node.node_id in unwanted])
 

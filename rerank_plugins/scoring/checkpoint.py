@@ -38,6 +38,7 @@ _OFFSET_POSITIONS = {
 # Weights, configuration, tokenizer, and code that the checkpoint may bring.
 _DECIDING = {".bin", ".json", ".model", ".py", ".safetensors", ".txt"}
 _WEIGHTS = {".bin", ".safetensors"}
+_PLAIN = re.compile(r"[\w-][\w.-]*")
 # Bytes; the tokenizer.json of a vocabulary of 260,000 has 35 MB.
 _LARGEST_TEXT = 1 << 28
 # The deepest models that people use have some 130.
@@ -131,6 +132,7 @@ def _read(folder: Path, *, trust_remote_code: bool) -> Checkpoint:
                 "pip install sentencepiece protobuf"
             )
     _check_sizes(folder)
+    _check_shards(folder)
     raw = json.loads(config_file.read_text(encoding="utf-8"))
     config = AutoConfig.from_pretrained(
         folder, trust_remote_code=trust_remote_code, local_files_only=True
@@ -181,6 +183,16 @@ def _check_sizes(folder: Path) -> None:
         if file.suffix in _DECIDING - _WEIGHTS and file.stat().st_size > _LARGEST_TEXT:
             raise UnsupportedModelError(
                 f"{file} must have at most {_LARGEST_TEXT} bytes, but has {file.stat().st_size}"
+            )
+
+
+def _check_shards(folder: Path) -> None:
+    """Refuses an index of weight files that names one outside the folder."""
+    for index in folder.glob("*.index.json"):
+        shards = json.loads(index.read_text(encoding="utf-8")).get("weight_map", {}).values()
+        if outside := [name for name in shards if not _PLAIN.fullmatch(name)]:
+            raise UnsupportedModelError(
+                f"{index} must name files beside it alone, but names {outside[0]!r}"
             )
 
 
