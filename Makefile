@@ -14,7 +14,7 @@ help:
 	@echo "make demo   install into $(VENV) and answer one question in each of four languages"
 	@echo "make test   install the test tools too, check style, types and imports, run every test"
 	@echo "make lint   only the checks of style, types and imports"
-	@echo "make bench  time engines and first stages beside their peers (hours; BENCH_DATA: question sets)"
+	@echo "make bench  time engines and first stages beside their peers (hours; question sets in BENCH_DATA)"
 	@echo "make notebooks  run the notebooks anew, in place"
 	@echo "make docs   render the docstrings into build/docs"
 	@echo "make clean  remove $(VENV) and everything built"
