@@ -29,7 +29,7 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from random import Random
@@ -65,7 +65,7 @@ ODD_VALUES = (
     0, -1, 1, 2**31, 2**63, 10**400, 1e308, -0.0, math.nan, math.inf, "auto", "", "../x", "a\0b",
     np.float32("nan"), np.int64(3), np.bool_(True), np.str_("x"), np.float64(0.5),
     np.array([1.0, 2.0]), np.array([]), np.array([[1]]), np.array(["a"]), np.array(None),
-    object(), int, (), {1}, 1j, b"", b"\xff",
+    object(), type, (), {1}, 1j, b"", b"\xff",
 )  # fmt: skip
 REALS = (0.0, -0.0, 0.5, 1.0, math.nan, math.inf, -math.inf, 5e-324, 1e308, -1e308)
 PLANES = ((0, 0x7F), (0, 0x7F), (0x600, 0x6FF), (0xA0, 0x2FF), (0x2000, 0x206F), (0, 0x10FFFF))
@@ -1140,13 +1140,13 @@ def fuzz(target: Target, bench: Bench, inputs: int, start: int = 0) -> Outcome:
 
 
 @contextlib.contextmanager
-def bench() -> Iterator[Bench]:
+def bench(checkpoints: Mapping[str, Path] | None = None) -> Iterator[Bench]:
     """A bench in a folder that goes away, and is meanwhile the one that names are looked up in."""
     from checkpoints import TinyCheckpoints
 
     before, kept = Path.cwd(), os.environ.get("XDG_CACHE_HOME")
     with tempfile.TemporaryDirectory() as name:
-        made = Bench(Path(name), TinyCheckpoints(Path(name) / "checkpoints"))
+        made = Bench(Path(name), checkpoints or TinyCheckpoints(Path(name) / "checkpoints"))
         os.environ["XDG_CACHE_HOME"] = name  # where converted models are kept
         os.chdir(made.fresh().parent)
         try:

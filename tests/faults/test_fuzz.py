@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,9 +16,9 @@ SLOW = {"checkpoint": 6, "remote_server": 20}
 
 
 @pytest.fixture(scope="module")
-def bench() -> Iterator[campaign.Bench]:
+def bench(tiny_checkpoints: Mapping[str, Path]) -> Iterator[campaign.Bench]:
     """What the inputs work on."""
-    with campaign.bench() as made:
+    with campaign.bench(tiny_checkpoints) as made:
         yield made
 
 
