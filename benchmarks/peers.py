@@ -206,10 +206,11 @@ def environment(root: Path, name: str, packages: list[str]) -> Path:
     if not python.exists():
         root.mkdir(parents=True, exist_ok=True)
         pip = [str(python), "-m", "pip", "install", "--quiet"]
+        torch = "torch==2.13.0"
         with log.open("w") as out:
             # Their torchvision is made for another torch; nothing here needs one.
             for command in ([sys.executable, "-m", "venv", str(root / name)],
-                            [*pip, "torch==2.13.0"], [*pip, *packages],
+                            [*pip, torch], [*pip, torch, *packages],
                             [*pip[:3], "uninstall", "-q", "-y", "torchvision"]):  # fmt: skip
                 if subprocess.run(command, stdout=out, stderr=out, check=False).returncode:
                     raise PeerError(f"not installed: {log.read_text().splitlines()[-1]}")
