@@ -222,6 +222,7 @@ def ours(*also: type[Exception]) -> Iterator[None]:
 
 
 LANGUAGES = ("auto", "ar", "fr", "pl", "en", "neutral")
+CHECKPOINTS = ("bge", "rstar", "two_labels")
 DETAILS = ("relevance_scale", "rerank_rank", "retrieval_score")
 
 
@@ -889,7 +890,7 @@ def replace_a_value(draw: Draw, record: dict[str, Any]) -> None:
 
 def checkpoint(draw: Draw, bench: Bench) -> None:
     """Damaged config, tokenizer and weights of a checkpoint: refused, or it scores."""
-    source = bench.checkpoints[draw.one(("bge", "rstar", "two_labels"))]
+    source = bench.checkpoints[draw.one(CHECKPOINTS)]
     target = bench.fresh() / "model"
     target.mkdir()
     names = ["config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"]
@@ -1147,6 +1148,8 @@ def bench(checkpoints: Mapping[str, Path] | None = None) -> Iterator[Bench]:
     before, kept = Path.cwd(), os.environ.get("XDG_CACHE_HOME")
     with tempfile.TemporaryDirectory() as name:
         made = Bench(Path(name), checkpoints or TinyCheckpoints(Path(name) / "checkpoints"))
+        for one in CHECKPOINTS:  # made now: an input may write nothing elsewhere
+            made.checkpoints[one]
         os.environ["XDG_CACHE_HOME"] = name  # where converted models are kept
         os.chdir(made.fresh().parent)
         try:
