@@ -94,6 +94,23 @@ class Found:
         return self.candidates[:k]
 
 
+def own_stages(retrievers: Iterable[object], kinds: tuple[type[Any], ...]) -> list[Any]:
+    """The retrievers of a hybrid, all of these kinds: what can be changed and saved.
+
+    Raises:
+        InvalidInputError: One is of another kind.
+    """
+    own = list(retrievers)
+    for stage in own:
+        # Exactly these: a class made of one of them would come back as another.
+        if type(stage) not in kinds:
+            raise InvalidInputError(
+                "a hybrid can be changed and saved when its retrievers are "
+                f"{', '.join(kind.__name__ for kind in kinds)}, but one is {type(stage).__name__}"
+            )
+    return own
+
+
 def judged_by_the_model(metadata: Mapping[str, Any]) -> bool:
     """Whether a document's score is its model's, and may be held to a minimum."""
     return metadata.get("relevance_scale") not in ("first_stage", "small_model")

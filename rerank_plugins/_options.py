@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -74,12 +74,13 @@ def check_flag(name: str, value: object) -> bool:
     return bool(value)
 
 
-def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
+def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
     """Nothing, when the value is one of the choices.
 
     Raises:
         InvalidInputError: It is not.
     """
     # An array would be compared with each of them, element by element.
-    if not isinstance(value, str) or value not in choices:
-        raise InvalidInputError(f"{name} must be one of {list(choices)}, but got {value!r}")
+    known = list(choices)
+    if not isinstance(value, str) or value not in known:
+        raise InvalidInputError(f"{name} must be one of {known}, but got {value!r}")

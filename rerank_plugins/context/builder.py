@@ -7,7 +7,7 @@ from dataclasses import KW_ONLY, dataclass, replace
 from functools import cache
 from typing import Any, Literal, TypeAlias, get_args
 
-from rerank_plugins._options import check_flag
+from rerank_plugins._options import check_flag, check_number
 from rerank_plugins.candidates import Ranking
 from rerank_plugins.catalog import embedded_folder
 from rerank_plugins.context.duplicates import Shingle, resemblance, shingles_of
@@ -18,7 +18,6 @@ from rerank_plugins.context.records import (
     OmittedPassage,
     PackedPassage,
     Reason,
-    check_number,
     context_passages,
 )
 from rerank_plugins.context.sentences import last_that_fits, sentence_ends, word_ends

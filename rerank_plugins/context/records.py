@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+from rerank_plugins._options import check_number
 from rerank_plugins.candidates import Ranked
 from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.ordering import check_iterable
@@ -187,18 +187,3 @@ def _checked(passage: ContextPassage, position: int) -> ContextPassage:
         return passage
     score = check_number(f"the score of passage {position}", passage.score)
     return ContextPassage(passage.text, passage.source, score)
-
-
-def check_number(name: str, value: float) -> float:
-    """The value as a native float.
-
-    Raises:
-        InvalidInputError: It is no number, NaN or infinite.
-    """
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise InvalidInputError(f"{name} must be a finite number, but got {value!r}")
-    return number

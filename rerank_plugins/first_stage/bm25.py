@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 from typing_extensions import Self
 
-from rerank_plugins._options import is_number
+from rerank_plugins._options import check_choice, is_number
 from rerank_plugins._telemetry import traced_search
 from rerank_plugins.candidates import Candidate, check_query
 from rerank_plugins.errors import IndexMismatchError, InvalidInputError
@@ -84,10 +84,7 @@ class BM25:
         Raises:
             InvalidInputError: A value breaks one of these rules.
         """
-        if not isinstance(engine, str) or engine not in ENGINES:
-            raise InvalidInputError(
-                f"engine must be one of {', '.join(ENGINES)}, but got {engine!r}"
-            )
+        check_choice("engine", engine, ENGINES)
         if not is_number(k1) or k1 <= 0:
             raise InvalidInputError(f"k1 must be a finite number above 0, but got {k1!r}")
         if not is_number(b) or not 0 <= b <= 1:

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 from typing_extensions import Self
 
+from rerank_plugins._options import check_choice
 from rerank_plugins._telemetry import traced_search
 from rerank_plugins.candidates import Candidate, check_query
 from rerank_plugins.errors import IndexMismatchError, InvalidInputError
@@ -82,12 +83,8 @@ class Dense:
         Raises:
             InvalidInputError: An argument, a text or an embedding breaks a rule.
         """
-        if not isinstance(metric, str) or metric not in METRICS:
-            raise InvalidInputError(
-                f"metric must be one of {', '.join(METRICS)}, but got {metric!r}"
-            )
-        if not isinstance(index, str) or index not in INDEXES:
-            raise InvalidInputError(f"index must be one of {', '.join(INDEXES)}, but got {index!r}")
+        check_choice("metric", metric, METRICS)
+        check_choice("index", index, INDEXES)
         self.metric: Metric = metric
         self.index: IndexChoice = index
         self._batch_size = check_count("batch_size", batch_size, minimum=1)

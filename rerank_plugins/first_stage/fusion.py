@@ -29,6 +29,7 @@ Fusion = Literal["scores", "ranks"]
 # BM25's and the embedded text encoder's: on held-back parts of the training sets, the largest share
 # of the encoder with which no set falls below BM25 alone.
 SHIPPED_WEIGHTS = (0.8, 0.2)
+SETTINGS = ("weights", "fusion", "rank_constant", "candidates")
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +224,16 @@ class Hybrid:
             for rank, at in enumerate(descending(scores, k), start=1)
         ]
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What `Hybrid` takes beside its stages (`SETTINGS`), ready for JSON."""
+        return {
+            "weights": [float(weight) for weight in self.weights],
+            "fusion": self.fusion,
+            "rank_constant": float(self.rank_constant),
+            "candidates": self.candidates,
+        }
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the stages to a folder, in place of the index that may be there.
 
@@ -276,10 +287,7 @@ class Hybrid:
                 )
             out.settings |= {
                 "stages": kinds,
-                "weights": [float(weight) for weight in self.weights],
-                "fusion": self.fusion,
-                "rank_constant": float(self.rank_constant),
-                "candidates": self.candidates,
+                **self.settings,
             }
             for number, stage in enumerate(self.stages):
                 _stored(stage).store(out.part(f"stage{number}"), texts=texts and number == 0)
@@ -308,10 +316,7 @@ class Hybrid:
             restored(kind, part.part(f"stage{number}"), texts, embed, analyzer)
             for number, kind in enumerate(told["stages"])
         ]
-        options = {
-            name: told[name] for name in ("weights", "fusion", "rank_constant", "candidates")
-        }
-        return cls(stages, **options)
+        return cls(stages, **{name: told[name] for name in SETTINGS})
 
     def check(self) -> None:
         """Checks that the encoder and the analyzer of restored stages are what they were.

@@ -281,7 +281,8 @@ class BM25Retriever(BaseRetriever):
         bm25 = copy(self.bm25)
         keys = bm25.add(document.page_content for document in added)
         bm25.remove(removed)
-        kept = {key: one for key, one in self._documents.items() if key not in set(removed)}
+        gone = set(removed)
+        kept = {key: one for key, one in self._documents.items() if key not in gone}
         self._documents = kept | dict(zip(keys, added, strict=True))
         self.bm25 = bm25
         self.documents = list(self._documents.values())

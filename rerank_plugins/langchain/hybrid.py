@@ -18,12 +18,18 @@ from langchain_core.retrievers import BaseRetriever, LangSmithRetrieverParams, R
 from pydantic import ConfigDict, SkipValidation
 from typing_extensions import Self
 
-from rerank_plugins._adapters import Found
+from rerank_plugins._adapters import Found, own_stages
 from rerank_plugins.candidates import Candidate
-from rerank_plugins.errors import IndexDamagedError, InvalidInputError
+from rerank_plugins.errors import IndexDamagedError
 from rerank_plugins.first_stage import storage
 from rerank_plugins.first_stage.analysis import Analyzer
-from rerank_plugins.first_stage.fusion import SHIPPED_WEIGHTS, Fusion, Hybrid, HybridCandidate
+from rerank_plugins.first_stage.fusion import (
+    SETTINGS,
+    SHIPPED_WEIGHTS,
+    Fusion,
+    Hybrid,
+    HybridCandidate,
+)
 from rerank_plugins.langchain._documents import (
     MetadataFilter,
     candidates_of,
@@ -127,12 +133,12 @@ class HybridRetriever(BaseRetriever):
         """
         if embedding is None:
             options.setdefault("weights", SHIPPED_WEIGHTS)
-        named = [
+        known = [
             document if document.id else document.model_copy(update={"id": str(uuid.uuid4())})
             for document in check_documents(documents)
         ]
-        words = BM25Retriever.from_documents(named, language=language, engine=engine)
-        vectors = FaissVectorStore.from_documents(named, embedding).as_retriever()
+        words = BM25Retriever.from_documents(known, language=language, engine=engine)
+        vectors = FaissVectorStore.from_documents(known, embedding).as_retriever()
         return cls(retrievers=[words, vectors], **options)
 
     def add_documents(
@@ -205,10 +211,7 @@ class HybridRetriever(BaseRetriever):
         stages = self._own_stages()
         out.settings |= {
             "k": self.k,
-            "weights": None if self.weights is None else [float(one) for one in self.weights],
-            "fusion": self.fusion,
-            "rank_constant": float(self.rank_constant),
-            "candidates": self.candidates,
+            **self._fusion([[] for _ in stages]).settings,
             "retrievers": [type(stage).__name__ for stage in stages],
         }
         for number, stage in enumerate(stages):
@@ -236,8 +239,7 @@ class HybridRetriever(BaseRetriever):
                 stages.append(cls.restore(inner, embedding, analyzer, keep))
             else:
                 raise IndexDamagedError(f"there is no retriever {name!r}")
-        names = ("k", "weights", "fusion", "rank_constant", "candidates")
-        stored = {name: told[name] for name in names}
+        stored = {name: told[name] for name in ("k", *SETTINGS)}
         return cls(retrievers=stages, **{**stored, **options})
 
     def check(self) -> None:
@@ -250,17 +252,7 @@ class HybridRetriever(BaseRetriever):
             stage.check()
 
     def _own_stages(self) -> list[BM25Retriever | FaissRetriever | HybridRetriever]:
-        own: list[BM25Retriever | FaissRetriever | HybridRetriever] = []
-        for stage in self.retrievers:
-            # A class made of one of them would come back as another.
-            ours = type(stage).__module__.startswith("rerank_plugins.")
-            if not ours or not isinstance(stage, (BM25Retriever, FaissRetriever, HybridRetriever)):
-                raise InvalidInputError(
-                    "a hybrid can be changed and saved when its retrievers are BM25Retriever, "
-                    f"FaissRetriever or HybridRetriever, but one is {type(stage).__name__}"
-                )
-            own.append(stage)
-        return own
+        return own_stages(self.retrievers, (BM25Retriever, FaissRetriever, HybridRetriever))
 
     def _get_ls_params(self, **kwargs: Any) -> LangSmithRetrieverParams:
         return ls_params(super()._get_ls_params(**kwargs), self.retrievers)

@@ -14,12 +14,18 @@ from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, Query
 from llama_index.core.vector_stores.types import MetadataFilters
 from typing_extensions import Self
 
-from rerank_plugins._adapters import Found
+from rerank_plugins._adapters import Found, own_stages
 from rerank_plugins.candidates import Candidate
 from rerank_plugins.errors import IndexDamagedError, InvalidInputError
 from rerank_plugins.first_stage import storage
 from rerank_plugins.first_stage.analysis import Analyzer
-from rerank_plugins.first_stage.fusion import SHIPPED_WEIGHTS, Fusion, Hybrid, HybridCandidate
+from rerank_plugins.first_stage.fusion import (
+    SETTINGS,
+    SHIPPED_WEIGHTS,
+    Fusion,
+    Hybrid,
+    HybridCandidate,
+)
 from rerank_plugins.llama_index._nodes import finite_score, without_tool_words
 from rerank_plugins.llama_index._stages import asked_for, keep_zero_scores
 from rerank_plugins.llama_index.bm25 import BM25Retriever
@@ -193,10 +199,7 @@ class HybridRetriever(BaseRetriever):
         stages = self._own_stages()
         out.settings |= {
             "similarity_top_k": self.similarity_top_k,
-            "weights": None if self.weights is None else [float(one) for one in self.weights],
-            "fusion": self.fusion,
-            "rank_constant": float(self.rank_constant),
-            "candidates": self.candidates,
+            **self._fusion([[] for _ in stages], 0).settings,
             "retrievers": [type(stage).__name__ for stage in stages],
         }
         for number, stage in enumerate(stages):
@@ -223,8 +226,7 @@ class HybridRetriever(BaseRetriever):
                 stages.append(cls.restore(inner, embed_model, analyzer))
             else:
                 raise IndexDamagedError(f"there is no retriever {name!r}")
-        names = ("similarity_top_k", "weights", "fusion", "rank_constant", "candidates")
-        stored = {name: told[name] for name in names}
+        stored = {name: told[name] for name in ("similarity_top_k", *SETTINGS)}
         return cls(stages, **{**stored, **options})
 
     def check(self) -> None:
@@ -237,17 +239,7 @@ class HybridRetriever(BaseRetriever):
             stage.check()
 
     def _own_stages(self) -> list[BM25Retriever | FaissRetriever | HybridRetriever]:
-        own: list[BM25Retriever | FaissRetriever | HybridRetriever] = []
-        for stage in self.retrievers:
-            # A class made of one of them would come back as another.
-            ours = type(stage).__module__.startswith("rerank_plugins.")
-            if not ours or not isinstance(stage, (BM25Retriever, FaissRetriever, HybridRetriever)):
-                raise InvalidInputError(
-                    "a hybrid can be changed and saved when its retrievers are BM25Retriever, "
-                    f"FaissRetriever or HybridRetriever, but one is {type(stage).__name__}"
-                )
-            own.append(stage)
-        return own
+        return own_stages(self.retrievers, (BM25Retriever, FaissRetriever, HybridRetriever))
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         asked = without_tool_words(query_bundle)

@@ -127,7 +127,7 @@ def test_a_query_takes_the_analyzers_own_road_for_queries() -> None:
 @pytest.mark.parametrize(
     ("options", "rule"),
     [
-        ({"engine": "lucene"}, "engine must be one of rank-bm25, bm25s, but got 'lucene'"),
+        ({"engine": "lucene"}, r"engine must be one of \['rank-bm25', 'bm25s'\], but got 'lucene'"),
         ({"k1": 0}, "k1 must be a finite number above 0, but got 0"),
         ({"k1": float("nan")}, "k1 must be"),
         ({"b": 1.5}, r"b must be in \[0, 1\], but got 1.5"),

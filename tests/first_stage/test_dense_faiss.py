@@ -228,8 +228,8 @@ def test_an_empty_index_embeds_no_query() -> None:
 @pytest.mark.parametrize(
     ("options", "rule"),
     [
-        ({"metric": "dot"}, "metric must be one of cosine, inner_product, l2, but got 'dot'"),
-        ({"index": "ivf"}, "index must be one of auto, exact, hnsw, ivfpq, but got 'ivf'"),
+        ({"metric": "dot"}, r"metric must be one of .*'l2'\], but got 'dot'"),
+        ({"index": "ivf"}, r"index must be one of .*'ivfpq'\], but got 'ivf'"),
         ({"batch_size": 0}, "batch_size must be a whole number of at least 1"),
         ({"embed": object()}, "embed must have embed_documents"),
     ],
