@@ -33,6 +33,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+from _common import checkpoint
 
 from rerank_plugins.loading import load_reranker, load_scorer
 from rerank_plugins.samples import load_passages, load_questions
@@ -44,32 +45,6 @@ from rerank_plugins.scoring.quantization import LabelledList, agreement, quantiz
 ROWS, WIDTH = 16, 256
 WAYS = (("torch", "fp32"), ("torch", "bf16"), ("openvino", "fp32"), ("openvino", "bf16"),
         ("openvino", "int8"))  # fmt: skip
-
-
-def random_model(folder: Path, layers: int, hidden: int) -> Path:
-    """A BERT with a WordPiece vocabulary of the samples."""
-    from tokenizers import BertWordPieceTokenizer
-    from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
-
-    folder.mkdir()
-    trained = BertWordPieceTokenizer(lowercase=False, strip_accents=False)
-    texts = [passage.text for passage in load_passages()]
-    trained.train_from_iterator(texts, vocab_size=8000, show_progress=False)
-    trained.save_model(str(folder))
-    tokenizer = BertTokenizer(
-        vocab=str(folder / "vocab.txt"), do_lower_case=False, model_max_length=512
-    )
-    config = BertConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=hidden,
-        num_hidden_layers=layers,
-        num_attention_heads=12,
-        intermediate_size=4 * hidden,
-        num_labels=1,
-    )
-    BertForSequenceClassification(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 def passages(count: int) -> list[str]:
@@ -236,8 +211,7 @@ def main() -> None:
 
                 measure(shape, embedded_folder(), options)
             else:
-                layers, hidden = map(int, shape.split("x"))
-                measure(shape, random_model(Path(temporary) / shape, layers, hidden), options)
+                measure(shape, checkpoint(Path(temporary) / shape, shape), options)
 
 
 if __name__ == "__main__":

@@ -18,35 +18,12 @@ import tempfile
 import time
 from pathlib import Path
 
+from _common import checkpoint
+
 from rerank_plugins import Reranker, load_reranker
 from rerank_plugins.samples import load_passages, load_questions
 
 PERIOD = 0.001
-
-
-def random_model(folder: Path) -> Path:
-    """A BERT of 4 x 384 with a WordPiece vocabulary of the samples."""
-    from tokenizers import BertWordPieceTokenizer
-    from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
-
-    trained = BertWordPieceTokenizer(lowercase=False, strip_accents=False)
-    texts = [passage.text for passage in load_passages()]
-    trained.train_from_iterator(texts, vocab_size=8000, show_progress=False)
-    trained.save_model(str(folder))
-    tokenizer = BertTokenizer(
-        vocab=str(folder / "vocab.txt"), do_lower_case=False, model_max_length=512
-    )
-    config = BertConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=384,
-        num_hidden_layers=4,
-        num_attention_heads=12,
-        intermediate_size=1536,
-        num_labels=1,
-    )
-    BertForSequenceClassification(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 async def stalls(seconds: float | None, stop: asyncio.Event) -> list[float]:
@@ -97,7 +74,7 @@ def main() -> None:
     parser.add_argument("--callers", type=int, default=8)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        model = options.model or random_model(Path(folder))
+        model = options.model or checkpoint(Path(folder), "4x384")
         reranker = load_reranker(model, device="cpu")
         asyncio.run(measure(reranker, options.candidates, options.callers))
         shape = reranker.describe()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import json
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, TextIO, cast
+from typing import Any, Final, TextIO, cast
 
 from rerank_plugins.errors import InvalidInputError
 
@@ -50,3 +51,23 @@ def text_lines(path: Path) -> Iterator[tuple[int, str]]:
         raise InvalidInputError(f"{path}, after line {number}: no UTF-8 ({error})") from error
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InvalidInputError(f"{path}, after line {number}: damaged gzip ({error})") from error
+
+
+def json_objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The JSON objects of a file, one a line, each with ``file, line n``; blank lines pass.
+
+    Raises:
+        InvalidInputError: A line is no JSON object, or as of `text_lines`.
+        OSError: The file cannot be read.
+    """
+    for number, line in text_lines(path):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise InvalidInputError(f"{where}: no valid JSON ({error})") from error
+        if not isinstance(record, dict):
+            raise InvalidInputError(f"{where}: every line must be a JSON object")
+        yield where, record

@@ -455,6 +455,13 @@ def test_the_caller_s_mistakes_are_raised_whatever_on_error_says() -> None:
         reranker.rerank("query", [None])
 
 
+def test_an_option_that_the_model_cannot_have_is_raised_whatever_on_error_says() -> None:
+    """It would fail for every query, and nobody would notice that nothing is reranked."""
+    scorer = OverlapScorer(error=InvalidInputError("max_length must be at most 512, but got 9000"))
+    with pytest.raises(InvalidInputError, match="max_length"):
+        Reranker(scorer, on_error="first_stage").rerank("query", PASSAGES)
+
+
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
 def test_an_interrupt_is_never_swallowed(stop: type[BaseException]) -> None:
     """Ctrl-C stops, fallback or not."""

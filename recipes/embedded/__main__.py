@@ -2,7 +2,7 @@
 
 Every stage leaves files in the work folder and is passed over when they are there; the long ones
 resume from their last state. On two AVX2 cores: teacher 6 minutes, vocabulary 6, body 10, groups 4,
-its opinions 16, encoder 2, reranker as long as `--labels` and `--taught` say, evaluation 20.
+encoder 2, reranker as long as `--minutes` says, evaluation 20.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ from recipes.embedded import (
     export,
     pairs,
     rerank,
-    teach,
     vocabulary,
 )
 
@@ -38,8 +37,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
     parser.add_argument("--work", type=Path, required=True, help="folder for what stages leave")
     parser.add_argument("--out", type=Path, required=True, help="folder for the weights")
-    parser.add_argument("--labels", type=float, default=33, help="minutes of training on labels")
-    parser.add_argument("--taught", type=float, default=42, help="and then on the teacher's scores")
+    parser.add_argument("--minutes", type=float, default=33, help="of reranker training")
     parser.add_argument("--questions", type=int, default=100, help="evaluated a set; 0 for all")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
@@ -50,18 +48,13 @@ def main() -> None:
     vocabulary.run(folder, work)
     body.run(work)
     pairs.run(folder, work)
-    teach.run(folder, work)
     encoder.run(folder, work)
-    labels, taught = work / "labels", work / "taught"
-    rerank.Trainer(work / "body", work, labels, rerank.Plan(arguments.labels)).run()
-    plan = rerank.Plan(
-        arguments.taught, rate=1e-4, boost=2.0, decay=0.6, every=15.0, source="taught"
-    )
-    rerank.Trainer(rerank.latest(labels), work, taught, plan, dev=150).run()
+    trained = work / "trained"
+    rerank.Trainer(work / "body", work, trained, rerank.Plan(arguments.minutes)).run()
 
     tokenizer = Tokenizer.from_file(str(work / "tokenizer.json"))
     model = BertForSequenceClassification.from_pretrained(
-        rerank.latest(taught), dtype=torch.float32
+        rerank.latest(trained), dtype=torch.float32
     )
     choice = calibrate.choose(model, tokenizer, pairs.load(work)[1])
     (work / "choice.json").write_text(json.dumps(choice.report, indent=1) + "\n", encoding="utf-8")

@@ -11,7 +11,7 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from recipes.embedded import data
@@ -27,14 +27,13 @@ DEV_QUESTIONS = 100  # a set
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """One question, its passages (the first one answers), BM25's scores and a teacher's logits."""
+    """One question, its passages (the first one answers), and BM25's scores of them."""
 
     source: str
     language: str
     question: str
     passages: list[str]
     scores: list[float]
-    teacher: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,25 +105,18 @@ def headings(folder: Path, rng: random.Random) -> Iterator[Group]:
     for language, heading, text in data.read_headings(folder):
         by_language.setdefault(language, []).append((heading, text))
     for language, found in by_language.items():
-        yield from mined_headings(language, found, rng)
-
-
-def mined_headings(
-    language: str, found: Sequence[tuple[str, str]], rng: random.Random
-) -> Iterator[Group]:
-    """Groups of the headings that stand once among these, each with its text."""
-    seen = Counter(h for h, _ in found)
-    rows = [(h, t) for h, t in found if seen[h] == 1]
-    log.info("headings in %s: %d", language, len(rows))
-    keys = [f"h{i}" for i in range(len(rows))]
-    yield from mine(
-        "heading",
-        language,
-        dict(zip(keys, (t for _, t in rows), strict=True)),
-        dict(zip(keys, (h for h, _ in rows), strict=True)),
-        {k: {k} for k in keys},
-        rng=rng,
-    )
+        seen = Counter(h for h, _ in found)
+        rows = [(h, t) for h, t in found if seen[h] == 1]
+        log.info("headings in %s: %d", language, len(rows))
+        keys = [f"h{i}" for i in range(len(rows))]
+        yield from mine(
+            "heading",
+            language,
+            dict(zip(keys, (t for _, t in rows), strict=True)),
+            dict(zip(keys, (h for h, _ in rows), strict=True)),
+            {k: {k} for k in keys},
+            rng=rng,
+        )
 
 
 def dev(part: data.QuestionSet, rng: random.Random) -> list[DevQuestion]:
@@ -190,30 +182,26 @@ def run(folder: Path, work: Path) -> None:
     save(work, groups)
 
 
-def save(work: Path, groups: Sequence[Group], name: str = "groups") -> None:
+def save(work: Path, groups: Sequence[Group]) -> None:
     """Write groups, every distinct passage once."""
     place: dict[str, int] = {}
-    with (work / f"{name}.tmp").open("w", encoding="utf-8") as file:
+    with (work / "groups.tmp").open("w", encoding="utf-8") as file:
         for group in groups:
             row = asdict(group)
             row["passages"] = [place.setdefault(p, len(place)) for p in group.passages]
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    with (work / _passages(name)).open("w", encoding="utf-8") as file:
+    with (work / "passages.jsonl").open("w", encoding="utf-8") as file:
         for passage in place:
             file.write(json.dumps(passage, ensure_ascii=False) + "\n")
-    (work / f"{name}.tmp").rename(work / f"{name}.jsonl")
+    (work / "groups.tmp").rename(work / "groups.jsonl")
 
 
-def _passages(name: str) -> str:
-    return "passages.jsonl" if name == "groups" else f"{name}-passages.jsonl"
-
-
-def load(work: Path, name: str = "groups") -> tuple[list[Group], list[DevQuestion]]:
+def load(work: Path) -> tuple[list[Group], list[DevQuestion]]:
     """Training groups and dev questions."""
-    with (work / _passages(name)).open(encoding="utf-8") as file:
+    with (work / "passages.jsonl").open(encoding="utf-8") as file:
         passages = [json.loads(line) for line in file]
     groups = []
-    with (work / f"{name}.jsonl").open(encoding="utf-8") as file:
+    with (work / "groups.jsonl").open(encoding="utf-8") as file:
         for line in file:
             row = json.loads(line)
             groups.append(Group(**row | {"passages": [passages[i] for i in row["passages"]]}))

@@ -1,4 +1,4 @@
-"""Stage 6: the cross-encoder, from the body and the groups.
+"""Stage 5: the cross-encoder, from the body and the groups.
 
 Writes `reranker/last.pt` (all that a resumed run needs), `reranker/curve.jsonl` and, at each
 evaluation, the averaged weights as a checkpoint folder `reranker/step-N`.
@@ -12,7 +12,7 @@ import math
 import random
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -44,9 +44,6 @@ MIX = {
     "squadshifts-new": 0.35, "squadshifts-amazon": 0.2, "selqa-en": 0.3,
     "heading-ar": 0.25, "heading-fr": 0.15, "heading-pl": 0.1, "heading-en": 0.0,
 }  # fmt: skip
-# And where a teacher has scored them: fewer headings are there, and they teach more.
-TAUGHT_MIX = MIX | {"heading-ar": 1.0}
-TAUGHT = 0.5  # the teacher's share of the target; the label has the rest
 
 
 @dataclass(slots=True)
@@ -61,7 +58,6 @@ class Plan:
         boost: see `rate`.
         decay: last share of the time in which the rate falls to zero.
         every: minutes between evaluations.
-        source: `groups`, or `taught`, which have a teacher's scores.
     """
 
     minutes: float
@@ -71,7 +67,6 @@ class Plan:
     boost: float = 3.0
     decay: float = 0.35
     every: float = 12.0
-    source: str = "groups"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,15 +89,11 @@ class Tokens:
         return cls(ids)
 
 
-def edges(length: int, size: int) -> list[tuple[int, int]]:
-    """First and end of windows of nearly equal size, as the package cuts them when it scores."""
-    count = max(1, -(-length // size))
-    return list(pairwise(length * part // count for part in range(count + 1)))
-
-
 def windows(ids: NDArray[np.int32], size: int) -> list[NDArray[np.int32]]:
-    """The windows of a text's tokens."""
-    return [ids[a:b] for a, b in edges(len(ids), size)]
+    """Windows of nearly equal size, as the package cuts them when it scores."""
+    count = max(1, -(-len(ids) // size))
+    edges = [len(ids) * part // count for part in range(count + 1)]
+    return [ids[a:b] for a, b in pairwise(edges)]
 
 
 class Weigher:
@@ -270,15 +261,15 @@ def measure(
     return {s: {w: float(np.mean(v)) for w, v in b.items()} for s, b in found.items()}
 
 
-def epoch(groups: Sequence[pairs.Group], mix: Mapping[str, float], rng: random.Random) -> list[int]:
-    """Places of an epoch's groups, mixed by source."""
+def epoch(groups: Sequence[pairs.Group], rng: random.Random) -> list[int]:
+    """Places of an epoch's groups, mixed by `MIX`."""
     by_source: dict[str, list[int]] = defaultdict(list)
     for at, group in enumerate(groups):
         name = f"heading-{group.language}" if group.source == "heading" else group.source
         by_source[name].append(at)
     chosen: list[int] = []
     for name, found in by_source.items():
-        times = mix[name]
+        times = MIX[name]
         chosen += found * int(times)
         chosen += rng.sample(found, round(len(found) * (times - int(times))))
     rng.shuffle(chosen)
@@ -290,7 +281,7 @@ class Trainer:
 
     Args:
         body: folder of a BertModel or a BertForSequenceClassification to start from.
-        work: folder with the groups, `dev.jsonl`, `tokenizer.json`.
+        work: folder with `groups.jsonl`, `dev.jsonl`, `tokenizer.json`.
         out: folder for the state, the curve and the checkpoints.
         plan: see `Plan`.
         dev: dev questions measured at each evaluation.
@@ -303,10 +294,11 @@ class Trainer:
         self.model = BertForSequenceClassification.from_pretrained(
             body, num_labels=1, classifier_dropout=0.0, dtype=torch.float32
         )
-        if not (body / "config.json").read_text(encoding="utf-8").count("SequenceClassification"):
-            # A bare body has no pooler of its own: through this one nothing is lost.
+        config = json.loads((body / "config.json").read_text(encoding="utf-8"))
+        if config["architectures"] != ["BertForSequenceClassification"]:
+            # A bare body has no pooler that was trained; through this one nothing is lost.
             torch.nn.init.eye_(self.model.bert.pooler.dense.weight)
-        self.groups, questions = pairs.load(work, plan.source)
+        self.groups, questions = pairs.load(work)
         self.questions = [
             replace(q, passages=q.passages[:SHORT], scores=q.scores[:SHORT])
             for q in questions[:: max(1, len(questions) // dev)]
@@ -348,28 +340,20 @@ class Trainer:
         left = 1 - self.spent / (60 * self.plan.minutes)
         return min(1.0, (self.step + 1) / 60) * max(0.0, min(1.0, left / self.plan.decay))
 
-    def _rows(self, group: pairs.Group) -> tuple[list[Row], list[float]]:
-        """Rows of the right passage and some others, and how right each is."""
+    def _rows(self, group: pairs.Group) -> list[Row]:
         question = self.tokens.ids[group.question][:QUESTION]
-        places = [0, *self.rng.sample(range(1, len(group.passages)), self.plan.negatives)]
+        # Near the top of BM25's list twice as often as further down, as in the file's order.
+        places = self.rng.sample(range(1, len(group.passages)), self.plan.negatives)
         rows = []
-        for place in places:
+        for place in [0, *places]:
             parts = windows(self.tokens.ids[group.passages[place]][:600], WINDOW)
             rows.append((question, parts[self.weigher.best(question, parts)]))
-        target = np.eye(len(places))[0]
-        if group.teacher:
-            liked = np.exp(
-                np.array([group.teacher[place] - max(group.teacher) for place in places])
-            )
-            target = (1 - TAUGHT) * target + TAUGHT * liked / liked.sum()
-        return rows, target.tolist()
+        return rows
 
     def _next(self) -> list[int]:
         """Groups of a step: of similar length, so that little is padding."""
         if not self.queue:
-            chosen = epoch(
-                self.groups, TAUGHT_MIX if self.plan.source == "taught" else MIX, self.rng
-            )
+            chosen = epoch(self.groups, self.rng)
             size = self.plan.groups
             steps = []
             for start in range(0, len(chosen), size * 40):
@@ -385,14 +369,13 @@ class Trainer:
     def train_step(self) -> tuple[float, float]:
         """One step; its loss and the share of groups whose right passage comes first."""
         groups = [self.groups[i] for i in self._next()]
-        made = [self._rows(group) for group in groups]
-        rows = [row for some, _ in made for row in some]
+        rows = [row for g in groups for row in self._rows(g)]
         self.model.train()
         for group in self.optimizer.param_groups:
             group["lr"] = self.plan.rate * group["scale"] * self._rate()
         logits = score(partial(forward, self.model), rows, 2500)
         table = logits.view(len(groups), -1)
-        target = torch.tensor([right for _, right in made])
+        target = torch.zeros(len(groups), dtype=torch.long)
         right = torch.zeros_like(table)
         right[:, 0] = 1
         # The listwise part orders; a little of the pointwise part keeps sigmoid a probability.

@@ -7,7 +7,6 @@ training uses too.
 from __future__ import annotations
 
 import csv
-import json
 import logging
 import math
 import random
@@ -16,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from rerank_plugins._lines import text_lines
+from rerank_plugins._lines import json_objects, text_lines
 from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.training.data import QuestionSet, read_question_set
 
@@ -203,7 +202,7 @@ def _pairs(path: Path, columns: tuple[str, str, str]) -> Iterator[tuple[str, str
     endings = [ending for ending in path.suffixes if ending != ".gz"]
     kind = endings[-1] if endings else ""
     if kind == ".jsonl":
-        records = _json_records(path)
+        records = json_objects(path)
     elif kind in (".csv", ".tsv"):
         records = _table_records(path, "," if kind == ".csv" else "\t", columns)
     else:
@@ -232,18 +231,6 @@ def _text(record: Mapping[str, Any], name: str, where: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise InvalidInputError(f"{where}: {name!r} must be a non-empty text, but got {value!r}")
     return value
-
-
-def _json_records(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for number, line in _lines(path):
-        where = f"{path}, line {number}"
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise InvalidInputError(f"{where}: no valid JSON ({error})") from error
-        if not isinstance(record, dict):
-            raise InvalidInputError(f"{where}: every line must be a JSON object")
-        yield where, record
 
 
 def _table_records(

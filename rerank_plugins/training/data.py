@@ -8,17 +8,16 @@ may carry ``answers``, a list of strings; the qrels may have a fourth column,
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import random
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from rerank_plugins._lines import text_lines
+from rerank_plugins._lines import json_objects, text_lines
 from rerank_plugins.errors import InvalidInputError
 
 logger = logging.getLogger(__name__)
@@ -72,11 +71,11 @@ def read_question_set(folder: str | Path, name: str | None = None) -> QuestionSe
     if not folder.is_dir():
         raise InvalidInputError(f"a data set must be a folder, but {folder} is none")
     corpus: dict[str, str] = {}
-    for where, record in _records(_one_of(folder, "corpus.jsonl")):
+    for where, record in json_objects(_one_of(folder, "corpus.jsonl")):
         _add(corpus, _text(record, "id", where), _text(record, "text", where), where)
     queries: dict[str, str] = {}
     answers: dict[str, tuple[str, ...]] = {}
-    for where, record in _records(_one_of(folder, "queries.jsonl")):
+    for where, record in json_objects(_one_of(folder, "queries.jsonl")):
         query_id = _text(record, "id", where)
         _add(queries, query_id, _text(record, "text", where), where)
         if "answers" in record:
@@ -212,21 +211,6 @@ def _one_of(folder: Path, name: str) -> Path:
         if path.is_file():
             return path
     raise InvalidInputError(f"a data set needs {name} or {name}.gz, but {folder} has neither")
-
-
-def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The JSON objects of a file, each with ``file, line n`` for messages."""
-    for number, line in text_lines(path):
-        if not line.strip():
-            continue
-        where = f"{path}, line {number}"
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise InvalidInputError(f"{where}: no valid JSON ({error})") from error
-        if not isinstance(record, dict):
-            raise InvalidInputError(f"{where}: every line must be a JSON object")
-        yield where, record
 
 
 def _text(record: Mapping[str, Any], key: str, where: str) -> str:

@@ -18,7 +18,7 @@ pytest.importorskip("recipes", reason="the recipes are in the repository, not in
 
 from rank_bm25 import BM25Okapi
 
-from recipes.embedded import bm25, calibrate, data, e5, evaluate, pairs, rerank, teach, vocabulary
+from recipes.embedded import bm25, calibrate, data, e5, evaluate, pairs, rerank, vocabulary
 
 
 def test_blocks_of_four_bits_give_back_what_was_packed() -> None:
@@ -137,35 +137,14 @@ def test_the_interval_holds_the_mean_and_shrinks() -> None:
     assert np.ptp(evaluate.interval(many)) < (high - low) / 5
 
 
-def test_the_teachers_temperature_is_the_one_that_fits_the_labels() -> None:
-    """Scores that are logits times 0.03 are given back as those logits, within the grid's step."""
-    rng = np.random.default_rng(0)
-    logits = rng.normal(size=(4000, 8)) * 2
-    odds = np.exp(logits)
-    right = (odds.cumsum(1) / odds.sum(1, keepdims=True) > rng.random((4000, 1))).argmax(1)
-    rows = np.arange(4000)
-    logits[rows, 0], logits[rows, right] = logits[rows, right].copy(), logits[rows, 0].copy()
-    assert teach.temperature(logits * 0.03) == pytest.approx(0.03, rel=0.15)
-
-
-def test_windows_for_the_teacher_are_those_of_training() -> None:
-    """As many, and together the whole text, for a text of letters that nothing normalizes."""
-    weighted = vocabulary.Counter(dict.fromkeys(("river", "town", "north", "of", "the"), 50))
-    tokenizer = vocabulary.train(weighted, 40)
-    text = "the river north of the town " * 60
-    (found,) = teach.cut(tokenizer, [text.strip()])
-    ids = np.array(tokenizer.encode(text, add_special_tokens=False).ids[: teach.KEPT])
-    assert len(found) == len(rerank.windows(ids, rerank.WINDOW))
-    assert text.startswith(" ".join(part.strip() for part in found)[:40])
-
-
-def test_a_taught_target_is_half_label_half_teacher(tmp_path: Path) -> None:
-    """The teacher's share goes by the softmax of its logits over the passages drawn."""
+def test_a_pooler_that_was_trained_is_kept_and_one_that_was_not_passes_all_through(
+    tmp_path: Path,
+) -> None:
+    """Training that goes on from a checkpoint starts from its logits; a step is finite."""
     words = ["river", "town", "north", "of", "the"]
     tokenizer = vocabulary.train(vocabulary.Counter(dict.fromkeys(words, 50)), 40)
     tokenizer.save(str(tmp_path / "tokenizer.json"))
-    body = tmp_path / "body"
-    BertForSequenceClassification(
+    model = BertForSequenceClassification(
         BertConfig(
             vocab_size=tokenizer.get_vocab_size(),
             hidden_size=24,
@@ -174,21 +153,20 @@ def test_a_taught_target_is_half_label_half_teacher(tmp_path: Path) -> None:
             intermediate_size=48,
             num_labels=1,
         )
-    ).save_pretrained(body)
-    group = pairs.Group(
-        "arcd-ar", "ar", "the town", ["the river", "north", "of the town"], [2.0, 1.0, 0.5],
-        [2.0, 1.0, 2.0],
-    )  # fmt: skip
-    pairs.save(tmp_path, [group] * 12, "taught")
+    )
+    model.save_pretrained(tmp_path / "tuned")
+    model.bert.save_pretrained(tmp_path / "body")
+    texts = ["the river", "north", "of the town"]
+    group = pairs.Group("arcd-ar", "ar", "the town", texts, [2.0, 1.0, 0.5])
+    pairs.save(tmp_path, [group] * 12)
     (tmp_path / "dev.jsonl").write_text("", encoding="utf-8")
-    plan = rerank.Plan(minutes=1, groups=4, negatives=2, source="taught")
-    trainer = rerank.Trainer(body, tmp_path, tmp_path / "out", plan)
-    rows, target = trainer._rows(trainer.groups[0])
-    assert len(rows) == 3
-    assert target[0] == pytest.approx(0.5 + 0.5 / (2 + math.exp(-1)))
-    assert sum(target) == pytest.approx(1.0)
-    loss, _ = trainer.train_step()
+    plan = rerank.Plan(minutes=1, groups=4, negatives=2)
+
+    tuned = rerank.Trainer(tmp_path / "tuned", tmp_path, tmp_path / "out", plan)
+    pooler = tuned.model.bert.pooler.dense.weight
+    torch.testing.assert_close(pooler, model.bert.pooler.dense.weight)
+    fresh = rerank.Trainer(tmp_path / "body", tmp_path, tmp_path / "other", plan)
+    torch.testing.assert_close(fresh.model.bert.pooler.dense.weight.detach(), torch.eye(24))
+    loss, right = fresh.train_step()
     assert math.isfinite(loss)
-    kept = BertForSequenceClassification.from_pretrained(body).bert.pooler.dense.weight
-    again = rerank.Trainer(body, tmp_path, tmp_path / "again", plan)
-    torch.testing.assert_close(again.model.bert.pooler.dense.weight, kept)
+    assert 0 <= right <= 1
