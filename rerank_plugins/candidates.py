@@ -202,7 +202,7 @@ def as_candidates(passages: Iterable[Candidate | str]) -> list[Candidate]:
     candidates = []
     for position, passage in enumerate(check_iterable("passages", passages)):
         if isinstance(passage, str):
-            candidates.append(Candidate(key=position, text=passage, rank=position + 1))
+            candidates.append(Candidate(position, passage, None, position + 1))
         elif isinstance(passage, Candidate) and isinstance(passage.text, str):
             candidates.append(passage)
         else:

@@ -76,15 +76,13 @@ class Judged:
         """
         values = self.values(candidates, weight)
         shown = sigmoid(values) if probability else values
+        best = descending(values)
+        # Native numbers all at once: one at a time, numpy's take longer than the rest of this.
+        columns = (best, shown[best], self.logits[best], self.truncated[best])
+        rows = zip(*(column.tolist() for column in columns), strict=True)
         items = [
-            Ranked(
-                candidate=candidates[self.positions[at]],
-                score=float(shown[at]),
-                logit=float(self.logits[at]),
-                rank=rank,
-                truncated=bool(self.truncated[at]),
-            )
-            for rank, at in enumerate(descending(values), start=1)
+            Ranked(candidates[self.positions[at]], score, logit, rank, truncated)
+            for rank, (at, score, logit, truncated) in enumerate(rows, start=1)
         ]
         below = _below(items[-1].score if items else None, probability=probability)
         if threshold is not None and items:
@@ -130,10 +128,11 @@ def by_query(
         rows[number].append((plans[number].order[place], row))
     judged = []
     for plan, some in zip(plans, rows, strict=True):
-        at = np.asarray([row for _, row in sorted(some)], dtype=np.intp)
+        some.sort()
+        at = np.asarray([row for _, row in some], dtype=np.intp)
         judged.append(
             Judged(
-                positions=[position for position, _ in sorted(some)],
+                positions=[position for position, _ in some],
                 logits=scores.logits[at],
                 truncated=scores.truncated[at],
                 rest=plan.order[len(some) :],

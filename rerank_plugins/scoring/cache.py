@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 from importlib import import_module
 from itertools import count
@@ -193,15 +193,16 @@ class CachedScorer:
             self._base = self._settings()
         start = blake2b(self._base, digest_size=16)
         start.update(_field(str(options.long_passages)))
-        by_query: dict[str, Any] = {}
+        copies: dict[str, Callable[[], Any]] = {}
         keys = []
         for query, passage in pairs:
-            asked = by_query.get(query)
-            if asked is None:
-                asked = by_query[query] = start.copy()
+            copy = copies.get(query)
+            if copy is None:
+                asked = start.copy()
                 asked.update(_field(query))
-            digest = asked.copy()
-            digest.update(passage.encode("utf-8", "surrogatepass"))
+                copy = copies[query] = asked.copy
+            digest = copy()
+            digest.update(_bytes(passage))
             keys.append(digest.digest())
         return keys
 
@@ -212,8 +213,16 @@ class CachedScorer:
         return _field(json.dumps(told, sort_keys=True, default=str))
 
 
+def _bytes(text: str) -> bytes:
+    """UTF-8; half of a surrogate pair has bytes too, which takes a slower codec."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogatepass")
+
+
 def _field(text: str) -> bytes:
-    raw = text.encode("utf-8", "surrogatepass")
+    raw = _bytes(text)
     return len(raw).to_bytes(8, "little") + raw
 
 
