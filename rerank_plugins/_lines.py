@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, TextIO, cast
 
@@ -53,7 +53,7 @@ def text_lines(path: Path) -> Iterator[tuple[int, str]]:
         raise InvalidInputError(f"{path}, after line {number}: damaged gzip ({error})") from error
 
 
-def json_objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def json_objects(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """The JSON objects of a file, one a line, each with ``file, line n``; blank lines pass.
 
     Raises:
