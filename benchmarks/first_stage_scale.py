@@ -1,10 +1,12 @@
 """First stages at scale: queries a second, building, memory, recall; beside their peers.
 
 Words: our BM25 (engine bm25s, built and loaded from its mapped files) beside rank_bm25 over the
-same terms and LangChain's BM25Retriever as its users get it, at each size where those are
-feasible. Vectors: FAISS exact, HNSW and IVF-PQ over the embedded encoder, with their recall
-against the exact index. Each measurement runs in a process of its own, so that memory is its
-own; slopes are between the smallest and the largest size.
+same terms and LangChain's and LlamaIndex's BM25Retriever as their users get them, at each size
+where those are feasible. LlamaIndex's asks for an older PyStemmer than ours and works with ours:
+`pip install --no-deps llama-index-retrievers-bm25`; where it is missing it is left out. Vectors:
+FAISS exact, HNSW and IVF-PQ over the embedded encoder, with their recall against the exact index.
+Each measurement runs in a process of its own, so that memory is its own; slopes are between the
+smallest and the largest size.
 
 Usage: python benchmarks/first_stage_scale.py --data DIR [--sizes 10000 100000 1000000]
            [--vectors 100000] [--peers-up-to 1000000] [--seconds 5]
@@ -26,6 +28,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -184,6 +187,20 @@ def langchain(options: argparse.Namespace) -> dict[str, Any]:
     return {"build s": build, "index MiB": held, "queries/s": speed, "asked": done}
 
 
+def llama_index(options: argparse.Namespace) -> dict[str, Any]:
+    """LlamaIndex's BM25Retriever, over bm25s; it stems English by default."""
+    from llama_index.core.schema import TextNode
+    from llama_index.retrievers.bm25 import BM25Retriever
+
+    nodes = [TextNode(text=text) for text in passages(options.data, options.size)]
+    before, start = memory(), time.perf_counter()
+    retriever = BM25Retriever.from_defaults(nodes=nodes, similarity_top_k=K)
+    build = time.perf_counter() - start
+    held = memory() - before
+    speed, done = rate(retriever.retrieve, questions(options.data, 1000), options.seconds)
+    return {"build s": build, "index MiB": held, "queries/s": speed, "asked": done}
+
+
 def vectors(options: argparse.Namespace) -> dict[str, Any]:
     """The three kinds of FAISS index over the embedded encoder's vectors."""
     texts = list(passages(options.data, options.size))
@@ -220,7 +237,8 @@ def vectors(options: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-MEASURES = {"ours": ours, "rank_bm25": rank_bm25, "langchain": langchain, "vectors": vectors}
+MEASURES = {"ours": ours, "rank_bm25": rank_bm25, "langchain": langchain,
+            "llama_index": llama_index, "vectors": vectors}  # fmt: skip
 
 
 def measured(name: str, size: int, options: argparse.Namespace, *more: str) -> dict[str, Any]:
@@ -248,7 +266,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--vectors", type=int, default=100_000, help="0: no vectors")
     parser.add_argument("--peers-up-to", type=int, default=1_000_000)
-    parser.add_argument("--langchain-up-to", type=int, default=100_000)
+    parser.add_argument("--frameworks-up-to", type=int, default=100_000)
     parser.add_argument("--seconds", type=float, default=5.0, help="of queries, each measurement")
     parser.add_argument("--measure", choices=MEASURES, help=argparse.SUPPRESS)
     parser.add_argument("--size", type=int, help=argparse.SUPPRESS)
@@ -266,7 +284,8 @@ def main() -> None:
         rows.append([size, "BM25(engine='bm25s')", *columns(own), ""])
         for name, limit in (
             ("rank_bm25", options.peers_up_to),
-            ("langchain", options.langchain_up_to),
+            ("langchain", options.frameworks_up_to),
+            ("llama_index", options.frameworks_up_to if _installed() else 0),
         ):
             if size <= limit:
                 peer = measured(name, size, options)
@@ -295,6 +314,14 @@ def main() -> None:
         table = [[k, *(found[k][name] for name in heads)] for k in ("exact", "hnsw", "ivfpq")]
         print(f"\n{options.vectors} vectors of {found['dimension']} numbers")
         print(tabulate(table, ["index", *heads], floatfmt=".3g"))
+
+
+def _installed() -> bool:
+    """Whether LlamaIndex's retriever can be imported; its folder may be missing altogether."""
+    try:
+        return find_spec("llama_index.retrievers.bm25") is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def columns(result: dict[str, Any]) -> list[float]:
