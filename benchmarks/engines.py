@@ -3,8 +3,8 @@
     python benchmarks/engines.py [--shapes 2x768 12x768 6x384 embedded] [--candidates N]
         [--rounds N] [--users]
 
-Each shape is a BERT with random weights (weights change no time), 12 heads, four times the
-hidden size within; `embedded` is the model that ships. Two loads: rows of 256 tokens given
+Each shape is a BERT with random weights (weights change no time), four times the hidden
+size within; `embedded` is the model that ships. Two loads: rows of 256 tokens given
 straight to the engine (16 in a batch), whose figure is a part of the matrix-product peak
 measured in the same run; and a query with passages of 20 to 500 words in four languages
 through `Reranker`, tokenization included. Engines take turns, round by round; medians and
@@ -21,7 +21,6 @@ passages and those that BM25 finds first. The int8 model is calibrated on the sa
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 import random
 import tempfile
@@ -34,6 +33,7 @@ from typing import Any
 
 import numpy as np
 from _common import checkpoint
+from first_stage_scale import lines
 
 from rerank_plugins.loading import load_reranker, load_scorer
 from rerank_plugins.samples import load_passages, load_questions
@@ -95,10 +95,10 @@ def products() -> dict[str, tuple[Callable[[], Any], float]]:
     # loop there. What makes the tensors is to go from torch, and warns.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        eighths = torch.quantize_per_tensor(one, 1 / 256, 0, torch.quint8)
+        inputs = torch.quantize_per_tensor(one, 1 / 256, 0, torch.quint8)
         weights = torch.quantize_per_tensor(two - 0.5, 1 / 256, 0, torch.qint8)
     packed = torch.ops.quantized.linear_prepack(weights, None)
-    found["int8"] = (lambda: torch.ops.quantized.linear(eighths, packed, 1.0, 128), work)
+    found["int8"] = (lambda: torch.ops.quantized.linear(inputs, packed, 1.0, 128), work)
     return found
 
 
@@ -165,11 +165,10 @@ def labelled(folder: Path, queries: int, candidates: int) -> list[LabelledList]:
     """Some of a set's queries, each with its relevant passages and BM25's first ones."""
     from rerank_plugins.first_stage.bm25 import BM25
 
-    def rows(name: str) -> dict[str, str]:
-        with gzip.open(folder / name, "rt", encoding="utf-8") as lines:
-            return {str(row["id"]): row["text"] for row in map(json.loads, lines)}
-
-    corpus, asked = rows("corpus.jsonl.gz"), rows("queries.jsonl.gz")
+    corpus, asked = (
+        {str(row["id"]): row["text"] for row in lines(folder / name)}
+        for name in ("corpus.jsonl.gz", "queries.jsonl.gz")
+    )
     relevant: dict[str, set[str]] = {}
     for line in (folder / "qrels.tsv").read_text(encoding="utf-8").splitlines()[1:]:
         query, passage, grade = line.split("\t")

@@ -148,6 +148,18 @@ def whole_query(stage: BM25, asked: list[str]) -> dict[str, Any]:
     return {"first ms": one, "rerank ms": other, "share": one / (one + other)}
 
 
+def peer(build: Callable[[], Callable[[str], Any]], options: argparse.Namespace) -> dict[str, Any]:
+    """Builds a search of a peer and asks it."""
+    before, start = memory(), time.perf_counter()
+    search = build()
+    found: dict[str, Any] = {"build s": time.perf_counter() - start}
+    found["index MiB"] = memory() - before
+    found["queries/s"], found["asked"] = rate(
+        search, questions(options.data, 1000), options.seconds
+    )
+    return found
+
+
 def rank_bm25(options: argparse.Namespace) -> dict[str, Any]:
     """rank_bm25 over our terms: every score, then the best hundred."""
     from rank_bm25 import BM25Okapi
@@ -157,18 +169,18 @@ def rank_bm25(options: argparse.Namespace) -> dict[str, Any]:
     head = list(islice(passages(options.data, options.size), 1000))
     analyzer = analyzer_for("auto", texts=head)
     corpus = [analyzer(text) for text in passages(options.data, options.size)]
-    before, start = memory(), time.perf_counter()
-    okapi = BM25Okapi(corpus)
-    build = time.perf_counter() - start
 
-    def search(query: str) -> Any:
-        scores = okapi.get_scores(analyzer.query(query))
-        best = np.argpartition(-scores, K)[:K]
-        return best[np.argsort(-scores[best])]
+    def build() -> Callable[[str], Any]:
+        okapi = BM25Okapi(corpus)
 
-    held = memory() - before
-    speed, done = rate(search, questions(options.data, 100), options.seconds)
-    return {"build s": build, "index MiB": held, "queries/s": speed, "asked": done}
+        def search(query: str) -> Any:
+            scores = okapi.get_scores(analyzer.query(query))
+            best = np.argpartition(-scores, K)[:K]
+            return best[np.argsort(-scores[best])]
+
+        return search
+
+    return peer(build, options)
 
 
 def langchain(options: argparse.Namespace) -> dict[str, Any]:
@@ -179,12 +191,7 @@ def langchain(options: argparse.Namespace) -> dict[str, Any]:
     from langchain_community.retrievers import BM25Retriever
 
     texts = list(passages(options.data, options.size))
-    before, start = memory(), time.perf_counter()
-    retriever = BM25Retriever.from_texts(texts, k=K)
-    build = time.perf_counter() - start
-    held = memory() - before
-    speed, done = rate(retriever.invoke, questions(options.data, 100), options.seconds)
-    return {"build s": build, "index MiB": held, "queries/s": speed, "asked": done}
+    return peer(lambda: BM25Retriever.from_texts(texts, k=K).invoke, options)
 
 
 def llama_index(options: argparse.Namespace) -> dict[str, Any]:
@@ -193,12 +200,9 @@ def llama_index(options: argparse.Namespace) -> dict[str, Any]:
     from llama_index.retrievers.bm25 import BM25Retriever
 
     nodes = [TextNode(text=text) for text in passages(options.data, options.size)]
-    before, start = memory(), time.perf_counter()
-    retriever = BM25Retriever.from_defaults(nodes=nodes, similarity_top_k=K)
-    build = time.perf_counter() - start
-    held = memory() - before
-    speed, done = rate(retriever.retrieve, questions(options.data, 1000), options.seconds)
-    return {"build s": build, "index MiB": held, "queries/s": speed, "asked": done}
+    return peer(
+        lambda: BM25Retriever.from_defaults(nodes=nodes, similarity_top_k=K).retrieve, options
+    )
 
 
 def vectors(options: argparse.Namespace) -> dict[str, Any]:
@@ -288,9 +292,9 @@ def main() -> None:
             ("llama_index", options.frameworks_up_to if _installed() else 0),
         ):
             if size <= limit:
-                peer = measured(name, size, options)
-                times = own["queries/s"] / peer["queries/s"]
-                rows.append([size, name, *columns(peer), f"{times:.0f}x"])
+                theirs = measured(name, size, options)
+                times = own["queries/s"] / theirs["queries/s"]
+                rows.append([size, name, *columns(theirs), f"{times:.0f}x"])
     heads = ["passages", "what", "build s", "index MiB", "queries/s", "ours is"]
     print(tabulate(rows, heads, floatfmt=".3g"))
     stored = ("peak MiB", "disk MiB", "save s", "load s", "loaded queries/s")

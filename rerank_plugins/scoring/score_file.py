@@ -54,9 +54,9 @@ class ScoreFile:
 
         try:
             self._connection: sqlite3.Connection | None = self._connect()
+        except InvalidInputError:
+            raise
         except (sqlite3.Error, ValueError) as error:  # a NUL in the name is no Error of SQLite's
-            if isinstance(error, InvalidInputError):
-                raise
             raise InvalidInputError(
                 f"a cache's path must be a cache of scores or a new file, but {str(self.path)!r} "
                 f"cannot be used: {error}. Name another; a damaged cache can be deleted"
