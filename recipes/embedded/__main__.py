@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -49,21 +50,18 @@ def main() -> None:
     body.run(work)
     pairs.run(folder, work)
     encoder.run(folder, work)
-    trained = work / "trained"
-    rerank.Trainer(work / "body", work, trained, rerank.Plan(arguments.minutes)).run()
+    trained = rerank.run(folder, work, arguments.minutes)
+    choice = calibrate.choose(folder, trained, work / "runs")
+    (work / "choice.json").write_text(json.dumps(asdict(choice), indent=1) + "\n", encoding="utf-8")
 
     tokenizer = Tokenizer.from_file(str(work / "tokenizer.json"))
-    model = BertForSequenceClassification.from_pretrained(
-        rerank.latest(trained), dtype=torch.float32
-    )
-    choice = calibrate.choose(model, tokenizer, pairs.load(work)[1])
-    (work / "choice.json").write_text(json.dumps(choice.report, indent=1) + "\n", encoding="utf-8")
+    model = BertForSequenceClassification.from_pretrained(trained, dtype=torch.float32)
     settings = export.SETTINGS | {"first_stage_weight": choice.weight}
     export.reranker(
         model, tokenizer, out / "reranker", settings, scale=choice.scale, shift=choice.shift
     )
     export.encoder(np.load(work / "encoder" / "table.npy"), tokenizer, out / "encoder")
-    evaluate.run(folder, out, choice.weight, arguments.questions or None)
+    evaluate.run(folder, out, work, arguments.questions or None)
     card.fill(out)
 
 

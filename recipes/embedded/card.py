@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from rerank_plugins.catalog import embedded_folder
+
 BEGIN, END = "<!-- figures -->", "<!-- /figures -->"
 
 
@@ -46,9 +48,10 @@ def _figure(value: float) -> str:
 
 
 def fill(out: Path) -> None:
-    """Put the table into `README.md` of the weights' folder."""
+    """Put the table into the folder's `README.md`; without one, into a copy of the package's."""
     card = out / "README.md"
-    text = card.read_text(encoding="utf-8")
+    kept = card if card.exists() else embedded_folder().parent / "README.md"
+    text = kept.read_text(encoding="utf-8")
     figures = json.loads((out / "figures.json").read_text(encoding="utf-8"))
     before, rest = text.split(BEGIN)
     _, after = rest.split(END)

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from rerank_plugins import training
+
 # folder, language, passages held back
 QUESTION_SETS: list[tuple[str, str, int]] = [
     ("arcd-ar/train", "ar", 50),
@@ -47,6 +49,11 @@ class QuestionSet:
     passages: dict[str, str]
     questions: dict[str, str]
     positives: dict[str, set[str]]
+
+    def judged(self) -> training.QuestionSet:
+        """The same as the package's training and evaluation take it."""
+        grades = {key: dict.fromkeys(sorted(of), 1.0) for key, of in self.positives.items()}
+        return training.QuestionSet(self.name, self.passages, self.questions, grades)
 
 
 def read_lines(path: Path) -> Iterator[dict[str, str]]:

@@ -119,8 +119,7 @@ def couples_of(
     """Questions and headings with their passages, and parallel texts with each other."""
     rng = random.Random(0)
     found = [
-        (group.question, group.passages[0], rng.choice(group.passages[1:]))
-        for group in pairs.load(work)[0]
+        (group.query, group.positive, rng.choice(group.negatives)) for _, group in pairs.load(work)
     ]
     records = data.read_parallel(folder)
     for record, other in pairwise(records):
@@ -128,26 +127,6 @@ def couples_of(
         found.append((record[one], record[two], other.get(two) or next(iter(other.values()))))
     flat = cut(tokenizer, [t for triple in found for t in triple])
     return list(zip(flat[::3], flat[1::3], flat[2::3], strict=True))
-
-
-def measure(
-    table: torch.Tensor, tokenizer: Tokenizer, questions: Sequence[pairs.DevQuestion]
-) -> dict[str, dict[str, float]]:
-    """nDCG@10 on BM25's candidates, by source: BM25, the encoder, both by standardised sum."""
-    from recipes.embedded.rerank import ndcg, standardise
-
-    out: dict[str, dict[str, list[float]]] = {}
-    for question in questions:
-        ids = cut(tokenizer, [question.question, *question.passages], 512)
-        own = vectors(table, ids)
-        dense = (own[1:] @ own[0]).double().numpy()
-        first = np.array(question.scores)
-        both = standardise(dense) * 0.4 + standardise(first) * 0.6
-        for name, values in (("bm25", first), ("encoder", dense), ("hybrid", both)):
-            order = np.argsort(-values, kind="stable").tolist()
-            value = ndcg(order, question.relevant, question.wanted)
-            out.setdefault(question.source, {}).setdefault(name, []).append(value)
-    return {s: {n: float(np.mean(v)) for n, v in by.items()} for s, by in out.items()}
 
 
 def run(folder: Path, work: Path, minutes: float = 6) -> None:
@@ -159,9 +138,6 @@ def run(folder: Path, work: Path, minutes: float = 6) -> None:
     texts, teacher = corpus.load(work)
     ids = cut(tokenizer, [x[2] for x in texts])
     table = start(np.load(work / "rows.npy"), ids)
-    questions = pairs.load(work)[1]
-    log.info("encoder before: %s", measure(table, tokenizer, questions))
     table = train(table, ids, teacher, couples_of(folder, work, tokenizer), minutes=minutes)
-    log.info("encoder after: %s", measure(table, tokenizer, questions))
     target.parent.mkdir(parents=True, exist_ok=True)
     np.save(target, table.numpy())

@@ -8,21 +8,15 @@ from __future__ import annotations
 
 import json
 import logging
-import random
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
 from rank_bm25 import BM25Okapi
-from tokenizers import Tokenizer
-from transformers import BertForSequenceClassification
 
-from recipes.embedded import data, pairs
-from recipes.embedded.bm25 import Index
-from recipes.embedded.rerank import Tokens, logits_of, ndcg, quick, standardise
+from rerank_plugins import ScoreCache, load_reranker
+from rerank_plugins.evaluation import Comparison, compare, read_question_set
+from rerank_plugins.first_stage import BM25
 
 log = logging.getLogger(__name__)
 
@@ -36,92 +30,66 @@ SETS = [
     ("xquad-en/test", "en"),
 ]
 TOP = 50
-DRAWS = 10_000
 
 
-def questions_of(
-    folder: Path, name: str, language: str, count: int | None
-) -> tuple[list[pairs.DevQuestion], list[float]]:
-    """Questions of a set with BM25's candidates, and nDCG@10 of LangChain's default on them.
+def split_bm25(corpus: dict[str, str]) -> Callable[[str, int], Sequence[str]]:
+    """What LangChain's `BM25Retriever` does: rank-bm25's Okapi over `text.split()`."""
+    ids = list(corpus)
+    index = BM25Okapi([text.split() for text in corpus.values()])
 
-    LangChain's `BM25Retriever` is rank-bm25's Okapi over `text.split()`, with no analysis.
-    """
-    whole = data.read_set(folder, name, language)
-    ids, texts = list(whole.passages), list(whole.passages.values())
-    index, plain = Index(texts, language), BM25Okapi([t.split() for t in texts])
-    keys = sorted(whole.questions)
-    if count is not None and count < len(keys):
-        keys = random.Random(0).sample(keys, count)
-    found, default = [], []
-    for key in keys:
-        right = whole.positives[key]
-        scores = index.scores(whole.questions[key])
-        top = index.top(scores, TOP)
-        relevant = [at for at, i in enumerate(top) if ids[i] in right]
-        found.append(
-            pairs.DevQuestion(
-                name,
-                whole.questions[key],
-                [texts[i] for i in top],
-                [float(scores[i]) for i in top],
-                relevant,
-                len(right),
-            )
-        )
-        order = np.argsort(-plain.get_scores(whole.questions[key].split()), kind="stable")[:10]
-        hits = [at for at, i in enumerate(order) if ids[i] in right]
-        default.append(ndcg(range(10), hits, len(right)))
-    return found, default
+    def search(query: str, k: int) -> Sequence[str]:
+        found: list[str] = index.get_top_n(query.split(), ids, n=k)
+        return found
+
+    return search
 
 
-def interval(differences: NDArray[np.float64]) -> tuple[float, float]:
-    """95% percentile bootstrap interval of the mean of paired differences."""
-    rng = np.random.default_rng(0)
-    picks = rng.integers(0, len(differences), (DRAWS, len(differences)))
-    low, high = np.percentile(differences[picks].mean(1), [2.5, 97.5])
-    return float(low), float(high)
+def row(found: Comparison) -> dict[str, Any]:
+    """The figures of one set, with 95% intervals of the differences to analysed BM25."""
+    names = {"langchain": "LangChain's default", "bm25": "BM25"}
+    names |= {kind: f"BM25 + {kind}" for kind in ("model", "blended")}
+    means = {
+        short: float(found.systems[name].values["nDCG@10"].mean()) for short, name in names.items()
+    }
+    gains = {
+        f"{kind}_minus_bm25": difference.interval
+        for difference in found.versus("BM25")
+        for kind in ("model", "blended")
+        if difference.system == names[kind]
+    }
+    return {"questions": len(found.queries), **means, **gains}
 
 
-def measure(
-    questions: Sequence[pairs.DevQuestion], logits: Sequence[NDArray[np.float64]], weight: float
-) -> dict[str, NDArray[np.float64]]:
-    """nDCG@10 a question: BM25, the model alone, and blended with `weight` of BM25."""
-    out: dict[str, list[float]] = {"bm25": [], "model": [], "blended": []}
-    for question, own in zip(questions, logits, strict=True):
-        first = np.array(question.scores)
-        both = (1 - weight) * standardise(own) + weight * standardise(first)
-        for name, values in (("bm25", first), ("model", own), ("blended", both)):
-            order = np.argsort(-values, kind="stable").tolist()
-            out[name].append(ndcg(order, question.relevant, question.wanted))
-    return {name: np.array(values) for name, values in out.items()}
-
-
-def run(folder: Path, out: Path, weight: float, count: int | None) -> None:
+def run(folder: Path, out: Path, work: Path, count: int | None) -> None:
     """Measure the shipped cross-encoder on all sets and write `figures.json`.
 
     Args:
         folder: the data.
         out: the folder of the weights.
-        weight: the blend's share of the first stage.
+        work: where answers are kept, so that a break loses none.
         count: questions a set, drawn at random with a fixed seed; None for all.
     """
-    model = BertForSequenceClassification.from_pretrained(out / "reranker", dtype=torch.float32)
-    forward = quick(model)
-    tokenizer = Tokenizer.from_file(str(out / "reranker" / "tokenizer.json"))
-    sets: dict[str, dict[str, object]] = {}
+    cache = ScoreCache(1 << 20)  # the blend is made of the model's own logits
+    rerankers = {
+        "model": load_reranker(
+            out / "reranker", first_stage_weight=0, deduplicate=False, cache=cache
+        ),
+        "blended": load_reranker(out / "reranker", deduplicate=False, cache=cache),
+    }
+    sets: dict[str, dict[str, Any]] = {}
     for name, language in SETS:
-        begin = time.monotonic()
-        questions, default = questions_of(folder, name, language, count)
-        texts = [t for q in questions for t in (q.question, *q.passages)]
-        logits = logits_of(forward, Tokens.of(tokenizer, texts), questions)
-        found = measure(questions, logits, weight)
-        row: dict[str, object] = {"questions": len(questions), "langchain": float(np.mean(default))}
-        for kind, values in found.items():
-            row[kind] = float(values.mean())
-        for kind in ("model", "blended"):
-            row[f"{kind}_minus_bm25"] = interval(found[kind] - found["bm25"])
-        sets[name] = row
-        log.info("%s %.0f s %s", name, time.monotonic() - begin, row)
-        figures = {"top": TOP, "first_stage_weight": weight, "sets": sets}
+        data = read_question_set(folder / name, name)
+        stages = {
+            "BM25": BM25(data.corpus.values(), language=language, engine="bm25s"),
+            "LangChain's default": split_bm25(dict(data.corpus)),
+        }
+        found = compare(
+            data, stages, rerankers, candidates=TOP, measures=["nDCG@10"],
+            queries=None if count is None else min(count, len(data.queries)),
+            alone=["LangChain's default"], runs=work / "runs",
+        )  # fmt: skip
+        sets[name] = row(found)
+        log.info("%s: %s", name, sets[name])
+        figures = {"top": TOP, "sets": sets}
         target = out / "figures.json"
         target.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")

@@ -28,6 +28,7 @@ def reranker(
     *,
     scale: float = 1.0,
     shift: float = 0.0,
+    dtype: torch.dtype = torch.float16,
 ) -> None:
     """Write the cross-encoder: config, weights, tokenizer.
 
@@ -38,6 +39,7 @@ def reranker(
         settings: the profile's defaults, read by the package from `config.json`.
         scale: logits are multiplied by it, so that sigmoid is a probability.
         shift: and this is added.
+        dtype: of the file.
     """
     head = model.classifier
     with torch.no_grad():
@@ -46,7 +48,7 @@ def reranker(
     model.config.id2label, model.config.label2id = {0: "relevant"}, {"relevant": 0}
     model.config.problem_type = None
     model.config.rerank_plugins = settings
-    model.half().save_pretrained(out)
+    model.to(dtype).save_pretrained(out)
     model.float()
     clean = Tokenizer.from_str(tokenizer.to_str())
     clean.no_truncation()

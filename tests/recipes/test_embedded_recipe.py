@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import math
+import random
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from tokenizers import Tokenizer
-from transformers import BertConfig, BertForSequenceClassification
+from transformers import BertConfig, BertForSequenceClassification, BertModel
 
-pytest.importorskip("scipy")
+pytest.importorskip("sentence_transformers", reason="the extra train is not installed")
+pytest.importorskip("datasets", reason="the extra train is not installed")
 pytest.importorskip("recipes", reason="the recipes are in the repository, not in the package")
 
-from rank_bm25 import BM25Okapi
-
-from recipes.embedded import bm25, calibrate, data, e5, evaluate, pairs, rerank, vocabulary
+from recipes.embedded import calibrate, card, data, e5, evaluate, export, pairs, rerank, vocabulary
+from rerank_plugins import load_reranker
+from rerank_plugins.scoring.checkpoint import read_checkpoint
+from rerank_plugins.training import Group
 
 
 def test_blocks_of_four_bits_give_back_what_was_packed() -> None:
@@ -65,41 +69,6 @@ def test_joined_pieces_take_up_the_lone_metaspace() -> None:
     assert pair.type_ids[-1] == 1
 
 
-@settings(deadline=None, max_examples=50)
-@given(st.integers(0, 700), st.integers(1, 100))
-def test_windows_cover_a_passage_in_nearly_equal_parts(length: int, size: int) -> None:
-    """Nothing is lost, nothing is longer than allowed, no window is a mere remainder."""
-    parts = rerank.windows(np.arange(length, dtype=np.int32), size)
-    assert np.concatenate(parts).tolist() == list(range(length))
-    assert max(map(len, parts)) <= size
-    assert max(map(len, parts)) - min(map(len, parts)) <= 1
-
-
-def test_the_short_forward_pass_gives_the_models_own_logits() -> None:
-    """Computing the last layer for [CLS] alone changes no logit, whatever the slices."""
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=90, hidden_size=48, num_hidden_layers=3, num_attention_heads=4,
-        intermediate_size=96, num_labels=1,
-    )  # fmt: skip
-    model = BertForSequenceClassification(config).eval()
-    rows = [(np.arange(5, 6 + k), np.arange(20, 22 + 7 * k)) for k in (3, 0, 5, 1)]
-    with torch.no_grad():
-        own = model(**rerank.collate(rows)).logits[:, 0]
-        found = rerank.score(lambda batch: rerank.forward(model, batch), rows, 60)
-    torch.testing.assert_close(found, own)
-
-
-def test_bm25_of_the_recipe_is_rank_bm25s() -> None:
-    """Same scores as BM25Okapi over the same terms."""
-    texts = ["the cat sat on a mat", "a dog and a cat", "birds fly over the sea", "cats and dogs"]
-    index = bm25.Index(texts, "en")
-    reference = BM25Okapi([index.analyze(t) for t in texts])
-    for question in ("where is the cat", "dogs at sea", "nothing here"):
-        wanted = reference.get_scores(index.analyze.query(question))
-        np.testing.assert_allclose(index.scores(question), wanted, atol=1e-9)
-
-
 def test_parts_share_no_passage() -> None:
     """A question whose positives lie on both sides belongs to neither part."""
     whole = data.QuestionSet(
@@ -111,62 +80,118 @@ def test_parts_share_no_passage() -> None:
     assert (set(train.questions), set(dev.questions)) == ({"1"}, {"2"})
 
 
-def test_near_duplicates_are_seen() -> None:
-    """Half of the shorter text's word triples in common makes two passages one."""
-    text = "one two three four five six seven eight"
-    assert pairs.near(pairs.triples(text), pairs.triples(text + " and some more words here"))
-    assert not pairs.near(pairs.triples(text), pairs.triples("eight seven six five four three"))
-
-
 def test_scale_and_shift_recover_a_known_probability() -> None:
     """Labels drawn from sigmoid(2x - 1) give back 2 and -1."""
     rng = np.random.default_rng(1)
     x = rng.normal(size=60_000)
-    y = (rng.random(len(x)) < 1 / (1 + np.exp(1 - 2 * x))).astype(np.float64)
+    y = rng.random(len(x)) < 1 / (1 + np.exp(1 - 2 * x))
     scale, shift = calibrate.platt(x, y)
     assert math.isclose(scale, 2, abs_tol=0.1)
     assert math.isclose(shift, -1, abs_tol=0.1)
 
 
-def test_the_interval_holds_the_mean_and_shrinks() -> None:
-    """A bootstrap interval surrounds the mean and narrows with more questions."""
-    rng = np.random.default_rng(2)
-    few, many = rng.normal(0.1, 1, 50), rng.normal(0.1, 1, 5000)
-    low, high = evaluate.interval(few)
-    assert low < few.mean() < high
-    assert np.ptp(evaluate.interval(many)) < (high - low) / 5
+def test_an_epoch_repeats_and_samples_sources_as_the_mix_says() -> None:
+    """Each time that a group comes it has its own draw of three of its negatives."""
+    seven = tuple(f"wrong {i}" for i in range(7))
+    found = [("arcd-ar", Group(f"a{i}", "right", seven)) for i in range(20)]
+    found += [("heading-ar", Group(f"h{i}", "right", seven)) for i in range(40)]
+    found += [
+        ("heading-en", Group("never", "right", seven)),
+        ("piaf-fr", Group("few", "x", ("y",))),
+    ]
+    groups = rerank.epoch(found, random.Random(0))
+    assert Counter(group.query[0] for group in groups) == {"a": 60, "h": 10}
+    drawn = {group.negatives for group in groups if group.query == "a0"}
+    assert len(drawn) > 1
+    assert all(len(set(some)) == 3 and set(some) <= set(seven) for some in drawn)
 
 
-def test_a_pooler_that_was_trained_is_kept_and_one_that_was_not_passes_all_through(
-    tmp_path: Path,
-) -> None:
-    """Training that goes on from a checkpoint starts from its logits; a step is finite."""
+def test_mined_groups_are_read_back(tmp_path: Path) -> None:
+    """Passages are kept once; the positive stays first; questions of all sets are there."""
+    folder = write_sets(tmp_path / "data")
+    pairs.run(folder, tmp_path)
+    groups = pairs.load(tmp_path)
+    assert {source for source, _ in groups} == {"poquad-pl", "heading-en"}
+    for _, group in groups:
+        assert group.positive not in group.negatives
+        assert 1 <= len(group.negatives) <= pairs.NEGATIVES
+    texts = (tmp_path / "passages.jsonl").read_text(encoding="utf-8").splitlines()
+    assert len(set(texts)) == len(texts)
+
+
+def test_the_start_is_a_reranker_whose_pooler_lets_all_through(tmp_path: Path) -> None:
+    """It loads by the package's own path, with the windows that ship."""
     words = ["river", "town", "north", "of", "the"]
     tokenizer = vocabulary.train(vocabulary.Counter(dict.fromkeys(words, 50)), 40)
     tokenizer.save(str(tmp_path / "tokenizer.json"))
-    model = BertForSequenceClassification(
-        BertConfig(
-            vocab_size=tokenizer.get_vocab_size(),
-            hidden_size=24,
-            num_hidden_layers=1,
-            num_attention_heads=12,
-            intermediate_size=48,
-            num_labels=1,
-        )
-    )
-    model.save_pretrained(tmp_path / "tuned")
-    model.bert.save_pretrained(tmp_path / "body")
-    texts = ["the river", "north", "of the town"]
-    group = pairs.Group("arcd-ar", "ar", "the town", texts, [2.0, 1.0, 0.5])
-    pairs.save(tmp_path, [group] * 12)
-    (tmp_path / "dev.jsonl").write_text("", encoding="utf-8")
-    plan = rerank.Plan(minutes=1, groups=4, negatives=2)
+    config = BertConfig(
+        vocab_size=tokenizer.get_vocab_size(), hidden_size=24, num_hidden_layers=1,
+        num_attention_heads=2, intermediate_size=48, num_labels=1,
+    )  # fmt: skip
+    BertModel(config, add_pooling_layer=False).save_pretrained(tmp_path / "body")
+    folder = rerank.start(tmp_path)
+    model = BertForSequenceClassification.from_pretrained(folder)
+    torch.testing.assert_close(model.bert.pooler.dense.weight.detach(), torch.eye(24))
+    ranking = load_reranker(folder).rerank("the town", ["the river", "north of the town"])
+    assert ranking.scored == 2
+    assert read_checkpoint(folder).window_tokens == export.SETTINGS["window_tokens"]
 
-    tuned = rerank.Trainer(tmp_path / "tuned", tmp_path, tmp_path / "out", plan)
-    pooler = tuned.model.bert.pooler.dense.weight
-    torch.testing.assert_close(pooler, model.bert.pooler.dense.weight)
-    fresh = rerank.Trainer(tmp_path / "body", tmp_path, tmp_path / "other", plan)
-    torch.testing.assert_close(fresh.model.bert.pooler.dense.weight.detach(), torch.eye(24))
-    loss, right = fresh.train_step()
-    assert math.isfinite(loss)
-    assert 0 <= right <= 1
+
+def test_langchains_default_is_what_its_retriever_finds() -> None:
+    """The function that stands for it gives the order of `BM25Retriever`."""
+    community = pytest.importorskip(
+        "langchain_community.retrievers", reason="langchain-community is not installed"
+    )
+    texts = ["the cat sat on a mat", "a dog and a cat", "birds over the sea", "cats and dogs"]
+    found = evaluate.split_bm25({f"p{i}": text for i, text in enumerate(texts)})("a cat", 3)
+    retriever = community.BM25Retriever.from_texts(texts, k=3)
+    wanted = [document.page_content for document in retriever.invoke("a cat")]
+    assert [texts[int(key[1:])] for key in found] == wanted
+
+
+def test_the_card_gets_the_figures_and_keeps_its_words(tmp_path: Path) -> None:
+    """A folder without a card gets the package's own; only the table between the marks changes."""
+    row = {"questions": 3, "langchain": 0.5, "bm25": 0.6, "model": 0.7, "blended": 0.8}
+    row |= {"model_minus_bm25": [0.0, 0.2], "blended_minus_bm25": [0.1, 0.3]}
+    figures = {"top": 50, "sets": {"arcd-ar/test": row}}
+    (tmp_path / "figures.json").write_text(json.dumps(figures), encoding="utf-8")
+    card.fill(tmp_path)
+    text = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert (
+        "| arcd-ar/test | 3 | .500 | .600 | .700 | +0.0 to +20.0 | .800 | +10.0 to +30.0 |" in text
+    )
+    assert "## Data and licences" in text
+    card.fill(tmp_path)
+    assert (tmp_path / "README.md").read_text(encoding="utf-8") == text
+
+
+def write_sets(folder: Path) -> Path:
+    """A data folder with every set of the recipe; all but PoQuAD and English headings empty."""
+    places = ["paris", "lyon", "cairo", "tunis", "warsaw", "london", "oslo", "rome", "bonn", "riga"]
+    # No word triple in common, or they would be taken for one passage.
+    texts = {
+        f"p{i}": " ".join(f"{place} city {place[k:]}{k}" for k in range(3))
+        for i, place in enumerate(places)
+    }
+    for name, _, _ in data.QUESTION_SETS:
+        full = texts if name == "poquad-pl/train-early" else {}
+        of = folder / name
+        of.mkdir(parents=True)
+        write_lines(of / "corpus.jsonl.gz", [{"id": k, "text": t} for k, t in full.items()])
+        asked = {f"q{k}": f"where is {text.split()[0]} city" for k, text in full.items()}
+        write_lines(of / "queries.jsonl.gz", [{"id": k, "text": t} for k, t in asked.items()])
+        rows = ["query-id\tcorpus-id\tscore", *(f"q{key}\t{key}\t1" for key in full)]
+        (of / "qrels.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    headed = [
+        {"lang": "en", "src": "x", "query": f"city of {place}", "text": f"in {text}"}
+        for place, text in zip(places, texts.values(), strict=True)
+    ]
+    write_lines(folder / "permissive" / "heading_passage.jsonl.gz", headed)
+    return folder
+
+
+def write_lines(path: Path, records: list[dict[str, str]]) -> None:
+    """A gzipped JSON-lines file, its folder made if it is missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with gzip.open(path, "wt", encoding="utf-8") as file:
+        file.writelines(json.dumps(record) + "\n" for record in records)
