@@ -68,15 +68,23 @@ class Judged:
         *,
         probability: bool,
         threshold: float | None,
+        keep: int | None,
     ) -> list[Ranked]:
-        """The candidates, best first, without those that the threshold drops.
+        """The first ``keep`` candidates (all when None), best first, above the threshold.
 
         It drops what the model scored too low; what a small model held below the big one's
         head as well, but nothing that only time was short for.
         """
         values = self.values(candidates, weight)
         shown = sigmoid(values) if probability else values
-        best = descending(values)
+        best, rest = descending(values), self.rest
+        below = _below(float(shown[best[-1]]) if best.size else None, probability=probability)
+        if threshold is not None and best.size:
+            best = best[shown[best] >= threshold]
+            rest = [] if self.source == "small_model" else rest
+        if keep is not None:
+            best = best[:keep]
+            rest = rest[: keep - len(best)]
         # Native numbers all at once: one at a time, numpy's take longer than the rest of this.
         columns = (best, shown[best], self.logits[best], self.truncated[best])
         rows = zip(*(column.tolist() for column in columns), strict=True)
@@ -84,11 +92,6 @@ class Judged:
             Ranked(candidates[self.positions[at]], score, logit, rank, truncated)
             for rank, (at, score, logit, truncated) in enumerate(rows, start=1)
         ]
-        below = _below(items[-1].score if items else None, probability=probability)
-        if threshold is not None and items:
-            items = [item for item in items if item.score >= threshold]
-            if self.source == "small_model":
-                return items
         return items + [
             Ranked(
                 candidate=candidates[position],
@@ -97,7 +100,7 @@ class Judged:
                 rank=len(items) + place,
                 source=self.source,
             )
-            for place, position in enumerate(self.rest, start=1)
+            for place, position in enumerate(rest, start=1)
         ]
 
 

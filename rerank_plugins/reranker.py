@@ -274,12 +274,16 @@ class Reranker:
             if some and not found.positions and failure is None:
                 failure = f"the deadline of {limit} ms passed before anything was scored"
             items = found.ranked(
-                some, weight, probability=self.scale == "probability", threshold=threshold
+                some,
+                weight,
+                probability=self.scale == "probability",
+                threshold=threshold,
+                keep=keep,
             )
             rankings.append(
                 Ranking(
                     query=query,
-                    items=tuple(items if keep is None else items[:keep]),
+                    items=tuple(items),
                     model=self.model,
                     scale=self.scale if failure is None else "first_stage",
                     candidates=len(all_of_them),

@@ -184,6 +184,16 @@ def test_texts_that_differ_at_all_are_different_pairs(other: tuple[str, str]) ->
     assert asked(scorer, [other]) == 1
 
 
+@pytest.mark.parametrize("length", [4095, 4096, 4097, 100_000])
+def test_long_passages_that_differ_in_one_letter_are_different_pairs(length: int) -> None:
+    """The shorter ones' digests are kept, the longer ones' are made each time."""
+    scorer = cached()
+    passages = [letter + "\u0628" * (length - 2) + other for letter, other in ("xy", "xz", "zy")]
+    pairs = [("q", passage) for passage in passages]
+    assert asked(scorer, pairs) == 3
+    assert asked(scorer, pairs) == 0
+
+
 def test_windows_are_part_of_the_key_and_batches_are_not() -> None:
     """What changes a score, and what does not."""
     scorer = cached()

@@ -68,6 +68,15 @@ def test_top_n_cuts_what_the_cascade_ordered() -> None:
     assert cascade().rerank("q", GIVEN, top_n=4).texts == ["b", "c", "a", "d"]
 
 
+@pytest.mark.parametrize("threshold", [None, 0.0, 0.5, 0.99])
+@pytest.mark.parametrize("top_n", range(8))
+def test_a_cut_is_the_beginning_of_the_whole(top_n: int, threshold: float | None) -> None:
+    """Wherever it falls: in the head, between, in what the small model ordered."""
+    whole = cascade(score_threshold=threshold).rerank("q", GIVEN)
+    cut = cascade(score_threshold=threshold).rerank("q", GIVEN, top_n=top_n)
+    assert cut.to_dicts() == whole[:top_n].to_dicts()
+
+
 def test_a_threshold_is_the_big_model_s_and_drops_what_it_did_not_score() -> None:
     """Nothing can reach it that was not scored on its scale."""
     ranking = cascade(scale="logit", score_threshold=-4.0).rerank("q", GIVEN)
