@@ -64,7 +64,11 @@ def test_notebook_runs_and_its_outputs_are_kept(path, tmp_path, monkeypatch):
     for cell in code_cells(run):
         cell.outputs = []
     nbclient.NotebookClient(
-        run, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+        run,
+        timeout=600,
+        startup_timeout=300,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(tmp_path)}},
     ).execute()
     # A library's warning at the first conversion of a model is no output of the notebook.
     shown = [[one for one in kinds(cell) if one != "stderr"] for cell in code_cells(run)]

@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
     parser.add_argument("--work", type=Path, required=True, help="folder for what stages leave")
     parser.add_argument("--out", type=Path, required=True, help="folder for the weights")
-    parser.add_argument("--minutes", type=float, default=33, help="of reranker training")
+    parser.add_argument("--minutes", type=float, default=45, help="of reranker training")
     parser.add_argument("--questions", type=int, default=100, help="evaluated a set; 0 for all")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
