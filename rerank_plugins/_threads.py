@@ -18,9 +18,14 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+# More threads that compute only take the interpreter from each other, and from the loop.
+_COMPUTING = 8
+_WAITING = 64
+
+
 @cache
-def _executor() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(max_workers=8, thread_name_prefix="rerank-plugins")
+def _executor(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max_workers=threads, thread_name_prefix="rerank-plugins")
 
 
 if hasattr(os, "register_at_fork"):
@@ -29,8 +34,17 @@ if hasattr(os, "register_at_fork"):
 
 
 async def in_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Awaits a blocking call; context variables (callbacks, traces) go along."""
+    """Awaits a call that computes; context variables (callbacks, traces) go along."""
+    return await _run(_COMPUTING, partial(call, *args, **kwargs))
+
+
+async def in_waiting_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """`in_thread` for a call that waits for a server most of its time: more run at once."""
+    return await _run(_WAITING, partial(call, *args, **kwargs))
+
+
+async def _run(threads: int, call: Callable[[], T]) -> T:
     context = contextvars.copy_context()
     return await asyncio.get_running_loop().run_in_executor(
-        _executor(), partial(context.run, call, *args, **kwargs)
+        _executor(threads), context.run, call
     )

@@ -18,7 +18,7 @@ from rerank_plugins._options import (
     check_weight,
 )
 from rerank_plugins._telemetry import span, traced
-from rerank_plugins._threads import in_thread
+from rerank_plugins._threads import in_thread, in_waiting_thread
 from rerank_plugins.candidates import Candidate, Ranking, as_candidates, check_query
 from rerank_plugins.deadline import Pace, now, score_in_time
 from rerank_plugins.errors import InvalidInputError
@@ -152,6 +152,8 @@ class Reranker:
             long_passages=long_passages,
         )
         self.deadline_ms = check_deadline(deadline_ms)
+        # A scorer that can be awaited computes nothing here: someone else does.
+        self._waits = hasattr(getattr(scorer, "scorer", scorer), "ascore")
         self._pace = Pace()
         self._warned = False
 
@@ -211,7 +213,8 @@ class Reranker:
         passages = list(check_iterable("passages", passages))
         # The deadline counts from here: the wait for a thread is part of it.
         call = _Call(now(), top_n, score_threshold, first_stage_seconds, deadline_ms)
-        return (await in_thread(self._rerank_many, [query], [passages], call))[0]
+        thread = in_waiting_thread if self._waits else in_thread
+        return (await thread(self._rerank_many, [query], [passages], call))[0]
 
     def rerank_many(
         self,

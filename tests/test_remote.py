@@ -442,6 +442,25 @@ async def test_a_thousand_coroutines_get_their_own_scores(server: Server) -> Non
     assert all(await asyncio.gather(*map(one, range(1000))))
 
 
+@pytest.mark.parametrize("cache", [None, 100])
+async def test_as_many_coroutines_ask_at_once_as_the_concurrency_allows(
+    server: Server, cache: int | None
+) -> None:
+    """No answer comes before the last of twenty requests has: a smaller pool would hang."""
+    all_there = threading.Barrier(20)
+
+    def together(handler: Handler, asked: Any) -> None:
+        all_there.wait(timeout=60)
+        right(handler, asked)
+
+    server.always = together
+    reranker = Reranker(scorer_of(server, concurrency=20), cache=cache)
+    asked = [reranker.arerank(f"museum {number}", PASSAGES) for number in range(20)]
+    rankings = await asyncio.gather(*asked)
+    assert all(ranking.scale == "probability" for ranking in rankings)
+    assert server.most == 20
+
+
 async def test_cancelling_stops_the_request_and_leaves_the_scorer_usable(server: Server) -> None:
     """With one slot only, a request that went on after its cancellation would block the next."""
     arrived = threading.Event()
