@@ -45,6 +45,4 @@ async def in_waiting_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwa
 
 async def _run(threads: int, call: Callable[[], T]) -> T:
     context = contextvars.copy_context()
-    return await asyncio.get_running_loop().run_in_executor(
-        _executor(threads), context.run, call
-    )
+    return await asyncio.get_running_loop().run_in_executor(_executor(threads), context.run, call)

@@ -32,6 +32,8 @@ from rerank_plugins.catalog import EMBEDDED
 from rerank_plugins.errors import InvalidInputError, MissingDependencyError, RerankPluginsError
 from rerank_plugins.ordering import check_count
 from rerank_plugins.reranker import Reranker
+from rerank_plugins.scoring.checkpoint import read_checkpoint
+from rerank_plugins.scoring.local import LocalScorer
 
 try:
     import pyarrow as pa
@@ -373,8 +375,16 @@ def _settings(reranker: Reranker, top_n: int | None) -> str:
     """What decides the results, as JSON, to be kept in each file."""
     names = ("scale", "score_threshold", "first_stage_weight", "deduplicate", "on_error")
     settings = {name: getattr(reranker, name) for name in names}
-    kept = reranker.top_n if top_n is None else top_n
-    return json.dumps({"model": reranker.model, "top_n": kept, **settings}, ensure_ascii=False)
+    settings["top_n"] = reranker.top_n if top_n is None else top_n
+    settings["model"] = reranker.model
+    scorer = getattr(reranker.scorer, "scorer", reranker.scorer)
+    if isinstance(scorer, LocalScorer):
+        settings["revision"] = scorer.settings.revision
+        # Weights that were trained on lie under the name of the old ones. What is on the Hub
+        # is not fetched for this: a revision tells it.
+        folder = Path(scorer.settings.source)
+        settings["weights"] = read_checkpoint(folder).fingerprint() if folder.is_dir() else None
+    return json.dumps(settings, ensure_ascii=False)
 
 
 @contextmanager

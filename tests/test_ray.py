@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ import pyarrow.parquet as pq
 import ray
 from filelock import FileLock
 from ray import cloudpickle
+from safetensors.torch import load_file, save_file
 
 from rerank_plugins import Reranker, load_reranker
 from rerank_plugins.errors import InvalidInputError, RerankPluginsError
@@ -296,6 +297,23 @@ def test_a_folder_holds_results_of_one_reranker(tmp_path: Path) -> None:
         rerank_dataset(
             dataset(rows(1)), tmp_path, reranker=Reranker(OverlapScorer(), scale="logit"), top_n=1
         )
+
+
+def test_new_weights_under_an_old_name_are_another_reranker(
+    tmp_path: Path, tiny_checkpoints: Mapping[str, Path]
+) -> None:
+    """A folder that was trained on since would mix two models' scores."""
+    from rerank_plugins.ray import _settings
+
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_checkpoints["bge"], folder)
+    before = _settings(load_reranker(folder), None)
+    assert _settings(load_reranker(folder, cache=10), None) == before
+    weights = load_file(folder / "model.safetensors")
+    head = next(name for name in weights if name.startswith("classifier"))
+    weights[head] += 1.0
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    assert _settings(load_reranker(folder), None) != before
 
 
 @pytest.mark.parametrize("damage", ["cut", "footer", "page", "empty", "foreign"])
