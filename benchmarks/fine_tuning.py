@@ -17,19 +17,12 @@ import json
 import logging
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import ir_measures
-import numpy as np
-from numpy.typing import NDArray
-
-from rerank_plugins import Reranker
-from rerank_plugins.candidates import Candidate
+from rerank_plugins import ScoreCache, load_reranker
 from rerank_plugins.catalog import EMBEDDED
+from rerank_plugins.evaluation import compare
 from rerank_plugins.first_stage import BM25
-from rerank_plugins.loading import load_scorer
-from rerank_plugins.scoring.base import PairScores, ScoreOptions, Scorer
 from rerank_plugins.training import (
     QuestionSet,
     TrainingConfig,
@@ -37,9 +30,6 @@ from rerank_plugins.training import (
     read_question_set,
     train,
 )
-
-MEASURE = ir_measures.nDCG @ 10
-RESAMPLES = 10_000
 
 
 def write(data: QuestionSet, folder: Path) -> Path:
@@ -58,69 +48,7 @@ def write(data: QuestionSet, folder: Path) -> Path:
     return folder
 
 
-def ndcg(data: QuestionSet, run: Mapping[str, Sequence[int]]) -> NDArray[np.float64]:
-    """nDCG@10 of each question, in the set's order; ``run`` has corpus places, best first."""
-    ids = list(data.corpus)
-    qrels = [
-        ir_measures.Qrel(query, doc, int(grade))
-        for query in data.queries
-        for doc, grade in data.qrels[query].items()
-    ]
-    scored = [
-        ir_measures.ScoredDoc(query, ids[key], -rank)
-        for query, keys in run.items()
-        for rank, key in enumerate(keys)
-    ]
-    found = {m.query_id: m.value for m in MEASURE.iter_calc(qrels, scored)}
-    return np.array([found.get(query, 0.0) for query in data.queries])
-
-
-class Once:
-    """A scorer that computes each list of pairs once, however often it is asked.
-
-    Args:
-        scorer: What computes.
-    """
-
-    def __init__(self, scorer: Scorer) -> None:
-        self._scorer = scorer
-        self._known: dict[tuple[tuple[str, str], ...], PairScores] = {}
-        self.name = scorer.name
-        self.first_stage_weight = scorer.first_stage_weight
-        self.describe = scorer.describe
-
-    def score(self, pairs: Sequence[tuple[str, str]], options: ScoreOptions) -> PairScores:
-        """Logits of the pairs."""
-        key = tuple(pairs)
-        if key not in self._known:
-            self._known[key] = self._scorer.score(pairs, options)
-        return self._known[key]
-
-
 WAYS = {"the model alone": 0.0, "blended as the checkpoint says": None}
-
-
-def reranked(
-    model: str | Path, data: QuestionSet, candidates: Mapping[str, list[Candidate]]
-) -> dict[str, NDArray[np.float64]]:
-    """nDCG@10 of each question, in each of the `WAYS`."""
-    scorer = Once(load_scorer(model))
-    found = {}
-    for way, weight in WAYS.items():
-        reranker = Reranker(scorer, first_stage_weight=weight)
-        run = {
-            query: reranker.rerank(data.queries[query], finds).keys if finds else []
-            for query, finds in candidates.items()
-        }
-        found[way] = ndcg(data, run)
-    return found
-
-
-def interval(gain: NDArray[np.float64]) -> tuple[float, float]:
-    """Where 95% of the bootstrap means of a paired difference lie."""
-    draws = np.random.default_rng(0).integers(0, gain.size, (RESAMPLES, gain.size))
-    low, high = np.percentile(gain[draws].mean(axis=1), [2.5, 97.5])
-    return float(low), float(high)
 
 
 def main() -> None:
@@ -142,9 +70,6 @@ def main() -> None:
     data = read_question_set(options.set)
     part, rest = hold_back(data, options.test, seed=0)
     assert rest is not None
-    stage = BM25(list(rest.corpus.values()), engine="bm25s")
-    candidates = {q: stage.search(text, options.candidates) for q, text in rest.queries.items()}
-    before = reranked(options.base, rest, candidates)
     with tempfile.TemporaryDirectory() as made:
         out = options.out or Path(made) / "tuned"
         result = train(
@@ -162,17 +87,27 @@ def main() -> None:
                 evaluations=2,
             )
         )
-        after = reranked(out, rest, candidates)
-    first = ndcg(rest, {query: [find.key for find in found] for query, found in candidates.items()})
-    print(f"{data.name}: {len(part.queries)} questions to train on, {first.size} to measure on")
+        cache = ScoreCache(1 << 20)  # both ways are made of the same logits
+        rerankers = {
+            f"{when}, {way}": load_reranker(model, first_stage_weight=weight, cache=cache)
+            for when, model in (("before", options.base), ("after", out))
+            for way, weight in WAYS.items()
+        }
+        stage = BM25(rest.corpus.values(), engine="bm25s")
+        found = compare(rest, {"BM25": stage}, rerankers, candidates=options.candidates)
+    means = {name: system.values["nDCG@10"].mean() for name, system in found.systems.items()}
+    print(
+        f"{data.name}: {len(part.queries)} questions to train on, {len(rest.queries)} to measure on"
+    )
     print(f"trained {result.seconds / 60:.1f} minutes, {result.steps} steps, {options.recipe}")
-    print(f"nDCG@10 of BM25 {first.mean():.4f}")
+    print(f"nDCG@10 of BM25 {means['BM25']:.4f}")
     for way in WAYS:
-        gain = after[way] - before[way]
-        low, high = interval(gain)
+        before, after = (f"BM25 + {when}, {way}" for when in ("before", "after"))
+        gain = next(each for each in found.versus(before) if each.system == after)
+        low, high = gain.interval or (gain.mean, gain.mean)
         print(
-            f"{way}: before {before[way].mean():.4f}, after {after[way].mean():.4f}, "
-            f"gain {gain.mean():+.4f} (95% interval {low:+.4f} to {high:+.4f})"
+            f"{way}: before {means[before]:.4f}, after {means[after]:.4f}, "
+            f"gain {gain.mean:+.4f} (95% interval {low:+.4f} to {high:+.4f})"
         )
 
 
