@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,26 +117,27 @@ def _below(lowest: float | None, *, probability: bool) -> Callable[[int], float]
     return lambda place: lowest - place
 
 
-def by_query(
-    plans: Sequence[Plan], jobs: Sequence[tuple[int, int]], scores: PairScores
-) -> list[Judged]:
+def by_query(plans: Sequence[Plan], numbers: NDArray[np.intp], scores: PairScores) -> list[Judged]:
     """One record a query.
 
     Args:
         plans: One a query.
-        jobs: Query number and place in its plan's order of each pair that was to be scored.
+        numbers: Shape (pairs,), the query of each pair that was to be scored; the pairs of one
+            query follow its plan's order.
         scores: Of the first so many of these.
     """
-    rows: list[list[tuple[int, int]]] = [[] for _ in plans]  # (position, row) of each query
-    for row, (number, place) in enumerate(jobs[: len(scores.logits)]):
-        rows[number].append((plans[number].order[place], row))
+    numbers = numbers[: len(scores.logits)]
+    rows = np.argsort(numbers, kind="stable")
+    ends = np.searchsorted(numbers[rows], np.arange(len(plans) + 1))
     judged = []
-    for plan, some in zip(plans, rows, strict=True):
-        some.sort()
-        at = np.asarray([row for _, row in some], dtype=np.intp)
+    for plan, (start, stop) in zip(plans, pairwise(ends.tolist()), strict=True):
+        some = rows[start:stop]
+        positions = np.asarray(plan.order[: len(some)], dtype=np.intp)
+        ascending = np.argsort(positions)
+        at = some[ascending]
         judged.append(
             Judged(
-                positions=[position for position, _ in some],
+                positions=positions[ascending].tolist(),
                 logits=scores.logits[at],
                 truncated=scores.truncated[at],
                 rest=plan.order[len(some) :],

@@ -40,6 +40,7 @@ logger = logging.getLogger(__name__)
 ScoreScale = Literal["probability", "logit"]
 OnError = Literal["raise", "first_stage"]
 
+_NO_PAIRS = np.empty(0, np.intp)
 _NO_SCORES = PairScores(np.empty(0), np.empty(0, np.bool_))
 
 
@@ -323,25 +324,29 @@ class Reranker:
                     error,
                 )
             plans = Reranker._plans(self, queries, lists)
-            return by_query(plans, [], _NO_SCORES), 0.0, f"{type(error).__name__}: {error}"
+            return by_query(plans, _NO_PAIRS, _NO_SCORES), 0.0, f"{type(error).__name__}: {error}"
 
     def _judge(
         self, queries: list[str], lists: list[list[Candidate]], stop_at: float | None = None
     ) -> tuple[list[Judged], float]:
         """What the model says of each list, and the weight that the first stage has."""
         if not any(lists):
-            return by_query(Reranker._plans(self, queries, lists), [], _NO_SCORES), 0.0
+            return by_query(Reranker._plans(self, queries, lists), _NO_PAIRS, _NO_SCORES), 0.0
         weight = self.first_stage_weight
         # Asking loads the model, so that no chunk's time has the loading in it.
         weight = self.scorer.first_stage_weight if weight is None else weight
         plans = self._plans(queries, lists)
-        jobs = [(number, place) for number, plan in enumerate(plans) for place in range(plan.head)]
-        if stop_at is not None:
-            jobs.sort(key=lambda job: job[1])  # the first of every query first
         pairs = [
-            (queries[number], lists[number][plans[number].order[place]].text)
-            for number, place in jobs
+            (query, some[position].text)
+            for query, some, plan in zip(queries, lists, plans, strict=True)
+            for position in plan.order[: plan.head]
         ]
+        numbers = np.repeat(np.arange(len(plans)), [plan.head for plan in plans])
+        if stop_at is not None:
+            # The first of every query first.
+            places = np.concatenate([np.arange(plan.head) for plan in plans])
+            order = np.argsort(places, kind="stable")
+            numbers, pairs = numbers[order], [pairs[at] for at in order.tolist()]
         with span("score", model=self.model, pairs=len(pairs)):
             if stop_at is None:
                 scores = checked(self.scorer.score(pairs, self.options), len(pairs))
@@ -349,7 +354,7 @@ class Reranker:
                 scores = score_in_time(
                     self.scorer, pairs, self.options, stop_at=stop_at, pace=self._pace
                 )
-        return by_query(plans, jobs, scores), weight
+        return by_query(plans, numbers, scores), weight
 
     def _plans(self, queries: list[str], lists: list[list[Candidate]]) -> list[Plan]:  # noqa: ARG002
         """Everything is scored, the first stage's first choice first."""
