@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -86,12 +87,12 @@ def run(folder: Path, out: Path, work: Path, count: int | None) -> None:
         work: where answers are kept, so that a break loses none.
         count: questions a set, drawn at random with a fixed seed; None for all.
     """
+    # A copy, so that no engine leaves its conversion beside the weights that ship.
+    model = shutil.copytree(out / "reranker", work / "shipped", dirs_exist_ok=True)
     cache = ScoreCache(1 << 20)  # the blend is made of the model's own logits
     rerankers = {
-        "model": load_reranker(
-            out / "reranker", first_stage_weight=0, deduplicate=False, cache=cache
-        ),
-        "blended": load_reranker(out / "reranker", deduplicate=False, cache=cache),
+        "model": load_reranker(model, first_stage_weight=0, deduplicate=False, cache=cache),
+        "blended": load_reranker(model, deduplicate=False, cache=cache),
     }
     sets: dict[str, dict[str, Any]] = {}
     for name, language in SETS:
