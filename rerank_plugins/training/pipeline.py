@@ -71,7 +71,10 @@ def train(config: TrainingConfig) -> TrainingResult:
 
 
 def held_back_samples(config: TrainingConfig, data: QuestionSet) -> HeldBack:
-    """The questions of a set with the first stage's candidates for them."""
+    """The questions of a set with the first stage's candidates for them.
+
+    Questions for which it finds fewer than two passages are left out: there is no order to find.
+    """
     texts = list(data.corpus.values())
     stage = _first_stage(config, texts)
     samples = [
@@ -82,7 +85,15 @@ def held_back_samples(config: TrainingConfig, data: QuestionSet) -> HeldBack:
         }
         for query, text in data.queries.items()
     ]
-    return HeldBack(data.name, samples)
+    kept = [sample for sample in samples if len(sample["documents"]) > 1]
+    if len(kept) < len(samples):
+        logger.info(
+            "%s: for %d of %d questions held back the first stage finds no two passages: left out",
+            data.name,
+            len(samples) - len(kept),
+            len(samples),
+        )
+    return HeldBack(data.name, kept)
 
 
 def _first_stage(config: TrainingConfig, texts: Sequence[str]) -> FirstStage:

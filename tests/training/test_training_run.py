@@ -23,7 +23,16 @@ from rerank_plugins import load_reranker
 from rerank_plugins.errors import InvalidInputError, ScoreCountError
 from rerank_plugins.loading import load_scorer
 from rerank_plugins.scoring.base import ScoreOptions
-from rerank_plugins.training import Group, TrainingConfig, TrainingResult, fit, merge_weights, train
+from rerank_plugins.training import (
+    Group,
+    QuestionSet,
+    TrainingConfig,
+    TrainingResult,
+    fit,
+    held_back_samples,
+    merge_weights,
+    train,
+)
 from rerank_plugins.training.config import RECIPES, Recipe
 
 QUICK: dict[str, Any] = {
@@ -138,6 +147,24 @@ def test_stops_early_and_keeps_the_best(base: Path, tmp_path: Path) -> None:
     best = max(score for _, score in result.history)
     assert dict(result.history)[result.best_step or 0] == best
     assert result.after == {"toy": best}
+
+
+def test_a_question_with_fewer_than_two_candidates_is_not_evaluated(
+    base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The library's evaluator fails at a question with one candidate, or with none."""
+    data = QuestionSet(
+        "notes",
+        {"a": "the museum opens at nine", "b": "the river is long", "c": "a museum shop"},
+        {"two": "museum hours", "one": "long", "none": "zzz"},
+        {"two": {"a": 1.0}, "one": {"b": 1.0}, "none": {"b": 1.0}},
+    )
+    config = TrainingConfig(out=tmp_path / "out", base=base, **{**QUICK, "epochs": 1.0})
+    with caplog.at_level(logging.INFO, "rerank_plugins"):
+        held = held_back_samples(config, data)
+    assert [sample["query"] for sample in held.samples] == ["museum hours"]
+    assert "for 2 of 3 questions held back the first stage finds no two passages" in caplog.text
+    assert set(fit(config, toy_groups(16), [held]).after) == {"notes"}
 
 
 def test_without_held_back_questions_the_last_weights_are_kept(base: Path, tmp_path: Path) -> None:
