@@ -6,6 +6,8 @@ import re
 import unicodedata
 from typing import TypeAlias
 
+from rerank_plugins._text import normalize
+
 Shingle: TypeAlias = tuple[str, ...]
 _SHINGLE_WORDS = 3
 
@@ -17,7 +19,7 @@ def shingles_of(text: str) -> frozenset[Shingle]:
     """
     plain = "".join(
         character
-        for character in unicodedata.normalize("NFKD", text).casefold()
+        for character in normalize("NFKD", text).casefold()
         if not unicodedata.combining(character) and character != "\N{ARABIC TATWEEL}"
     )
     words = re.findall(r"\w+", plain) or [plain]

@@ -7,9 +7,9 @@ the same. What a model may do after reading retrieved text has to be limited whe
 
 from __future__ import annotations
 
-import unicodedata
-
 import regex
+
+from rerank_plugins._text import normalize
 
 # Default_Ignorable_Code_Point is Unicode's own list of what is not meant to be seen: bidi
 # overrides, embeddings, isolates and marks, zero-width spaces, variation selectors, the tag
@@ -62,4 +62,4 @@ def fenced(header: str, text: str) -> str:
 
 def _as_read(text: str) -> str:
     """What is left of a text to whom joiners and compatibility forms make no difference."""
-    return unicodedata.normalize("NFKC", _JOINERS.sub("", strip_invisible(text)))
+    return normalize("NFKC", _JOINERS.sub("", strip_invisible(text)))

@@ -21,7 +21,6 @@ they are compared with.
 from __future__ import annotations
 
 import threading
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
@@ -30,6 +29,7 @@ from typing import Final
 
 import regex
 
+from rerank_plugins._text import normalize
 from rerank_plugins.errors import InvalidInputError
 
 LANGUAGES: Final = ("ar", "fr", "pl", "en", "neutral")
@@ -107,14 +107,14 @@ def _fold(word: str) -> str:
     """The word without accents; scripts whose marks are letters of their own keep them."""
     if word.isascii():
         return word
-    bare = _DIACRITICS.sub("", unicodedata.normalize("NFD", word.translate(_UNDECOMPOSED)))
-    return unicodedata.normalize("NFC", bare) or word  # a mark that stands alone stays
+    bare = _DIACRITICS.sub("", normalize("NFD", word.translate(_UNDECOMPOSED)))
+    return normalize("NFC", bare) or word  # a mark that stands alone stays
 
 
 def _words(run: str, language: str) -> list[str]:
     """The normalised words of one run, accents and endings still on."""
     if not run.isascii():
-        run = _DROPPED.sub("", unicodedata.normalize("NFKC", run)).replace(" ", "")
+        run = _DROPPED.sub("", normalize("NFKC", run)).replace(" ", "")
         run = _APOSTROPHES.sub("'", run).translate(_TO_ASCII_DIGITS).translate(_ARABIC_LETTERS)
     run = run.casefold()
     if "'" in run:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from rerank_plugins._lines import json_objects, text_lines
+from rerank_plugins._text import normalize
 from rerank_plugins.errors import InvalidInputError
 
 logger = logging.getLogger(__name__)
@@ -166,7 +167,7 @@ def normalized(text: str) -> str:
 
     Diacritics go because two copies of an Arabic passage often differ in nothing else.
     """
-    folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", text).casefold())
+    folded = normalize("NFKD", normalize("NFKC", text).casefold())
     bare = "".join(char for char in folded if not unicodedata.combining(char))
     return " ".join("".join(char if char.isalnum() else " " for char in bare).split())
 
