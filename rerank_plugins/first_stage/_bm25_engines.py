@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -13,9 +15,6 @@ from typing_extensions import Self
 
 from rerank_plugins.errors import IndexDamagedError
 from rerank_plugins.first_stage import storage
-
-# rank-bm25's floor for the idf of a term that stands in more than half of the passages.
-_EPSILON: Final = 0.25
 
 Matches = tuple[NDArray[np.int64], NDArray[np.float64]]
 
@@ -114,19 +113,36 @@ class Engine(Protocol):
         ...
 
 
+@cache
+def _lucene_okapi() -> type[Any]:
+    """rank-bm25's BM25Okapi with Lucene's idf: ln(1 + (N - n + .5) / (n + .5)).
+
+    N is the number of passages, n that of the passages with the term. rank-bm25's own idf is
+    negative for a term in more than half of the passages, and its floor may be too, so that
+    more matches would score lower. Source: Lucene's BM25Similarity.
+    """
+    from rank_bm25 import BM25Okapi
+
+    class LuceneOkapi(BM25Okapi):  # type: ignore[misc]  # the library has no types
+        def _calc_idf(self, nd: dict[str, int]) -> None:
+            for term, found_in in nd.items():
+                rest = self.corpus_size - found_in
+                self.idf[term] = math.log1p((rest + 0.5) / (found_in + 0.5))
+
+    return LuceneOkapi
+
+
 class RankBM25Engine:
-    """rank-bm25's BM25Okapi, which defines the score.
+    """rank-bm25's BM25Okapi with a positive idf.
 
     Its ``get_scores`` visits every passage once a query term; an inverted list beside it
     names the passages that match, and ``get_batch_scores``, the same formula, scores those.
     """
 
     def __init__(self, passages: Terms, *, k1: float, b: float) -> None:
-        from rank_bm25 import BM25Okapi
-
         words = list(passages.vocabulary)
         corpus = [[words[number] for number in numbers] for numbers in passages]
-        self._okapi = BM25Okapi(corpus, k1=k1, b=b, epsilon=_EPSILON)
+        self._okapi = _lucene_okapi()(corpus, k1=k1, b=b)
         postings: dict[str, list[int]] = {}
         for row, frequencies in enumerate(self._okapi.doc_freqs):
             for term in frequencies:
@@ -151,8 +167,7 @@ class RankBM25Engine:
 class Bm25sEngine:
     """bm25s: the score of every term in every passage, computed when indexing.
 
-    It has no idf of rank-bm25's kind (negative values raised to a quarter of the mean idf), so
-    it is built with Lucene's, which is never zero, and each term's column is scaled over.
+    ``method="atire"`` is Okapi's term frequency with its factor k1 + 1, as in rank-bm25.
     """
 
     def __init__(self, passages: Terms, *, k1: float, b: float) -> None:
@@ -163,12 +178,6 @@ class Bm25sEngine:
         )
         scores: dict[str, Any] = index.build_index_from_ids(
             range(len(passages.vocabulary)), passages, show_progress=sys.stderr.isatty()
-        )
-        n, found_in = len(passages), np.diff(scores["indptr"])
-        okapi = np.log(n - found_in + 0.5) - np.log(found_in + 0.5)
-        okapi[okapi < 0] = _EPSILON * okapi.mean()
-        scores["data"] *= np.repeat(
-            okapi / np.log1p((n - found_in + 0.5) / (found_in + 0.5)), found_in
         )
         self._set(
             passages,

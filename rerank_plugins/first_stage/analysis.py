@@ -35,7 +35,7 @@ from rerank_plugins.errors import InvalidInputError
 LANGUAGES: Final = ("ar", "fr", "pl", "en", "neutral")
 """What ``analyzer_for`` takes beside ``auto``; ``neutral`` neither stems nor stops."""
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Raised by every change that alters terms, so that a stored index can tell it is old."""
 
 _LATIN: Final = ("fr", "pl", "en")

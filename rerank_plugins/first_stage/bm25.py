@@ -49,10 +49,10 @@ class _Index:
 class BM25:
     """Keyword search: a first stage over BM25 scores.
 
-    A passage comes back when it shares a term with the query, whatever its score: in a small
-    corpus Okapi's idf of a term that stands in half of the passages or more is zero or even
-    negative, and a passage is not lost for that. A passage that shares no term never comes
-    back, so fewer than ``k`` may.
+    A passage comes back when it shares a term with the query; one that shares no term never
+    does, so fewer than ``k`` may. The score is Okapi's with Lucene's idf,
+    ln(1 + (N - n + .5) / (n + .5)) for a term in n of N passages, which is positive for every
+    term: each score is above 0, and a further match never lowers it.
 
     Any number of threads may search, add and remove; a search sees all of a change or none of
     it. Scores depend on the whole corpus, so a change computes them all again, which takes as
@@ -174,7 +174,7 @@ class BM25:
                 that of the whole corpus.
 
         Returns:
-            Candidates with their Okapi score; equal scores keep the order of keys.
+            Candidates with their BM25 score, above 0; equal scores keep the order of keys.
 
         Raises:
             InvalidInputError: The query, ``k`` or the mask breaks the rule above.

@@ -44,7 +44,7 @@ from rerank_plugins.ordering import check_count, check_names
 class BM25Retriever(BaseRetriever):
     """Finds documents that share words with the query, each language read by its own rules.
 
-    What comes back are copies with ``retrieval_score`` (Okapi), ``retrieval_rank`` and
+    What comes back are copies with ``retrieval_score`` (BM25), ``retrieval_rank`` and
     ``retrieval_method`` in their metadata. A document that shares no word never comes back,
     so there may be fewer than ``k``::
 

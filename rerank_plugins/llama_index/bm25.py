@@ -20,7 +20,7 @@ from rerank_plugins.llama_index._stages import StageRetriever, nodes_of, restore
 class BM25Retriever(StageRetriever):
     """Finds nodes that share words with the query, each language read by its own rules.
 
-    What comes back are copies with their Okapi score. A node that shares no word never comes
+    What comes back are copies with their BM25 score. A node that shares no word never comes
     back, so there may be fewer than ``similarity_top_k``::
 
         retriever = BM25Retriever(nodes, similarity_top_k=10)

@@ -1,12 +1,13 @@
-"""BM25 scores against rank-bm25 itself, and what is found at all."""
+"""BM25 scores against the formula, written out, and what is found at all."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rank_bm25 import BM25Okapi
 
 from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.first_stage import BM25
@@ -17,6 +18,21 @@ CORPORA = st.lists(st.lists(WORDS, max_size=8), min_size=1, max_size=12).filter(
 QUERIES = st.lists(st.sampled_from("abcdefghxyz"), min_size=1, max_size=6)
 
 
+def bm25_scores(corpus: list[list[str]], query: list[str], k1: float, b: float) -> list[float]:
+    """Okapi BM25 (rank_bm25's, with its factor k1 + 1) with Lucene's idf, term by term."""
+    mean = sum(map(len, corpus)) / len(corpus)
+    scores = []
+    for words in corpus:
+        score = 0.0
+        for term in (t for t in query if t in words):
+            found_in = sum(term in other for other in corpus)
+            idf = math.log(1 + (len(corpus) - found_in + 0.5) / (found_in + 0.5))
+            tf = words.count(term)
+            score += idf * tf * (k1 + 1) / (tf + k1 * (1 - b + b * len(words) / mean))
+        scores.append(score)
+    return scores
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 @given(
     corpus=CORPORA,
@@ -24,20 +40,20 @@ QUERIES = st.lists(st.sampled_from("abcdefghxyz"), min_size=1, max_size=6)
     k1_and_b=st.tuples(st.floats(0.1, 3), st.floats(0, 1)),
     masked=st.lists(st.booleans(), min_size=12, max_size=12),
 )
-def test_scores_and_order_are_okapis(
+def test_scores_and_order_are_the_formulas(
     engine: str,
     corpus: list[list[str]],
     query: list[str],
     k1_and_b: tuple[float, float],
     masked: list[bool],
 ) -> None:
-    """Every passage that shares a word comes back with rank-bm25's score, and no other does.
+    """Every passage that shares a word comes back with its score, above 0, and no other does.
 
-    Small corpora are full of words in most passages, so the floor of negative idf is met often.
+    Small corpora are full of words in most passages, where other idfs turn negative.
     """
     mask = np.asarray(masked[: len(corpus)])
     k1, b = k1_and_b
-    expected = BM25Okapi(corpus, k1=k1, b=b).get_scores(query)
+    expected = bm25_scores(corpus, query, k1, b)
     sharing = [i for i, words in enumerate(corpus) if set(words) & set(query) and mask[i]]
     bm25 = BM25(
         [" ".join(words) for words in corpus], analyzer=str.split, engine=engine, k1=k1, b=b
@@ -46,6 +62,7 @@ def test_scores_and_order_are_okapis(
     assert sorted(c.key for c in found) == sharing
     for candidate in found:
         assert candidate.score == pytest.approx(expected[candidate.key], abs=1e-9)
+        assert candidate.score > 0
     best = sorted(sharing, key=lambda i: (-round(expected[i], 9), i))
     assert [round(expected[c.key], 9) for c in found] == [round(expected[i], 9) for i in best]
 
@@ -62,13 +79,38 @@ def test_engines_agree(corpus: list[list[str]], query: list[str]) -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_match_is_kept_when_its_score_is_not_above_zero(engine: str) -> None:
-    """Okapi's idf of a word in half of the passages is zero, in most of them it may be negative."""
-    half = BM25(["cat sat", "dog ran"], engine=engine).search("cat", 5)
-    assert [(c.key, c.score) for c in half] == [(0, 0.0)]
+@given(corpus=CORPORA, query=QUERIES, more=st.lists(WORDS, min_size=1, max_size=3))
+def test_a_further_match_never_lowers_a_score(
+    engine: str, corpus: list[list[str]], query: list[str], more: list[str]
+) -> None:
+    """A longer query is never satisfied less, whatever share of the passages has its words."""
+    bm25 = BM25([" ".join(words) for words in corpus], analyzer=str.split, engine=engine)
+    short, long = (
+        {c.key: c.score for c in bm25.search(" ".join(words), 100)}
+        for words in (query, query + more)
+    )
+    for key, score in short.items():
+        assert long[key] >= score
+        if set(more) & set(corpus[key]):
+            assert long[key] > score
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("found_in", [98, 99, 100, 101, 102, 200])
+def test_idf_falls_smoothly_as_a_word_gets_common(engine: str, found_in: int) -> None:
+    """A word in 98 of 200 passages and one in 102 weigh almost the same."""
+    texts = ["word" if at < found_in else "other" for at in range(200)]
+    best = BM25(texts, analyzer=str.split, engine=engine).search("word", 1)[0]
+    assert best.score == pytest.approx(math.log(1 + (200.5 - found_in) / (found_in + 0.5)))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_word_of_every_passage_still_finds_them(engine: str) -> None:
+    """In a collection of one or two the words of the query count for what they are."""
     alone = BM25(["cat"], engine=engine).search("cat", 5)
-    assert [c.key for c in alone] == [0]
-    assert alone[0].score < 0
+    assert [(c.key, c.score) for c in alone] == [(0, pytest.approx(math.log(4 / 3)))]
+    twice = BM25(["cat", "cat cat cat"], engine=engine).search("cat", 5)
+    assert [c.key for c in twice] == [1, 0]
 
 
 @pytest.mark.parametrize("engine", ENGINES)
