@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from first_stage_scale import lines
 
-from rerank_plugins.catalog import embedded_folder
+from rerank_plugins.models.catalog import embedded_folder
 
 SETS = ("arcd-ar/test", "fquad-fr/valid", "poquad-pl/dev", "tydiqa-en/dev")
 LIBRARIES = ("torch", "transformers", "tokenizers", "openvino", "nncf", "sentence-transformers",

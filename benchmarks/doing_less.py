@@ -39,7 +39,7 @@ from tqdm import tqdm
 from rerank_plugins import Candidate, Cascade, Ranking, Reranker
 from rerank_plugins.first_stage import BM25
 from rerank_plugins.first_stage.embedded_encoder import EmbeddedEncoder
-from rerank_plugins.loading import load_scorer
+from rerank_plugins.models.loading import load_scorer
 from rerank_plugins.scoring.base import PairScores, ScoreOptions
 from rerank_plugins.scoring.cache import CachedScorer, ScoreCache
 
@@ -220,7 +220,7 @@ def by_tokens(everything: list[Job], cache: ScoreCache, minutes: float) -> None:
             found, spent = run(Cascade(small, big, head=head))
             report(f"cascade: {name}, then {head}", found, whole, spent / tokens)
     mean = tokens / len(jobs_)
-    with patch("rerank_plugins.deadline.perf_counter", lambda: counter.tokens / 1000):
+    with patch("rerank_plugins.reranking.deadline.perf_counter", lambda: counter.tokens / 1000):
         for share in SHARES:
             timed = Reranker(counter, deadline_ms=mean * share)
             found, spent = run(timed)

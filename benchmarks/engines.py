@@ -35,7 +35,7 @@ import numpy as np
 from _common import checkpoint
 from first_stage_scale import lines
 
-from rerank_plugins.loading import load_reranker, load_scorer
+from rerank_plugins.models.loading import load_reranker, load_scorer
 from rerank_plugins.samples import load_passages, load_questions
 from rerank_plugins.scoring.checkpoint import read_checkpoint
 from rerank_plugins.scoring.encoding import Batch
@@ -206,7 +206,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         for shape in options.shapes:
             if shape == "embedded":
-                from rerank_plugins.catalog import embedded_folder
+                from rerank_plugins.models.catalog import embedded_folder
 
                 measure(shape, embedded_folder(), options)
             else:

@@ -20,9 +20,9 @@ import tempfile
 from pathlib import Path
 
 from rerank_plugins import ScoreCache, load_reranker
-from rerank_plugins.catalog import EMBEDDED
 from rerank_plugins.evaluation import compare
 from rerank_plugins.first_stage import BM25
+from rerank_plugins.models.catalog import EMBEDDED
 from rerank_plugins.training import (
     QuestionSet,
     TrainingConfig,

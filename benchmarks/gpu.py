@@ -31,7 +31,7 @@ import numpy as np
 import torch
 import transformers
 
-from rerank_plugins.loading import load_scorer
+from rerank_plugins.models.loading import load_scorer
 from rerank_plugins.samples import load_passages, load_questions
 from rerank_plugins.scoring.base import ScoreOptions
 from rerank_plugins.scoring.local import LocalScorer

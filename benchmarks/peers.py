@@ -42,7 +42,7 @@ from peers_worker import CLOCKS
 from tabulate import tabulate
 
 from rerank_plugins import load_reranker
-from rerank_plugins.loading import load_scorer
+from rerank_plugins.models.loading import load_scorer
 from rerank_plugins.scoring.engines import native_bf16
 from rerank_plugins.scoring.quantization import quantize
 

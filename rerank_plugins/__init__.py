@@ -11,27 +11,27 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rerank_plugins.candidates import Candidate, Ranked, Ranking
-    from rerank_plugins.cascade import Cascade
-    from rerank_plugins.catalog import CATALOG
     from rerank_plugins.context import ContextBuilder
-    from rerank_plugins.loading import load_reranker
-    from rerank_plugins.reranker import Reranker
+    from rerank_plugins.models.catalog import CATALOG
+    from rerank_plugins.models.loading import load_reranker
+    from rerank_plugins.reranking.cascade import Cascade
+    from rerank_plugins.reranking.reranker import Reranker
     from rerank_plugins.scoring.cache import ScoreCache
     from rerank_plugins.scoring.remote import RemoteScorer
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "CATALOG": "catalog",
+    "CATALOG": "models.catalog",
     "Candidate": "candidates",
-    "Cascade": "cascade",
+    "Cascade": "reranking.cascade",
     "ContextBuilder": "context",
     "Ranked": "candidates",
     "Ranking": "candidates",
     "RemoteScorer": "scoring.remote",
-    "Reranker": "reranker",
+    "Reranker": "reranking.reranker",
     "ScoreCache": "scoring.cache",
-    "load_reranker": "loading",
+    "load_reranker": "models.loading",
 }
 
 __all__ = [

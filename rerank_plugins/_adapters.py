@@ -10,12 +10,12 @@ from typing import Any, Final, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from rerank_plugins._validation import check_iterable
 from rerank_plugins.candidates import Candidate, Ranked, Ranking
-from rerank_plugins.catalog import EMBEDDED
 from rerank_plugins.errors import InvalidInputError
-from rerank_plugins.loading import load_reranker
-from rerank_plugins.ordering import check_iterable
-from rerank_plugins.reranker import Reranker, RerankerOptions
+from rerank_plugins.models.catalog import EMBEDDED
+from rerank_plugins.models.loading import load_reranker
+from rerank_plugins.reranking.reranker import Reranker, RerankerOptions
 
 RELEVANCE_SCORE: Final = "relevance_score"
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 from importlib import import_module
 from typing import Any, Literal, overload
 
+from rerank_plugins._validation import check_iterable
 from rerank_plugins.errors import InvalidInputError
-from rerank_plugins.ordering import check_iterable
 
 Scale = Literal["probability", "logit", "first_stage"]
 Source = Literal["model", "small_model", "first_stage"]

@@ -27,11 +27,11 @@ from typing import Any, Final
 
 from rerank_plugins import errors
 from rerank_plugins._adapters import as_reranker
+from rerank_plugins._validation import check_count
 from rerank_plugins.candidates import Candidate, Ranking
-from rerank_plugins.catalog import EMBEDDED
 from rerank_plugins.errors import InvalidInputError, MissingDependencyError, RerankPluginsError
-from rerank_plugins.ordering import check_count
-from rerank_plugins.reranker import Reranker
+from rerank_plugins.models.catalog import EMBEDDED
+from rerank_plugins.reranking.reranker import Reranker
 from rerank_plugins.scoring.checkpoint import read_checkpoint
 from rerank_plugins.scoring.local import LocalScorer
 

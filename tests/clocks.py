@@ -16,7 +16,7 @@ class Clock:
 
     def __init__(self) -> None:
         self.seconds = 1000.0
-        self._patch = patch("rerank_plugins.deadline.perf_counter", lambda: self.seconds)
+        self._patch = patch("rerank_plugins.reranking.deadline.perf_counter", lambda: self.seconds)
 
     def __enter__(self) -> Self:
         self._patch.start()

@@ -26,7 +26,7 @@ from texts import ALL_PASSAGES, QUESTIONS
 
 from rerank_plugins import Reranker, load_reranker
 from rerank_plugins.errors import InvalidInputError, NonFiniteScoreError
-from rerank_plugins.loading import load_scorer
+from rerank_plugins.models.loading import load_scorer
 from rerank_plugins.scoring.base import PairScores, ScoreOptions, Scorer
 from rerank_plugins.scoring.cache import CachedScorer, ScoreCache
 from rerank_plugins.testing import OverlapScorer, ScorerConformance

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rerank_plugins import CATALOG
-from rerank_plugins.catalog import EMBEDDED, near_names
+from rerank_plugins.models.catalog import EMBEDDED, near_names
 
 FIVE = {
     "BAAI/bge-reranker-large": (("zh", "en"), 512, "MIT"),

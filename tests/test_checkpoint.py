@@ -18,7 +18,7 @@ from rerank_plugins.errors import (
     MissingDependencyError,
     UnsupportedModelError,
 )
-from rerank_plugins.loading import load_scorer
+from rerank_plugins.models.loading import load_scorer
 from rerank_plugins.scoring import checkpoint
 from rerank_plugins.scoring.base import ScoreOptions
 from rerank_plugins.scoring.checkpoint import read_checkpoint

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from rerank_plugins.catalog import CATALOG
 from rerank_plugins.cli import EXIT_BAD_INPUT, EXIT_MODEL, EXIT_NOTHING_FOUND, main
+from rerank_plugins.models.catalog import CATALOG
 from rerank_plugins.samples import corpus_path, load_questions
 
 LANGUAGES = ("ar", "fr", "pl", "en")

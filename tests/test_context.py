@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rerank_plugins.candidates import Candidate, Ranked, Ranking
-from rerank_plugins.catalog import embedded_folder
 from rerank_plugins.context import Context, ContextBuilder, ContextPassage, context_passages
 from rerank_plugins.context import builder as builder_module
 from rerank_plugins.context.sentences import sentence_ends
 from rerank_plugins.errors import InvalidInputError
+from rerank_plugins.models.catalog import embedded_folder
 from rerank_plugins.samples import LANGUAGES, load_passages, load_questions
 
 CUT_MARK = " […]"

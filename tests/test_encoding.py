@@ -18,7 +18,7 @@ from texts import ALL_PASSAGES, PAIRS, QUESTIONS
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from rerank_plugins.errors import InvalidInputError, UnsupportedModelError
-from rerank_plugins.loading import load_scorer
+from rerank_plugins.models.loading import load_scorer
 from rerank_plugins.scoring import encoding
 from rerank_plugins.scoring.base import ScoreOptions
 from rerank_plugins.scoring.checkpoint import read_checkpoint

@@ -25,7 +25,7 @@ from rerank_plugins.errors import (
     UnknownModelError,
     UnsupportedModelError,
 )
-from rerank_plugins.loading import load_scorer
+from rerank_plugins.models.loading import load_scorer
 from rerank_plugins.scoring.base import ScoreOptions
 from rerank_plugins.scoring.hub import fetch
 

@@ -19,7 +19,7 @@ from texts import PASSAGES, QUESTIONS
 
 from rerank_plugins import CATALOG, Reranker, load_reranker
 from rerank_plugins.errors import InvalidInputError, UnknownModelError, UnsupportedModelError
-from rerank_plugins.loading import load_scorer
+from rerank_plugins.models.loading import load_scorer
 from rerank_plugins.scoring import local
 from rerank_plugins.scoring.base import ScoreOptions
 

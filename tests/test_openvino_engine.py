@@ -25,9 +25,9 @@ from transformers import (
 )
 
 from rerank_plugins import load_reranker
-from rerank_plugins.catalog import embedded_folder
 from rerank_plugins.errors import UnsupportedModelError
-from rerank_plugins.loading import load_scorer
+from rerank_plugins.models.catalog import embedded_folder
+from rerank_plugins.models.loading import load_scorer
 from rerank_plugins.scoring import converted, engines, openvino_engine
 from rerank_plugins.scoring.base import ScoreOptions
 from rerank_plugins.scoring.checkpoint import read_checkpoint

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from rerank_plugins._validation import check_count, check_finite
 from rerank_plugins.errors import InvalidInputError, NonFiniteScoreError
-from rerank_plugins.ordering import check_count, check_finite, descending
+from rerank_plugins.ordering import descending
 
 
 def test_best_first_and_ties_in_order() -> None:

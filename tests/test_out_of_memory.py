@@ -18,7 +18,7 @@ from texts import ALL_PASSAGES, PAIRS, QUESTIONS
 
 from rerank_plugins import load_reranker
 from rerank_plugins.errors import OutOfMemoryError, ScoringError
-from rerank_plugins.loading import load_scorer
+from rerank_plugins.models.loading import load_scorer
 from rerank_plugins.scoring import torch_engine
 from rerank_plugins.scoring.base import ScoreOptions
 from rerank_plugins.scoring.batching import TokenLimit

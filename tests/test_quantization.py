@@ -15,7 +15,7 @@ from texts import PAIRS, PASSAGES, QUESTIONS
 
 from rerank_plugins import load_reranker
 from rerank_plugins.errors import InvalidInputError
-from rerank_plugins.loading import load_scorer
+from rerank_plugins.models.loading import load_scorer
 from rerank_plugins.samples import load_questions
 from rerank_plugins.scoring import converted, quantization
 from rerank_plugins.scoring.base import PairScores, ScoreOptions

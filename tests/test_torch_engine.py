@@ -10,7 +10,7 @@ import pytest
 import torch
 from texts import PAIRS
 
-from rerank_plugins.loading import load_scorer
+from rerank_plugins.models.loading import load_scorer
 from rerank_plugins.scoring import engines
 from rerank_plugins.scoring.base import ScoreOptions
 from rerank_plugins.scoring.torch_engine import _precision

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rerank_plugins.catalog import embedded_folder
+from rerank_plugins.models.catalog import embedded_folder
 
 BEGIN, END = "<!-- figures -->", "<!-- /figures -->"
 

@@ -7,9 +7,8 @@ from dataclasses import KW_ONLY, dataclass, replace
 from functools import cache
 from typing import Any, Literal, TypeAlias, get_args
 
-from rerank_plugins._options import check_flag, check_number
+from rerank_plugins._validation import check_count, check_flag, check_number
 from rerank_plugins.candidates import Ranking
-from rerank_plugins.catalog import embedded_folder
 from rerank_plugins.context.duplicates import Shingle, resemblance, shingles_of
 from rerank_plugins.context.hygiene import fenced, strip_invisible
 from rerank_plugins.context.records import (
@@ -22,7 +21,7 @@ from rerank_plugins.context.records import (
 )
 from rerank_plugins.context.sentences import last_that_fits, sentence_ends, word_ends
 from rerank_plugins.errors import InvalidInputError
-from rerank_plugins.ordering import check_count
+from rerank_plugins.models.catalog import embedded_folder
 
 Order: TypeAlias = Literal["relevance", "edges"]
 

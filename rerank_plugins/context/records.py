@@ -6,10 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from rerank_plugins._options import check_number
+from rerank_plugins._validation import check_iterable, check_number
 from rerank_plugins.candidates import Ranked
 from rerank_plugins.errors import InvalidInputError
-from rerank_plugins.ordering import check_iterable
 
 Reason: TypeAlias = Literal["budget", "score", "duplicate", "empty"]
 

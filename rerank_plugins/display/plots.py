@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from rerank_plugins._validation import check_count
 from rerank_plugins.errors import InvalidInputError, MissingDependencyError
-from rerank_plugins.ordering import check_count
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,9 +14,9 @@ from collections.abc import Callable, Collection, Mapping
 from html import escape
 from typing import Final
 
+from rerank_plugins._validation import check_count
 from rerank_plugins.candidates import Ranked, Ranking
 from rerank_plugins.first_stage.analysis import analyzer_for, detect_language, word_spans
-from rerank_plugins.ordering import check_count
 
 Span = tuple[int, int]
 

@@ -15,7 +15,7 @@ from rerank_plugins.candidates import Candidate
 from rerank_plugins.errors import InvalidInputError, ScoreCountError
 from rerank_plugins.evaluation.data import QuestionSet
 from rerank_plugins.ordering import descending
-from rerank_plugins.reranker import Reranker
+from rerank_plugins.reranking.reranker import Reranker
 from rerank_plugins.scoring.base import Scorer
 
 Found = list[tuple[str, float | None]]
@@ -128,7 +128,7 @@ class RerankerBridge:
     def __init__(self, reranker: Any, passages: Passages) -> None:
         self._passages = passages
         if isinstance(reranker, (str, Path)):
-            from rerank_plugins.loading import load_reranker
+            from rerank_plugins.models.loading import load_reranker
 
             reranker = load_reranker(reranker, deduplicate=False)
         elif isinstance(reranker, Scorer):

@@ -12,13 +12,14 @@ import numpy as np
 from tqdm import tqdm
 
 from rerank_plugins import __version__
+from rerank_plugins._validation import check_count
 from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.evaluation.bridges import FirstStageBridge, Found, Passages, RerankerBridge
 from rerank_plugins.evaluation.data import QuestionSet, sample_queries
 from rerank_plugins.evaluation.measures import DEFAULT_MEASURES, evaluate_rankings, parse_measures
 from rerank_plugins.evaluation.results import Comparison, SystemResult, system_name
 from rerank_plugins.evaluation.runs import RunFile, data_digest, digest, settings_of
-from rerank_plugins.ordering import check_count, descending
+from rerank_plugins.ordering import descending
 
 DEFAULT_CANDIDATES = 50
 

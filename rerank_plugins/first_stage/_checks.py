@@ -7,8 +7,8 @@ from collections.abc import Container, Iterable
 import numpy as np
 from numpy.typing import NDArray
 
+from rerank_plugins._validation import check_iterable
 from rerank_plugins.errors import InvalidInputError
-from rerank_plugins.ordering import check_iterable
 
 
 def check_texts(texts: Iterable[str]) -> list[str]:

@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 from typing_extensions import Self
 
-from rerank_plugins._options import check_choice, is_number
 from rerank_plugins._telemetry import traced_search
+from rerank_plugins._validation import check_choice, check_count, is_number
 from rerank_plugins.candidates import Candidate, check_query
 from rerank_plugins.errors import IndexMismatchError, InvalidInputError
 from rerank_plugins.first_stage import storage
 from rerank_plugins.first_stage._bm25_engines import ENGINES, Engine, Terms
 from rerank_plugins.first_stage._checks import check_keys, check_mask, check_texts, key_list
 from rerank_plugins.first_stage.analysis import Analyzer, analyzer_for
-from rerank_plugins.ordering import check_count, descending
+from rerank_plugins.ordering import descending
 
 # How many passages a stored index is tried on, to see that the analyzer is still the same.
 _PROBES: Final = 16

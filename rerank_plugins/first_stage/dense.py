@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 from typing_extensions import Self
 
-from rerank_plugins._options import check_choice
 from rerank_plugins._telemetry import traced_search
+from rerank_plugins._validation import check_choice, check_count, check_iterable
 from rerank_plugins.candidates import Candidate, check_query
 from rerank_plugins.errors import IndexMismatchError, InvalidInputError
 from rerank_plugins.first_stage import storage
@@ -30,7 +30,7 @@ from rerank_plugins.first_stage._vector_index import (
     Vectors,
     check_dimension,
 )
-from rerank_plugins.ordering import check_count, check_iterable, descending
+from rerank_plugins.ordering import descending
 
 __all__ = ["Dense", "IndexChoice", "IndexKind", "Metric"]
 

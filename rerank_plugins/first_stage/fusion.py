@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Self
 
-from rerank_plugins._options import check_choice, is_number
 from rerank_plugins._telemetry import traced_search
+from rerank_plugins._validation import check_choice, check_count, check_iterable, is_number
 from rerank_plugins.candidates import Candidate, check_query
 from rerank_plugins.errors import IndexDamagedError, InvalidInputError
 from rerank_plugins.first_stage import storage
@@ -23,7 +23,7 @@ from rerank_plugins.first_stage.analysis import Analyzer
 from rerank_plugins.first_stage.base import FirstStage, StoredStage
 from rerank_plugins.first_stage.bm25 import BM25
 from rerank_plugins.first_stage.dense import Dense
-from rerank_plugins.ordering import check_count, check_iterable, descending
+from rerank_plugins.ordering import descending
 
 Fusion = Literal["scores", "ranks"]
 # BM25's and the embedded text encoder's: on held-back parts of the training sets, the largest share

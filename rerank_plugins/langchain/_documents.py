@@ -11,9 +11,9 @@ from langchain_core.documents import Document
 from numpy.typing import NDArray
 
 from rerank_plugins._adapters import Detail, score_metadata
+from rerank_plugins._validation import check_iterable
 from rerank_plugins.candidates import Candidate, Ranking
 from rerank_plugins.errors import InvalidInputError
-from rerank_plugins.ordering import check_iterable
 
 MetadataFilter = Mapping[str, Any] | Callable[[Document], bool]
 

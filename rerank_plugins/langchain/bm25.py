@@ -18,6 +18,7 @@ from pydantic import ConfigDict, Field, PrivateAttr, SkipValidation
 from typing_extensions import Self
 
 from rerank_plugins._threads import in_thread
+from rerank_plugins._validation import check_count, check_names
 from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.first_stage import storage
 from rerank_plugins.first_stage.analysis import Analyzer
@@ -38,7 +39,6 @@ from rerank_plugins.langchain._stored import (
     stored_filter,
     write_documents,
 )
-from rerank_plugins.ordering import check_count, check_names
 
 
 class BM25Retriever(BaseRetriever):

@@ -20,8 +20,8 @@ from rerank_plugins._adapters import (
     check_details,
 )
 from rerank_plugins._threads import in_thread
+from rerank_plugins._validation import check_iterable
 from rerank_plugins.candidates import Candidate, Ranking
-from rerank_plugins.catalog import EMBEDDED
 from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.langchain._documents import (
     candidates_of,
@@ -29,8 +29,8 @@ from rerank_plugins.langchain._documents import (
     document_of,
     reranked,
 )
-from rerank_plugins.ordering import check_iterable
-from rerank_plugins.reranker import Reranker
+from rerank_plugins.models.catalog import EMBEDDED
+from rerank_plugins.reranking.reranker import Reranker
 
 
 class CrossEncoderCompressor(BaseDocumentCompressor):

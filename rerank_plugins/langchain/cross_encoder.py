@@ -9,9 +9,9 @@ from typing import Any
 from langchain_core.cross_encoders import BaseCrossEncoder
 
 from rerank_plugins._adapters import as_reranker
-from rerank_plugins.catalog import EMBEDDED
 from rerank_plugins.errors import InvalidInputError
-from rerank_plugins.reranker import Reranker
+from rerank_plugins.models.catalog import EMBEDDED
+from rerank_plugins.reranking.reranker import Reranker
 
 
 class CrossEncoderModel(BaseCrossEncoder):

@@ -17,6 +17,7 @@ from langchain_core.vectorstores.utils import maximal_marginal_relevance
 from numpy.typing import NDArray
 from typing_extensions import Self
 
+from rerank_plugins._validation import check_count, check_names
 from rerank_plugins.candidates import Candidate, check_query
 from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.first_stage import storage
@@ -29,7 +30,6 @@ from rerank_plugins.langchain._documents import (
 )
 from rerank_plugins.langchain._stored import by_key, named, read_documents, write_documents
 from rerank_plugins.langchain.embeddings import EmbeddedEmbeddings
-from rerank_plugins.ordering import check_count, check_names
 
 if TYPE_CHECKING:
     from rerank_plugins.langchain.faiss_retriever import FaissRetriever

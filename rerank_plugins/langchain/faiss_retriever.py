@@ -17,13 +17,13 @@ from pydantic import ConfigDict, SkipValidation
 from typing_extensions import Self
 
 from rerank_plugins._threads import in_thread
+from rerank_plugins._validation import check_count
 from rerank_plugins.candidates import Candidate
 from rerank_plugins.first_stage import storage
 from rerank_plugins.langchain._documents import MetadataFilter, retrieved
 from rerank_plugins.langchain._stages import check_fields
 from rerank_plugins.langchain._stored import restored_filter, stored_filter
 from rerank_plugins.langchain.faiss import FaissVectorStore
-from rerank_plugins.ordering import check_count
 
 
 class FaissRetriever(VectorStoreRetriever):

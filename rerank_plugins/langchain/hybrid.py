@@ -19,6 +19,7 @@ from pydantic import ConfigDict, SkipValidation
 from typing_extensions import Self
 
 from rerank_plugins._adapters import Found, own_stages
+from rerank_plugins._validation import check_count
 from rerank_plugins.candidates import Candidate
 from rerank_plugins.errors import IndexDamagedError
 from rerank_plugins.first_stage import storage
@@ -42,7 +43,6 @@ from rerank_plugins.langchain._stored import named
 from rerank_plugins.langchain.bm25 import BM25Retriever
 from rerank_plugins.langchain.faiss import FaissVectorStore
 from rerank_plugins.langchain.faiss_retriever import FaissRetriever
-from rerank_plugins.ordering import check_count
 
 
 class HybridRetriever(BaseRetriever):

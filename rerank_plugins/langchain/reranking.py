@@ -13,10 +13,10 @@ from langchain_core.retrievers import BaseRetriever, LangSmithRetrieverParams, R
 from pydantic import ConfigDict, SkipValidation
 
 from rerank_plugins._telemetry import span
+from rerank_plugins._validation import check_count
 from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.langchain._stages import ask, check_stage, ls_params, options_for
 from rerank_plugins.langchain.compressor import CrossEncoderCompressor
-from rerank_plugins.ordering import check_count
 
 _FIELDS = ("name", "tags", "metadata")
 

@@ -19,6 +19,7 @@ from llama_index.core.vector_stores.types import MetadataFilters
 from numpy.typing import NDArray
 
 from rerank_plugins._threads import in_thread
+from rerank_plugins._validation import check_count, check_iterable, check_names
 from rerank_plugins.candidates import Candidate
 from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.first_stage import BM25, Dense, storage
@@ -26,7 +27,6 @@ from rerank_plugins.first_stage.fusion import check_restored
 from rerank_plugins.llama_index._filters import filter_mask
 from rerank_plugins.llama_index._nodes import copied, node_text, query_text
 from rerank_plugins.llama_index._stored import read_nodes, write_nodes
-from rerank_plugins.ordering import check_count, check_iterable, check_names
 
 
 class StageRetriever(BaseRetriever):

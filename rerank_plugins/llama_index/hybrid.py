@@ -15,6 +15,7 @@ from llama_index.core.vector_stores.types import MetadataFilters
 from typing_extensions import Self
 
 from rerank_plugins._adapters import Found, own_stages
+from rerank_plugins._validation import check_count
 from rerank_plugins.candidates import Candidate
 from rerank_plugins.errors import IndexDamagedError, InvalidInputError
 from rerank_plugins.first_stage import storage
@@ -30,7 +31,6 @@ from rerank_plugins.llama_index._nodes import finite_score, without_tool_words
 from rerank_plugins.llama_index._stages import asked_for, keep_zero_scores
 from rerank_plugins.llama_index.bm25 import BM25Retriever
 from rerank_plugins.llama_index.faiss import FaissRetriever
-from rerank_plugins.ordering import check_count
 
 
 class HybridNodeWithScore(NodeWithScore):

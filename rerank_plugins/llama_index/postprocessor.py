@@ -23,7 +23,6 @@ from rerank_plugins._adapters import (
 )
 from rerank_plugins._threads import in_thread
 from rerank_plugins.candidates import Candidate
-from rerank_plugins.catalog import EMBEDDED
 from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.llama_index._nodes import (
     check_nodes,
@@ -31,7 +30,8 @@ from rerank_plugins.llama_index._nodes import (
     to_candidates,
     to_nodes,
 )
-from rerank_plugins.reranker import Reranker
+from rerank_plugins.models.catalog import EMBEDDED
+from rerank_plugins.reranking.reranker import Reranker
 
 dispatcher = get_dispatcher(__name__)
 

@@ -9,11 +9,11 @@ from llama_index.core.constants import DEFAULT_SIMILARITY_TOP_K
 from llama_index.core.schema import NodeWithScore, QueryBundle
 
 from rerank_plugins._telemetry import span
+from rerank_plugins._validation import check_count
 from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.llama_index._nodes import without_tool_words
 from rerank_plugins.llama_index._stages import asked_for, keep_zero_scores
 from rerank_plugins.llama_index.postprocessor import CrossEncoderPostprocessor
-from rerank_plugins.ordering import check_count
 
 _FIELDS = ("callback_manager", "object_map", "objects", "verbose")
 

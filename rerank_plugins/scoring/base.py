@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 # The typing of Python 3.12: isinstance() of the older one runs properties, and would load models.
 from typing_extensions import Protocol, runtime_checkable
 
+from rerank_plugins._validation import check_finite
 from rerank_plugins.errors import ScoreCountError
-from rerank_plugins.ordering import check_finite
 
 LongPassages = Literal["truncate", "max", "mean", "first"]
 LONG_PASSAGES: tuple[str, ...] = get_args(LongPassages)

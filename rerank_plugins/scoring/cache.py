@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from rerank_plugins._validation import check_count
 from rerank_plugins.errors import InvalidInputError
-from rerank_plugins.ordering import check_count
 from rerank_plugins.scoring.base import PairScores, ScoreOptions, Scorer, checked
 from rerank_plugins.scoring.score_file import Entry, ScoreFile
 

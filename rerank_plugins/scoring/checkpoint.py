@@ -10,13 +10,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
+from rerank_plugins._validation import check_count
 from rerank_plugins.errors import (
     InvalidInputError,
     MissingDependencyError,
     RerankPluginsError,
     UnsupportedModelError,
 )
-from rerank_plugins.ordering import check_count
 from rerank_plugins.scoring.base import LONG_PASSAGES, LongPassages
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Literal, get_args
 
-from rerank_plugins._options import check_choice
+from rerank_plugins._validation import check_choice
 from rerank_plugins.errors import InvalidInputError, MissingDependencyError
 from rerank_plugins.scoring import converted
 from rerank_plugins.scoring.checkpoint import Checkpoint

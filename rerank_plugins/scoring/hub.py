@@ -15,7 +15,6 @@ from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from rerank_plugins.catalog import near_names
 from rerank_plugins.errors import (
     ModelAccessError,
     ModelDownloadError,
@@ -23,6 +22,7 @@ from rerank_plugins.errors import (
     UnknownModelError,
     UnsupportedModelError,
 )
+from rerank_plugins.models.catalog import near_names
 
 logger = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rerank_plugins._telemetry import span
+from rerank_plugins._validation import check_count
 from rerank_plugins.errors import OutOfMemoryError, UnsupportedModelError
-from rerank_plugins.ordering import check_count
 from rerank_plugins.scoring import hub
 from rerank_plugins.scoring.base import PairScores, ScoreOptions
 from rerank_plugins.scoring.batching import (

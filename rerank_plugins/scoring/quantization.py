@@ -1,6 +1,6 @@
 """int8 for the OpenVINO engine: calibrated on real pairs, its agreement with fp32 on record.
 
-    from rerank_plugins.loading import load_reranker, load_scorer
+    from rerank_plugins.models.loading import load_reranker, load_scorer
     from rerank_plugins.scoring.quantization import quantize
 
     report = quantize(load_scorer("owner/model"), pairs=my_pairs, labelled=my_labelled_lists)
@@ -84,7 +84,7 @@ def quantize(
     may stem from pairs that only you have; which versions made it is in the report.
 
     Args:
-        scorer: Of the checkpoint, from `rerank_plugins.loading.load_scorer`; its engine and
+        scorer: Of the checkpoint, from `rerank_plugins.models.loading.load_scorer`; its engine and
             precision do not matter.
         pairs: (query, passage) texts to calibrate with; 300 of them are used, taken evenly.
             None for the samples in Arabic, French, Polish and English.

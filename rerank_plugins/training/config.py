@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from rerank_plugins.catalog import EMBEDDED
+from rerank_plugins._validation import check_count
 from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.first_stage.base import FirstStage
-from rerank_plugins.ordering import check_count
+from rerank_plugins.models.catalog import EMBEDDED
 from rerank_plugins.scoring.base import Scorer
 
 Recipe = Literal["binary", "hard-negatives", "listwise", "ranknet"]

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm.auto import tqdm
 
+from rerank_plugins._validation import check_count
 from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.first_stage.base import FirstStage
-from rerank_plugins.ordering import check_count
 from rerank_plugins.training.data import normalized
 
 logger = logging.getLogger(__name__)

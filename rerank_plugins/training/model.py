@@ -12,7 +12,7 @@ import torch
 from sentence_transformers import CrossEncoder
 
 from rerank_plugins.errors import UnsupportedModelError
-from rerank_plugins.loading import load_scorer
+from rerank_plugins.models.loading import load_scorer
 from rerank_plugins.scoring.base import LongPassages
 from rerank_plugins.scoring.batching import token_budget_batches
 from rerank_plugins.scoring.checkpoint import Checkpoint, checked_max_length, read_checkpoint

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
+from rerank_plugins._validation import check_finite
 from rerank_plugins.errors import ScoreCountError
-from rerank_plugins.loading import load_scorer
-from rerank_plugins.ordering import check_finite
+from rerank_plugins.models.loading import load_scorer
 from rerank_plugins.scoring.base import ScoreOptions, Scorer
 from rerank_plugins.training.config import Teacher, TeacherCall
 from rerank_plugins.training.mining import Group

@@ -35,7 +35,7 @@ import pytest
 
 from rerank_plugins import RemoteScorer, Reranker
 from rerank_plugins.errors import RemoteStatusError
-from rerank_plugins.loading import load_scorer
+from rerank_plugins.models.loading import load_scorer
 from rerank_plugins.samples import LANGUAGES, load_passages, load_questions
 from rerank_plugins.scoring.base import ScoreOptions
 from rerank_plugins.testing import ScorerConformance

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from checkpoints import ARCHITECTURES
 
-from rerank_plugins.loading import load_scorer
+from rerank_plugins.models.loading import load_scorer
 from rerank_plugins.scoring.base import PairScores, ScoreOptions, Scorer
 from rerank_plugins.scoring.local import LocalScorer
 from rerank_plugins.testing import OverlapScorer, ScorerConformance

@@ -657,7 +657,8 @@ def listed(value: Any) -> list[Any]:
 
 def command(draw: Draw, bench: Bench) -> None:
     """``rerank-plugins``: exit codes, whatever the arguments and the lines."""
-    from rerank_plugins import cli, loading
+    from rerank_plugins import cli
+    from rerank_plugins.models import loading
 
     path = bench.folder / "corpus.jsonl"
     good = {"query": "museum", "passages": ["a museum", {"text": "nine"}], "text": "a museum"}

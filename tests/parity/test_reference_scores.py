@@ -22,8 +22,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from rerank_plugins.loading import load_scorer
-from rerank_plugins.reranker import Reranker
+from rerank_plugins.models.loading import load_scorer
+from rerank_plugins.reranking.reranker import Reranker
 from rerank_plugins.scoring.base import ScoreOptions
 
 TOLERANCE = 1e-4

@@ -13,7 +13,7 @@ from toys import toy_groups
 from transformers import BertConfig, BertModel
 
 from rerank_plugins.errors import InvalidInputError, UnknownModelError
-from rerank_plugins.loading import load_scorer
+from rerank_plugins.models.loading import load_scorer
 from rerank_plugins.scoring.base import ScoreOptions
 from rerank_plugins.training.model import load_for_training
 

@@ -11,7 +11,7 @@ from conftest import write_base
 from toys import toy_groups
 
 from rerank_plugins.errors import InvalidInputError, UnsupportedModelError
-from rerank_plugins.loading import load_scorer
+from rerank_plugins.models.loading import load_scorer
 from rerank_plugins.scoring.base import ScoreOptions
 from rerank_plugins.training import Group
 from rerank_plugins.training.config import RECIPES, Recipe

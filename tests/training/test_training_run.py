@@ -21,7 +21,7 @@ from toys import CUE, Overlap, toy_groups, toy_held_back, write_set
 
 from rerank_plugins import load_reranker
 from rerank_plugins.errors import InvalidInputError, ScoreCountError
-from rerank_plugins.loading import load_scorer
+from rerank_plugins.models.loading import load_scorer
 from rerank_plugins.scoring.base import ScoreOptions
 from rerank_plugins.training import (
     Group,
@@ -349,8 +349,8 @@ def test_the_command_trains_and_prints_what_came_out(
     """``rerank-plugins train`` hands its options on and prints results to standard output."""
     import argparse
 
-    from rerank_plugins.training.command import add_arguments
-    from rerank_plugins.training.command import run as run_command
+    from rerank_plugins.cli.train import add_arguments
+    from rerank_plugins.cli.train import run as run_command
 
     parser = argparse.ArgumentParser()
     add_arguments(parser)

@@ -10,7 +10,7 @@ pytest.importorskip("langchain_core")
 
 from langchain_core.documents import Document
 
-from rerank_plugins.reranker import Reranker
+from rerank_plugins.reranking.reranker import Reranker
 from rerank_plugins.testing import OverlapScorer
 
 TEXTS = (

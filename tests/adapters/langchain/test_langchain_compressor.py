@@ -17,8 +17,8 @@ from rerank_plugins.errors import (
 )
 from rerank_plugins.langchain import CrossEncoderCompressor
 from rerank_plugins.langchain.testing import CompressorConformance
-from rerank_plugins.loading import load_reranker
-from rerank_plugins.reranker import Reranker
+from rerank_plugins.models.loading import load_reranker
+from rerank_plugins.reranking.reranker import Reranker
 from rerank_plugins.scoring.base import PairScores
 from rerank_plugins.testing import OverlapScorer
 

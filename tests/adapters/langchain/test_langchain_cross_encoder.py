@@ -7,7 +7,7 @@ from langchain_core.cross_encoders import BaseCrossEncoder
 
 from rerank_plugins.errors import InvalidInputError, ScoreCountError
 from rerank_plugins.langchain import CrossEncoderCompressor, CrossEncoderModel
-from rerank_plugins.reranker import Reranker
+from rerank_plugins.reranking.reranker import Reranker
 from rerank_plugins.scoring.base import PairScores
 from rerank_plugins.testing import OverlapScorer
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from langchain_core.documents import Document
 
 from rerank_plugins.langchain import BM25Retriever, CrossEncoderCompressor, RerankingRetriever
-from rerank_plugins.reranker import Reranker
+from rerank_plugins.reranking.reranker import Reranker
 from rerank_plugins.testing import OverlapScorer
 
 WORDS = st.sampled_from(["museum", "opens", "متحف", "يفتح", "żurek", "été", "a", "🏛"])

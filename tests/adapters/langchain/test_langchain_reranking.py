@@ -17,7 +17,7 @@ from rerank_plugins.langchain import (
     HybridRetriever,
     RerankingRetriever,
 )
-from rerank_plugins.reranker import Reranker
+from rerank_plugins.reranking.reranker import Reranker
 from rerank_plugins.testing import OverlapScorer
 
 standard = pytest.importorskip("langchain_tests.integration_tests")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from langchain_core.documents import Document
 
-from rerank_plugins.catalog import embedded_folder
 from rerank_plugins.first_stage.embedded_encoder import EmbeddedEncoder
 from rerank_plugins.langchain import (
     BM25Retriever,
@@ -15,6 +14,7 @@ from rerank_plugins.langchain import (
     RerankingRetriever,
     format_context,
 )
+from rerank_plugins.models.catalog import embedded_folder
 from rerank_plugins.samples import load_passages, load_questions
 
 unit = pytest.importorskip("langchain_tests.unit_tests")

@@ -12,7 +12,7 @@ from rerank_plugins.langchain import (
     HybridRetriever,
     RerankingRetriever,
 )
-from rerank_plugins.reranker import Reranker
+from rerank_plugins.reranking.reranker import Reranker
 from rerank_plugins.testing import OverlapScorer
 
 classic = pytest.importorskip("langchain_classic.retrievers")

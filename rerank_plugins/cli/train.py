@@ -1,8 +1,4 @@
-"""``rerank-plugins train``: the command line of `rerank_plugins.training.train`.
-
-`rerank_plugins.cli` calls `add_arguments` for every command, so that nothing heavy is
-imported here before `run`.
-"""
+"""``rerank-plugins train``: the command line of `rerank_plugins.training.train`."""
 
 from __future__ import annotations
 
@@ -11,7 +7,7 @@ import logging
 import sys
 from pathlib import Path
 
-from rerank_plugins.catalog import EMBEDDED
+from rerank_plugins.models.catalog import EMBEDDED
 
 # Kept beside the parser because the choices must be known without importing torch.
 _RECIPES = ("binary", "hard-negatives", "listwise", "ranknet")

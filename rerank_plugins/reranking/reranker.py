@@ -9,21 +9,22 @@ from typing import Any, Literal, NamedTuple, TypedDict, get_args
 
 import numpy as np
 
-from rerank_plugins._options import (
+from rerank_plugins._telemetry import span, traced
+from rerank_plugins._threads import in_thread, in_waiting_thread
+from rerank_plugins._validation import (
     check_choice,
+    check_count,
     check_deadline,
     check_flag,
+    check_iterable,
     check_threshold,
     check_top_n,
     check_weight,
 )
-from rerank_plugins._telemetry import span, traced
-from rerank_plugins._threads import in_thread, in_waiting_thread
 from rerank_plugins.candidates import Candidate, Ranking, as_candidates, check_query
-from rerank_plugins.deadline import Pace, now, score_in_time
 from rerank_plugins.errors import InvalidInputError
-from rerank_plugins.judged import Judged, Plan, by_query
-from rerank_plugins.ordering import check_count, check_iterable
+from rerank_plugins.reranking.deadline import Pace, now, score_in_time
+from rerank_plugins.reranking.scored import ScoredList, ScoringPlan, by_query
 from rerank_plugins.scoring.base import (
     DEFAULT_BATCH_TOKENS,
     LONG_PASSAGES,
@@ -267,13 +268,13 @@ class Reranker:
         given = [as_candidates(some) for some in passages]
         kept = [_without_duplicates(some) if self.deduplicate else some for some in given]
         start = now()
-        judged, weight, error = self._judged_or_not(
+        scored_lists, weight, error = self._scored_or_not(
             queries, kept, None if limit is None else call.start + limit / 1000
         )
         seconds = now() - start
         total = sum(map(len, kept))
         rankings = []
-        for query, all_of_them, some, found in zip(queries, given, kept, judged, strict=True):
+        for query, all_of_them, some, found in zip(queries, given, kept, scored_lists, strict=True):
             failure = error
             if some and not found.positions and failure is None:
                 failure = f"the deadline of {limit} ms passed before anything was scored"
@@ -301,12 +302,12 @@ class Reranker:
             )
         return rankings
 
-    def _judged_or_not(
+    def _scored_or_not(
         self, queries: list[str], lists: list[list[Candidate]], stop_at: float | None
-    ) -> tuple[list[Judged], float, str | None]:
-        """As `_judge`; or that nothing is judged, and why, where the first stage may stand in."""
+    ) -> tuple[list[ScoredList], float, str | None]:
+        """As `_score_lists`; or nothing scored and the reason, if the first stage may stand in."""
         try:
-            return *self._judge(queries, lists, stop_at), None
+            return *self._score_lists(queries, lists, stop_at), None
         except InvalidInputError:
             # An option that this model or machine cannot have (a max_length beyond the model's):
             # it would fail for every query, and nobody would notice that nothing is reranked.
@@ -326,9 +327,9 @@ class Reranker:
             plans = Reranker._plans(self, queries, lists)
             return by_query(plans, _NO_PAIRS, _NO_SCORES), 0.0, f"{type(error).__name__}: {error}"
 
-    def _judge(
+    def _score_lists(
         self, queries: list[str], lists: list[list[Candidate]], stop_at: float | None = None
-    ) -> tuple[list[Judged], float]:
+    ) -> tuple[list[ScoredList], float]:
         """What the model says of each list, and the weight that the first stage has."""
         if not any(lists):
             return by_query(Reranker._plans(self, queries, lists), _NO_PAIRS, _NO_SCORES), 0.0
@@ -356,14 +357,14 @@ class Reranker:
                 )
         return by_query(plans, numbers, scores), weight
 
-    def _plans(self, queries: list[str], lists: list[list[Candidate]]) -> list[Plan]:  # noqa: ARG002
+    def _plans(self, queries: list[str], lists: list[list[Candidate]]) -> list[ScoringPlan]:  # noqa: ARG002
         """Everything is scored, the first stage's first choice first."""
-        return [Plan(list(range(len(some))), len(some), "first_stage") for some in lists]
+        return [ScoringPlan(list(range(len(some))), len(some), "first_stage") for some in lists]
 
     def _orders(self, queries: list[str], lists: list[list[Candidate]]) -> list[list[int]]:
         """Positions of each list's candidates, best first; nothing is dropped or cut."""
-        judged, weight = self._judge(queries, lists)
-        return [found.order(some, weight) for some, found in zip(lists, judged, strict=True)]
+        scored_lists, weight = self._score_lists(queries, lists)
+        return [found.order(some, weight) for some, found in zip(lists, scored_lists, strict=True)]
 
 
 def _without_duplicates(candidates: list[Candidate]) -> list[Candidate]:

@@ -9,14 +9,14 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from rerank_plugins.blending import blended, sigmoid
 from rerank_plugins.candidates import Candidate, Ranked, Source
 from rerank_plugins.ordering import descending
+from rerank_plugins.reranking.blending import blended, sigmoid
 from rerank_plugins.scoring.base import PairScores
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ScoringPlan:
     """Which candidates of one query the model shall score.
 
     Attributes:
@@ -31,7 +31,7 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class ScoredList:
     """What the model said of one query's candidates.
 
     Attributes:
@@ -117,7 +117,9 @@ def _below(lowest: float | None, *, probability: bool) -> Callable[[int], float]
     return lambda place: lowest - place
 
 
-def by_query(plans: Sequence[Plan], numbers: NDArray[np.intp], scores: PairScores) -> list[Judged]:
+def by_query(
+    plans: Sequence[ScoringPlan], numbers: NDArray[np.intp], scores: PairScores
+) -> list[ScoredList]:
     """One record a query.
 
     Args:
@@ -129,14 +131,14 @@ def by_query(plans: Sequence[Plan], numbers: NDArray[np.intp], scores: PairScore
     numbers = numbers[: len(scores.logits)]
     rows = np.argsort(numbers, kind="stable")
     ends = np.searchsorted(numbers[rows], np.arange(len(plans) + 1))
-    judged = []
+    lists = []
     for plan, (start, stop) in zip(plans, pairwise(ends.tolist()), strict=True):
         some = rows[start:stop]
         positions = np.asarray(plan.order[: len(some)], dtype=np.intp)
         ascending = np.argsort(positions)
         at = some[ascending]
-        judged.append(
-            Judged(
+        lists.append(
+            ScoredList(
                 positions=positions[ascending].tolist(),
                 logits=scores.logits[at],
                 truncated=scores.truncated[at],
@@ -144,4 +146,4 @@ def by_query(plans: Sequence[Plan], numbers: NDArray[np.intp], scores: PairScore
                 source=plan.source,
             )
         )
-    return judged
+    return lists

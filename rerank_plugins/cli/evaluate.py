@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from rerank_plugins.catalog import EMBEDDED
 from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.evaluation.compare import DEFAULT_CANDIDATES, compare
 from rerank_plugins.evaluation.data import (
@@ -23,6 +22,7 @@ from rerank_plugins.evaluation.measures import DEFAULT_MEASURES, evaluate_rankin
 from rerank_plugins.evaluation.presets import PRESETS, Preset, preset
 from rerank_plugins.evaluation.results import Comparison, shown, table
 from rerank_plugins.evaluation.significance import bootstrap_interval
+from rerank_plugins.models.catalog import EMBEDDED
 
 _STAGES: Final = ("bm25", "faiss", "hybrid", "langchain-bm25")
 _RUN: Final = "run:"

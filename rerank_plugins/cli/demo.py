@@ -1,22 +1,36 @@
-"""The main job on the sample corpus: retrieve, rerank, assemble, in four languages.
+"""``rerank-plugins demo``: retrieve, rerank, assemble on the sample corpus, in four languages.
 
 A worked example as much as a command: every call below is the public interface.
 """
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Iterator
 
-from tabulate import tabulate
-
 from rerank_plugins.candidates import Ranking
-from rerank_plugins.context import ContextBuilder, context_passages
-from rerank_plugins.first_stage.bm25 import BM25
-from rerank_plugins.loading import load_reranker
+from rerank_plugins.cli._io import write
+from rerank_plugins.models.catalog import EMBEDDED
 from rerank_plugins.samples import load_passages, load_questions
 
 LANGUAGES = {"ar": "Arabic", "fr": "French", "pl": "Polish", "en": "English"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of ``rerank-plugins demo``."""
+    parser.add_argument("--model", default=EMBEDDED, help=f"the reranker (default {EMBEDDED})")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Prints the demo.
+
+    Raises:
+        RerankPluginsError: The model failed.
+    """
+    for text in demo(options.model):
+        write(text)
+    return 0
 
 
 def demo(model: str = "embedded", *, top_n: int = 5, candidates: int = 20) -> Iterator[str]:
@@ -27,6 +41,10 @@ def demo(model: str = "embedded", *, top_n: int = 5, candidates: int = 20) -> It
         top_n: Passages shown and packed.
         candidates: Passages that the first stage brings.
     """
+    from rerank_plugins.context import ContextBuilder, context_passages
+    from rerank_plugins.first_stage.bm25 import BM25
+    from rerank_plugins.models.loading import load_reranker
+
     reranker = load_reranker(model)
     builder = ContextBuilder(max_tokens=400)
     for language, name in LANGUAGES.items():
@@ -51,6 +69,8 @@ def demo(model: str = "embedded", *, top_n: int = 5, candidates: int = 20) -> It
 
 def _table(ranking: Ranking, ids: list[str], answers: set[str], top_n: int) -> str:
     """First-stage order on the left, reranked order on the right; * marks the answers."""
+    from tabulate import tabulate
+
     before = sorted(ranking, key=lambda item: item.candidate.rank)[:top_n]
     rows = [
         (

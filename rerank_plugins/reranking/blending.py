@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from rerank_plugins._options import is_number
+from rerank_plugins._validation import is_number
 from rerank_plugins.candidates import Candidate
 from rerank_plugins.errors import InvalidInputError
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from typing_extensions import Unpack
 
-from rerank_plugins._options import check_flag
-from rerank_plugins.catalog import CATALOG, EMBEDDED, embedded_folder, near_names
+from rerank_plugins._validation import check_flag
 from rerank_plugins.errors import InvalidInputError, UnknownModelError
-from rerank_plugins.reranker import Reranker, RerankerOptions
+from rerank_plugins.models.catalog import CATALOG, EMBEDDED, embedded_folder, near_names
+from rerank_plugins.reranking.reranker import Reranker, RerankerOptions
 from rerank_plugins.scoring.engines import EngineName, Precision
 from rerank_plugins.scoring.local import LocalScorer, ModelSettings
 

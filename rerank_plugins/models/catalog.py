@@ -99,7 +99,7 @@ CATALOG: dict[str, ModelProfile] = {
 
 def embedded_folder() -> Path:
     """Where the embedded cross-encoder lies."""
-    return Path(__file__).parent / "embedded" / "reranker"
+    return Path(__file__).parents[1] / "embedded" / "reranker"
 
 
 def near_names(name: str) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from rerank_plugins._validation import check_count
 from rerank_plugins.candidates import Candidate
 from rerank_plugins.errors import InvalidInputError
-from rerank_plugins.judged import Plan
-from rerank_plugins.ordering import check_count
-from rerank_plugins.reranker import Reranker
+from rerank_plugins.reranking.reranker import Reranker
+from rerank_plugins.reranking.scored import ScoringPlan
 
 
 class Cascade(Reranker):
@@ -79,12 +79,12 @@ class Cascade(Reranker):
         """What scores the head, with the small model and the head beside it."""
         return {**super().describe(), "head": self.head, "small": self.small.describe()}
 
-    def _plans(self, queries: list[str], lists: list[list[Candidate]]) -> list[Plan]:
+    def _plans(self, queries: list[str], lists: list[list[Candidate]]) -> list[ScoringPlan]:
         plans = super()._plans(queries, lists)
         long = [number for number, some in enumerate(lists) if len(some) > self.head]
         orders = self.small._orders(  # noqa: SLF001  (a Reranker itself)
             [queries[number] for number in long], [lists[number] for number in long]
         )
         for number, order in zip(long, orders, strict=True):
-            plans[number] = Plan(order, self.head, "small_model")
+            plans[number] = ScoringPlan(order, self.head, "small_model")
         return plans

@@ -1,0 +1,150 @@
+"""The rules for values that users give; each error states the rule and the value received."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from rerank_plugins.errors import InvalidInputError, NonFiniteScoreError
+
+
+def check_count(name: str, value: object, *, minimum: int = 0) -> int:
+    """``value`` as an int of at least ``minimum``.
+
+    Raises:
+        InvalidInputError: It is no whole number (a bool is none), or it is too small.
+    """
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not whole or int(value) < minimum:  # type: ignore[call-overload]
+        raise InvalidInputError(
+            f"{name} must be a whole number of at least {minimum}, but got {value!r}"
+        )
+    return int(value)  # type: ignore[call-overload, no-any-return]
+
+
+def check_iterable(name: str, value: object) -> Iterator[Any]:
+    """An iterator over ``value``.
+
+    Raises:
+        InvalidInputError: It is one string, or nothing that has elements.
+    """
+    if isinstance(value, str):
+        raise InvalidInputError(f"{name} must be a list, but got one string: put it in a list")
+    try:
+        # Not isinstance(): an array of no dimension has __iter__, which then refuses.
+        return iter(value)  # type: ignore[call-overload, no-any-return]
+    except TypeError as error:
+        raise InvalidInputError(
+            f"{name} must be a list or another iterable, but got {type(value).__name__}"
+        ) from error
+
+
+def check_names(ids: object) -> list[str]:
+    """Ids of a framework's documents, each once, in the order given.
+
+    Raises:
+        InvalidInputError: It is no list, or an element is no text.
+    """
+    names = list(check_iterable("ids", ids))
+    for name in names:
+        if not isinstance(name, str):
+            raise InvalidInputError(f"every id must be text, but one is {type(name).__name__}")
+    return list(dict.fromkeys(names))
+
+
+def check_finite(scores: ArrayLike) -> NDArray[np.float64]:
+    """The scores as float64.
+
+    Raises:
+        NonFiniteScoreError: One of them is NaN, infinite or no number.
+    """
+    try:
+        values = np.asarray(scores, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise NonFiniteScoreError(f"every score must be a finite number: {error}") from error
+    bad = np.flatnonzero(~np.isfinite(values))
+    if bad.size:
+        raise NonFiniteScoreError(
+            f"every score must be a finite number, but score number {int(bad[0])} is "
+            f"{values[bad[0]]} ({bad.size} of {values.size} are not finite); "
+            "a half-precision model that overflows does this: try precision='fp32'"
+        )
+    return values
+
+
+def check_top_n(top_n: object) -> int | None:
+    """The number, or None for all."""
+    return None if top_n is None else check_count("top_n", top_n)
+
+
+def check_number(name: str, value: object) -> float:
+    """The value as a finite float.
+
+    Raises:
+        InvalidInputError: It is no number (a bool is none), NaN or infinite.
+    """
+    if not is_number(value):
+        raise InvalidInputError(f"{name} must be a finite number, but got {value!r}")
+    return float(value)  # type: ignore[arg-type]
+
+
+def is_number(value: Any) -> bool:
+    """Whether the value is a finite number; a bool is none."""
+    if not isinstance(value, (int, float, np.integer, np.floating)) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond all floats
+        return False
+
+
+def check_threshold(threshold: object) -> float | None:
+    """The threshold, or None for none."""
+    return None if threshold is None else check_number("score_threshold", threshold)
+
+
+def check_weight(weight: object) -> float | None:
+    """The share of the first stage, or None for the model's own."""
+    if weight is None:
+        return None
+    share = check_number("first_stage_weight", weight)
+    if not 0.0 <= share <= 1.0:
+        raise InvalidInputError(f"first_stage_weight must be between 0 and 1, but got {weight!r}")
+    return share
+
+
+def check_deadline(deadline_ms: object) -> float | None:
+    """Milliseconds, or None for no limit, which infinity is too."""
+    if deadline_ms is None or (isinstance(deadline_ms, float) and deadline_ms == math.inf):
+        return None
+    limit = check_number("deadline_ms", deadline_ms)
+    if limit <= 0:
+        raise InvalidInputError(f"deadline_ms must be above 0, but got {deadline_ms!r}")
+    return limit
+
+
+def check_flag(name: str, value: object) -> bool:
+    """The value as a bool.
+
+    Raises:
+        InvalidInputError: It is none.
+    """
+    if not isinstance(value, (bool, np.bool_)):
+        raise InvalidInputError(f"{name} must be True or False, but got {value!r}")
+    return bool(value)
+
+
+def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
+    """Nothing, when the value is one of the choices.
+
+    Raises:
+        InvalidInputError: It is not.
+    """
+    # An array would be compared with each of them, element by element.
+    known = list(choices)
+    if not isinstance(value, str) or value not in known:
+        raise InvalidInputError(f"{name} must be one of {known}, but got {value!r}")

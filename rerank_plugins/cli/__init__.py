@@ -1,0 +1,65 @@
+"""The ``rerank-plugins`` command line: one file per command.
+
+Each file defines ``add_arguments(parser)``, which must import nothing heavy, and
+``run(options)``, which returns the exit code. Only results are written to stdout; progress,
+logs and errors go to stderr. Exit codes: 0 done, 1 nothing found, 2 bad input or usage,
+3 the model could not be loaded or failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from rerank_plugins import __version__
+from rerank_plugins.cli import demo, evaluate, models, rerank, search, train
+from rerank_plugins.cli._io import EXIT_BAD_INPUT, EXIT_MODEL, EXIT_NOTHING_FOUND
+from rerank_plugins.errors import ModelError, RerankPluginsError, ScoringError
+
+__all__ = ["EXIT_BAD_INPUT", "EXIT_MODEL", "EXIT_NOTHING_FOUND", "main"]
+
+_COMMANDS = {
+    "search": (search, "search a corpus of JSON lines and rerank"),
+    "rerank": (
+        rerank,
+        'JSON lines in and out: {"query": ..., "passages": [text or {"text": ...}, ...]}',
+    ),
+    "models": (models, "list the models that load by name"),
+    "demo": (demo, "retrieve, rerank and assemble on the sample corpus"),
+    "train": (train, "fine-tune a cross-encoder on your own questions"),
+    "evaluate": (evaluate, "compare first stages and rerankers on your own questions"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit code."""
+    options = parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except (ModelError, ScoringError) as error:
+        return _fail(error, EXIT_MODEL)
+    except BrokenPipeError:
+        return 0
+    except (RerankPluginsError, OSError) as error:
+        return _fail(error, EXIT_BAD_INPUT)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of every command, which the documentation is made from."""
+    whole = argparse.ArgumentParser(
+        prog="rerank-plugins",
+        description="Search, rerank, evaluate and fine-tune from the command line.",
+    )
+    whole.add_argument("--version", action="version", version=__version__)
+    commands = whole.add_subparsers(dest="command", required=True)
+    for name, (command, text) in _COMMANDS.items():
+        one = commands.add_parser(name, help=text, description=text)
+        command.add_arguments(one)
+        one.set_defaults(run=command.run)
+    return whole
+
+
+def _fail(error: Exception, code: int) -> int:
+    sys.stderr.write(f"rerank-plugins: {error}\n")
+    return code

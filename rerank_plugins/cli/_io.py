@@ -1,0 +1,73 @@
+"""What the commands read and write: JSON lines in, results on stdout."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any, Final, TextIO
+
+from rerank_plugins.errors import InvalidInputError
+
+EXIT_NOTHING_FOUND: Final = 1
+EXIT_BAD_INPUT: Final = 2
+EXIT_MODEL: Final = 3
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """The objects of a JSON-lines file, each with a text ``text``.
+
+    Raises:
+        InvalidInputError: A line is not such an object; the message has its number.
+        OSError: The file cannot be read.
+    """
+    records = []
+    with path.open(encoding="utf-8") as file:
+        for number, record in read_lines(file, str(path)):
+            if not isinstance(record, dict) or not isinstance(record.get("text"), str):
+                raise InvalidInputError(
+                    f'{path}, line {number}: each line must be an object with a text "text"'
+                )
+            records.append(record)
+    return records
+
+
+def read_lines(file: TextIO, name: str) -> list[tuple[int, Any]]:
+    """Line numbers and parsed values; blank lines are skipped.
+
+    Raises:
+        InvalidInputError: A line is not JSON, or the file is not UTF-8.
+    """
+    from tqdm import tqdm
+
+    parsed = []
+    number = 0
+    try:
+        for number, line in enumerate(tqdm(file, unit="line", disable=None, leave=False), start=1):
+            if line.strip():
+                parsed.append((number, json.loads(line)))
+    except json.JSONDecodeError as error:
+        raise InvalidInputError(f"{name}, line {number}: not valid JSON: {error}") from error
+    except UnicodeDecodeError as error:
+        raise InvalidInputError(f"{name} is not UTF-8 text: {error}") from error
+    return parsed
+
+
+def write(text: str) -> None:
+    """One line of results on stdout, flushed, whatever the terminal's encoding."""
+    try:
+        sys.stdout.write(text + "\n")
+    except UnicodeEncodeError:  # a lone surrogate, or a terminal that is not UTF-8
+        encoding = sys.stdout.encoding or "ascii"
+        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+    sys.stdout.flush()
+
+
+def write_json(record: dict[str, Any]) -> None:
+    """One JSON object on a line of stdout."""
+    line = json.dumps(record, ensure_ascii=False)
+    try:
+        line.encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        line = json.dumps(record)
+    write(line)
