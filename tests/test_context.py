@@ -618,3 +618,61 @@ def test_the_shipped_tokenizer_packs_the_samples(language: str) -> None:
     context = ContextBuilder(300).build(texts)
     assert len(context.passages) >= 2
     assert 150 < context.tokens <= 300
+
+
+def test_a_large_budget_is_filled_in_linear_time() -> None:
+    """What is counted in all stays within a few times the text, at any number of passages."""
+    lengths: list[int] = []
+
+    def counter(text: str) -> int:
+        lengths.append(len(text))
+        return count_words(text)
+
+    texts = [f"passage {i} " + "with some forty words of its own " * 6 for i in range(4000)]
+    builder = ContextBuilder(10**6, count_tokens=counter)
+    context = builder.build(texts)
+    assert len(context.passages) == len(texts)
+    assert context.tokens == count_words(context.text)
+    assert sum(lengths) < 20 * len(context.text)
+
+
+@pytest.mark.parametrize("extra", [-1, 0, 3], ids=["merging", "adding", "with special tokens"])
+def test_a_long_context_never_exceeds_its_budget_and_leaves_little_of_it(extra: int) -> None:
+    """Whether passages count more or less together than apart."""
+    texts = [f"passage {i} " + "with some forty words of its own " * 6 for i in range(800)]
+
+    def counter(text: str) -> int:
+        return count_words(text) + extra
+
+    context = ContextBuilder(20_000, count_tokens=counter).build(texts)
+    assert context.tokens == counter(context.text) <= 20_000
+    assert context.tokens > 19_800
+    assert len(context.passages) + len(context.omitted) == len(texts)
+
+
+def test_parts_that_count_more_together_go_until_all_fits() -> None:
+    """The last ones in, which the account then has among the omitted."""
+
+    def counter(text: str) -> int:
+        return len(text) if len(text) < 1000 else len(text) * 2
+
+    texts = [f"passage {i} " + "word " * 20 for i in range(800)]
+    context = ContextBuilder(60_000, count_tokens=counter).build(texts)
+    assert context.tokens == counter(context.text) <= 60_000
+    assert 200 < len(context.passages) < 400
+    positions = [p.position for p in context.passages]
+    assert positions == list(range(len(positions)))
+    assert [left.position for left in context.omitted] == list(range(len(positions), 800))
+    assert {left.reason for left in context.omitted} == {"budget"}
+
+
+@given(passages_lists, st.floats(0.1, 1), st.integers(0, 300))
+def test_long_texts_are_packed_as_short_ones_are(
+    passages: list[ContextPassage], limit: float, budget: int
+) -> None:
+    """With a counter that adds up, adding up gives what counting the whole gives."""
+    builder = ContextBuilder(budget, count_tokens=count_words, near_duplicates=limit, label=str)
+    whole = builder.build(passages)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rerank_plugins.context.packing._SHORT", 0)
+        assert builder.build(passages) == whole

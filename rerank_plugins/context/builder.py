@@ -9,8 +9,9 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from rerank_plugins._validation import check_count, check_flag, check_number
 from rerank_plugins.candidates import Ranking
-from rerank_plugins.context.duplicates import Shingle, resemblance, shingles_of
+from rerank_plugins.context.duplicates import Seen, shingles_of
 from rerank_plugins.context.hygiene import fenced, strip_invisible
+from rerank_plugins.context.packing import Packing
 from rerank_plugins.context.records import (
     Context,
     ContextItem,
@@ -109,27 +110,29 @@ class ContextBuilder:
             InvalidInputError: As `context_passages`, or ``count_tokens`` gave something other
                 than a whole number of at least 0.
         """
-        chosen: list[PackedPassage] = []
-        shingles: list[frozenset[Shingle]] = []
+        packing = Packing(self._whole, self._alone, self.max_tokens)
+        seen = None if self.near_duplicates is None else Seen(self.near_duplicates)
         omitted: list[OmittedPassage] = []
-        tokens = 0
         for position, passage in enumerate(context_passages(items)):
             packed = PackedPassage("", passage, position, self._cleaned(passage.text))
-            own = frozenset() if self.near_duplicates is None else shingles_of(packed.text)
-            reason = self._objection(packed, own, shingles)
-            if reason is None:
-                longer = self._tokens_with(packed, chosen, tokens)
-                if longer is not None:
-                    tokens = longer
-                    chosen.append(packed)
-                    shingles.append(own)
-                    continue
+            own = frozenset() if seen is None else shingles_of(packed.text)
+            reason = self._objection(packed)
+            if reason is None and seen is not None and seen.resembles(own):
+                reason = "duplicate"
+            if reason is None and not packing.add(packed):
                 reason = "budget"
-            omitted.append(OmittedPassage(passage, position, reason))
+            if reason is not None:
+                omitted.append(OmittedPassage(passage, position, reason))
+            elif seen is not None:
+                seen.add(own)
+        tokens, removed = packing.finish()
+        omitted += [OmittedPassage(left.passage, left.position, "budget") for left in removed]
+        omitted.sort(key=lambda left: left.position)
+        chosen = packing.chosen
         if not chosen and (cut := self._cut_best(omitted)) is not None:
             chosen = [cut]
             omitted = [left for left in omitted if left.position != cut.position]
-            tokens = self._count(self._text(chosen))
+            tokens = self._whole(chosen)
         return Context(
             text=self._text(chosen),
             passages=tuple(self._laid_out(chosen)),
@@ -138,35 +141,14 @@ class ContextBuilder:
             max_tokens=int(self.max_tokens),
         )
 
-    def _objection(
-        self,
-        packed: PackedPassage,
-        own: frozenset[Shingle],
-        kept: list[frozenset[Shingle]],
-    ) -> Reason | None:
-        """Why the passage is left out whatever the budget; None when it may go in."""
-        score, limit = packed.passage.score, self.near_duplicates
+    def _objection(self, packed: PackedPassage) -> Reason | None:
+        """Why the passage is left out whatever the others are; None when it may go in."""
+        score = packed.passage.score
         if not packed.text:
             return "empty"
         if self.min_score is not None and score is not None and score < self.min_score:
             return "score"
-        if limit is not None and any(resemblance(own, other) >= limit for other in kept):
-            return "duplicate"
         return None
-
-    def _tokens_with(
-        self, packed: PackedPassage, chosen: list[PackedPassage], tokens: int
-    ) -> int | None:
-        """Tokens of the text with this passage in it; None when that is over the budget.
-
-        The passage alone is counted first, so that thousands of passages that have no place
-        cost one short count each; the whole text is counted again because tokens can merge or
-        split where passages meet.
-        """
-        if tokens + self._count(self._text([packed])) > self.max_tokens:
-            return None
-        together = self._count(self._text([*chosen, packed]))
-        return together if together <= self.max_tokens else None
 
     def _cut_best(self, omitted: list[OmittedPassage]) -> PackedPassage | None:
         """The beginning of the best passage that did not fit, or None when no word fits."""
@@ -207,6 +189,12 @@ class ContextBuilder:
         if self.fence:
             return fenced(header, packed.text)
         return f"{header}\n{packed.text}" if header else packed.text
+
+    def _whole(self, chosen: list[PackedPassage]) -> int:
+        return self._count(self._text(chosen))
+
+    def _alone(self, packed: PackedPassage, number: int) -> int:
+        return self._count(self._block(replace(packed, label=self.label(number))))
 
     def _count(self, text: str) -> int:
         if not text:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter, defaultdict
 from typing import TypeAlias
 
 from rerank_plugins._text import normalize
@@ -27,7 +28,37 @@ def shingles_of(text: str) -> frozenset[Shingle]:
     return frozenset(tuple(words[i : i + _SHINGLE_WORDS]) for i in range(count))
 
 
-def resemblance(first: frozenset[Shingle], second: frozenset[Shingle]) -> float:
-    """Jaccard index: shared shingles over all shingles, in [0, 1]."""
-    shared = len(first & second)
-    return shared / (len(first) + len(second) - shared)
+class Seen:
+    """The shingles of the passages that are kept, each with the passages that have it.
+
+    Args:
+        limit: The resemblance from which two passages are near duplicates, in (0, 1]: the
+            Jaccard index, shared shingles over all shingles.
+    """
+
+    def __init__(self, limit: float) -> None:
+        self._limit = limit
+        self._sizes: list[int] = []
+        self._having: defaultdict[Shingle, list[int]] = defaultdict(list)
+        self._whole: set[frozenset[Shingle]] = set()
+
+    def resembles(self, shingles: frozenset[Shingle]) -> bool:
+        """Whether a passage of these shingles is a near duplicate of one that is kept."""
+        if self._limit == 1:
+            return shingles in self._whole
+        shared: Counter[int] = Counter()
+        for shingle in shingles:
+            shared.update(self._having.get(shingle, ()))
+        return any(
+            count / (len(shingles) + self._sizes[kept] - count) >= self._limit
+            for kept, count in shared.items()
+        )
+
+    def add(self, shingles: frozenset[Shingle]) -> None:
+        """Keeps a passage of these shingles."""
+        if self._limit == 1:
+            self._whole.add(shingles)
+            return
+        for shingle in shingles:
+            self._having[shingle].append(len(self._sizes))
+        self._sizes.append(len(shingles))
