@@ -20,7 +20,12 @@ from rerank_plugins.reranking.reranker import Reranker, RerankerOptions
 RELEVANCE_SCORE: Final = "relevance_score"
 
 Detail = Literal[
-    "relevance_scale", "retrieval_score", "retrieval_rank", "rerank_rank", "rerank_model"
+    "relevance_scale",
+    "relevance_span",
+    "retrieval_score",
+    "retrieval_rank",
+    "rerank_rank",
+    "rerank_model",
 ]
 DETAILS: Final[tuple[Detail, ...]] = get_args(Detail)
 
@@ -139,6 +144,7 @@ def score_metadata(
     known: dict[Detail, Any] = {
         # A score that is not the model's only stands for a place: it is on no scale.
         "relevance_scale": ranking.scale if item.source == "model" else item.source,
+        "relevance_span": None if item.span is None else list(item.span),
         "retrieval_score": item.candidate.score,
         "retrieval_rank": item.candidate.rank,
         "rerank_rank": item.rank,

@@ -51,6 +51,9 @@ class Ranked:
             failed and the caller asked for that fallback, or a deadline passed; or the
             ``small_model`` of a cascade, when the big one did not score this candidate. A
             score that is not the model's only continues those above it downwards.
+        span: The part of the passage that the score comes from, ``text[start:end]``: the window
+            that won, or what truncation left. None when the scorer does not say, or the model
+            did not score this candidate.
     """
 
     candidate: Candidate
@@ -59,6 +62,7 @@ class Ranked:
     rank: int
     truncated: bool = False
     source: Source = "model"
+    span: tuple[int, int] | None = None
 
     @property
     def text(self) -> str:
@@ -79,6 +83,7 @@ class Ranked:
             "retrieval_rank": int(self.candidate.rank),
             "truncated": self.truncated,
             "source": self.source,
+            "span": None if self.span is None else list(self.span),
         }
 
 

@@ -397,7 +397,7 @@ def newer(file: Path) -> None:
     """A cache of a layout to come."""
     cached(file)
     connection = sqlite3.connect(file)
-    connection.execute("PRAGMA user_version=2")
+    connection.execute("PRAGMA user_version=99")
     connection.close()
 
 

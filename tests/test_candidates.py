@@ -89,6 +89,7 @@ def test_dicts_hold_native_python_types_even_from_numpy() -> None:
             "retrieval_rank": 3,
             "truncated": False,
             "source": "model",
+            "span": None,
         }
     ]
     row = found.to_dicts()[0]

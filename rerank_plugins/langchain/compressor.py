@@ -48,6 +48,7 @@ class CrossEncoderCompressor(BaseDocumentCompressor):
 
     - ``relevance_scale``: ``probability``, ``logit``, or ``first_stage`` for a kept order
       (``small_model`` where that is a cascade's): the score then stands for the place alone;
+    - ``relevance_span``: characters of the text that the score comes from, ``[start, end]``
     - ``retrieval_score`` and ``retrieval_rank``: what the first stage gave; the score only
       when it is known;
     - ``rerank_rank``, from 1, and ``rerank_model``.

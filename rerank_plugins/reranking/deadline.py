@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from time import perf_counter
 
 import numpy as np
+from numpy.typing import NDArray
 
-from rerank_plugins.scoring.base import PairScores, ScoreOptions, Scorer, checked
+from rerank_plugins.scoring.base import PairScores, ScoreOptions, Scorer, checked, no_spans
 
 # What a pair costs beside its characters (special tokens, bookkeeping), in characters.
 _PAIR = 16
@@ -74,7 +75,12 @@ def score_in_time(
     return PairScores(
         np.concatenate([np.empty(0), *(part.logits for part in parts)]),
         np.concatenate([np.empty(0, np.bool_), *(part.truncated for part in parts)]),
+        spans=np.concatenate([no_spans(0), *map(_spans, parts)]),
     )
+
+
+def _spans(scores: PairScores) -> NDArray[np.int64]:
+    return no_spans(len(scores.logits)) if scores.spans is None else scores.spans
 
 
 def _fitting(

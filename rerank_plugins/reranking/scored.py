@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rerank_plugins.candidates import Candidate, Ranked, Source
 from rerank_plugins.ordering import descending
 from rerank_plugins.reranking.blending import blended, sigmoid
-from rerank_plugins.scoring.base import PairScores
+from rerank_plugins.scoring.base import PairScores, no_spans
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,7 @@ class ScoredList:
             first-stage order.
         logits: Shape (scored,).
         truncated: Shape (scored,).
+        spans: Shape (scored, 2), as in `PairScores`.
         rest: Positions of the other candidates, in the order that ``source`` gives them.
         source: Whose order that is.
     """
@@ -46,6 +47,7 @@ class ScoredList:
     positions: list[int]
     logits: NDArray[np.float64]
     truncated: NDArray[np.bool_]
+    spans: NDArray[np.int64]
     rest: list[int]
     source: Source
 
@@ -87,11 +89,18 @@ class ScoredList:
             best = best[:keep]
             rest = rest[: keep - len(best)]
         # Native numbers all at once: one at a time, numpy's take longer than the rest of this.
-        columns = (best, shown[best], self.logits[best], self.truncated[best])
+        columns = (best, shown[best], self.logits[best], self.truncated[best], self.spans[best])
         rows = zip(*(column.tolist() for column in columns), strict=True)
         items = [
-            Ranked(candidates[self.positions[at]], score, logit, rank, truncated)
-            for rank, (at, score, logit, truncated) in enumerate(rows, start=1)
+            Ranked(
+                candidate=candidates[self.positions[at]],
+                score=score,
+                logit=logit,
+                rank=rank,
+                truncated=truncated,
+                span=None if span[0] < 0 else (span[0], span[1]),
+            )
+            for rank, (at, score, logit, truncated, span) in enumerate(rows, start=1)
         ]
         return items + [
             Ranked(
@@ -129,6 +138,7 @@ def by_query(
         scores: Of the first so many of these.
     """
     numbers = numbers[: len(scores.logits)]
+    spans = no_spans(len(numbers)) if scores.spans is None else scores.spans
     rows = np.argsort(numbers, kind="stable")
     ends = np.searchsorted(numbers[rows], np.arange(len(plans) + 1))
     lists = []
@@ -142,6 +152,7 @@ def by_query(
                 positions=positions[ascending].tolist(),
                 logits=scores.logits[at],
                 truncated=scores.truncated[at],
+                spans=spans[at],
                 rest=plan.order[len(some) :],
                 source=plan.source,
             )

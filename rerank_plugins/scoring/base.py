@@ -47,11 +47,14 @@ class PairScores:
         truncated: Shape (pairs,), True where the model saw only a part of the pair.
         cached: Shape (pairs,), True where the score was kept from earlier, so that nobody
             takes the time of such an answer for the model's; None when none was.
+        spans: Shape (pairs, 2), the characters of the passage, start and end, that the score
+            comes from; -1, -1 where that is not known. None when the scorer does not say.
     """
 
     logits: NDArray[np.float64]
     truncated: NDArray[np.bool_]
     cached: NDArray[np.bool_] | None = None
+    spans: NDArray[np.int64] | None = None
 
 
 @runtime_checkable
@@ -91,4 +94,13 @@ def checked(scores: PairScores, pairs: int) -> PairScores:
                 f"a scorer must give one score a pair, but gave {name} of shape {values.shape} "
                 f"for {pairs} pairs"
             )
-    return PairScores(check_finite(logits), truncated, scores.cached)
+    if scores.spans is not None and np.shape(scores.spans) != (pairs, 2):
+        raise ScoreCountError(
+            f"spans must have the shape ({pairs}, 2), but a scorer gave {np.shape(scores.spans)}"
+        )
+    return PairScores(check_finite(logits), truncated, scores.cached, scores.spans)
+
+
+def no_spans(pairs: int) -> NDArray[np.int64]:
+    """Shape (pairs, 2): no span is known."""
+    return np.full((pairs, 2), -1, dtype=np.int64)

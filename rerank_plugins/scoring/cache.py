@@ -17,7 +17,7 @@ import numpy as np
 
 from rerank_plugins._validation import check_count
 from rerank_plugins.errors import InvalidInputError
-from rerank_plugins.scoring.base import PairScores, ScoreOptions, Scorer, checked
+from rerank_plugins.scoring.base import PairScores, ScoreOptions, Scorer, checked, no_spans
 from rerank_plugins.scoring.score_file import Entry, ScoreFile
 
 _numbers = count(1)
@@ -31,7 +31,7 @@ _SHORT = 4096  # characters
 class ScoreCache:
     """Scores by key, the longest unused forgotten first. Safe to share between threads.
 
-    Memory holds about 260 bytes a pair. A file holds about 110, is read where memory has
+    Memory holds about 320 bytes a pair. A file holds about 120, is read where memory has
     nothing, and forgets the oldest first. Several processes may share a file on a local
     disk (SQLite's write-ahead log, which network file systems do not carry). Every entry has
     a checksum; one that fails counts as missing. When the file cannot be used later on, a
@@ -182,15 +182,19 @@ class CachedScorer:
             rows = zip(keys, pairs, found, strict=True)
             new = {key: pair for key, pair, entry in rows if entry is None}
             scores = checked(self.scorer.score(list(new.values()), options), len(new))
-            values = zip(scores.logits.tolist(), scores.truncated.tolist(), strict=True)
+            spans = no_spans(len(new)) if scores.spans is None else scores.spans
+            values = zip(
+                scores.logits.tolist(), scores.truncated.tolist(), *spans.T.tolist(), strict=True
+            )
             added = dict(zip(new, values, strict=True))
             self.cache.keep(added)
             known = zip(keys, found, strict=True)
             entries = [added[key] if entry is None else entry for key, entry in known]
         return PairScores(
-            np.asarray([logit for logit, _ in entries], dtype=np.float64),
-            np.asarray([truncated for _, truncated in entries], dtype=np.bool_),
+            np.asarray([entry[0] for entry in entries], dtype=np.float64),
+            np.asarray([entry[1] for entry in entries], dtype=np.bool_),
             cached,
+            np.asarray([entry[2:] for entry in entries], dtype=np.int64).reshape(-1, 2),
         )
 
     def _keys(self, pairs: Sequence[tuple[str, str]], options: ScoreOptions) -> list[bytes]:

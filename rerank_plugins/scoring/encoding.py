@@ -48,12 +48,16 @@ class EncodedPairs:
         types: Token type ids of each row, or None when the model takes none.
         owners: Shape (rows,), the pair that each row belongs to, ascending.
         truncated: Shape (pairs,), True where a part of the pair was left out.
+        parts: Shape (rows, 2), the passage's tokens in the row, start and end.
+        whole: Shape (rows,), True where these are all tokens of the passage.
     """
 
     rows: list[list[int]]
     types: list[list[int]] | None
     owners: NDArray[np.intp]
     truncated: NDArray[np.bool_]
+    parts: NDArray[np.int64]
+    whole: NDArray[np.bool_]
 
     @property
     def lengths(self) -> NDArray[np.int64]:
@@ -228,22 +232,32 @@ class PairEncoder:
         rows: list[list[int]] = []
         types: list[list[int]] = []
         owners: list[int] = []
+        parts: list[tuple[int, int]] = []
+        whole: list[bool] = []
         truncated = np.zeros(len(pairs), dtype=np.bool_)
         for position, (query, passage) in enumerate(pairs):
             query_ids = queries[query][: self.max_length * 3 // 4]
             query_ids = query_ids[: self.max_length - self._specials - 1]
             passage_ids = passages[passage]
-            windows, whole = self._windows(
-                passage_ids, self.max_length - self._specials - len(query_ids), long_passages
+            windows, complete = self._windows(
+                len(passage_ids), self.max_length - self._specials - len(query_ids), long_passages
             )
-            truncated[position] = not whole or len(query_ids) < len(queries[query])
-            for window in windows:
+            truncated[position] = not complete or len(query_ids) < len(queries[query])
+            for start, end in windows:
+                window = passage_ids[start:end]
                 rows.append(self._prefix + query_ids + self._middle + window + self._suffix)
                 owners.append(position)
+                parts.append((start, end))
+                whole.append(end - start == len(passage_ids))
                 if self._with_types:
                     types.append(self._types(len(query_ids), len(window)))
         return EncodedPairs(
-            rows, types if self._with_types else None, np.asarray(owners, dtype=np.intp), truncated
+            rows,
+            types if self._with_types else None,
+            np.asarray(owners, dtype=np.intp),
+            truncated,
+            np.asarray(parts, dtype=np.int64).reshape(-1, 2),
+            np.asarray(whole, dtype=np.bool_),
         )
 
     def encode_ahead(
@@ -279,23 +293,59 @@ class PairEncoder:
         )
 
     def _windows(
-        self, ids: list[int], room: int, long_passages: LongPassages
-    ) -> tuple[list[list[int]], bool]:
-        """The parts of a passage that are scored, and whether they are all of it.
+        self, tokens: int, room: int, long_passages: LongPassages
+    ) -> tuple[list[tuple[int, int]], bool]:
+        """The parts of a passage of so many tokens that are scored, and whether they are all of it.
 
         Windows are of nearly equal size: a last window of a few words would be scored
         without its context.
         """
         if long_passages == "truncate":
-            return [ids[:room]], len(ids) <= room
+            return [(0, min(tokens, room))], tokens <= room
         size = room if self._window_tokens is None else min(room, self._window_tokens)
-        if len(ids) <= size:
-            return [ids], True
+        if tokens <= size:
+            return [(0, tokens)], True
         if long_passages == "first":
-            return [ids[:size]], False
-        count = -(-len(ids) // size)
-        edges = [len(ids) * part // count for part in range(count + 1)]
-        return [ids[a:b] for a, b in pairwise(edges)], True
+            return [(0, size)], False
+        count = -(-tokens // size)
+        return list(pairwise(tokens * part // count for part in range(count + 1))), True
+
+    def spans(
+        self,
+        pairs: Sequence[tuple[str, str]],
+        encoded: EncodedPairs,
+        rows: NDArray[np.intp],
+    ) -> NDArray[np.int64]:
+        """The characters of each pair's passage that a row of it holds.
+
+        Passages that their row holds whole are not tokenized again.
+
+        Args:
+            pairs: What was encoded.
+            encoded: What came of it.
+            rows: Shape (pairs,), a row for each pair.
+
+        Returns:
+            Shape (pairs, 2), start and end, white space at both ends left out; -1, -1 where
+            the tokenizer cannot tell.
+        """
+        passages = [pairs[owner][1] for owner in encoded.owners[rows].tolist()]
+        spans = np.zeros((len(rows), 2), dtype=np.int64)
+        spans[:, 1] = [len(passage) for passage in passages]
+        for place in np.flatnonzero(~encoded.whole[rows]).tolist():
+            start, end = encoded.parts[rows[place]].tolist()
+            spans[place] = self._characters(passages[place], start, end)
+        return spans
+
+    def _characters(self, text: str, start: int, end: int) -> tuple[int, int]:
+        if end <= start:
+            return 0, 0
+        if well_formed(text) != text:  # positions in it are not positions in the text
+            return -1, -1
+        offsets = self._tokenizer.encode(text, add_special_tokens=False).offsets
+        first, last = offsets[start][0], max(stop for _, stop in offsets[start:end])
+        part = text[first:last]
+        return last - len(part.lstrip()), first + len(part.rstrip())
 
     def pad(self, encoded: EncodedPairs, rows: NDArray[np.intp]) -> Batch:
         """The given rows as padded arrays, as long as the longest of them."""

@@ -260,15 +260,20 @@ class LocalScorer:
             how = model.checkpoint.long_passages
         logits = np.empty(len(distinct), dtype=np.float64)
         truncated = np.empty(len(distinct), dtype=np.bool_)
+        spans = np.empty((len(distinct), 2), dtype=np.int64)
+        wanted = list(distinct)
         start = 0
-        for encoded in encoder.encode_ahead(list(distinct), how):
+        for encoded in encoder.encode_ahead(wanted, how):
             part = slice(start, start + len(encoded.truncated))
             with span("forward", rows=len(encoded.rows), tokens=int(encoded.lengths.sum())):
                 rows = self._row_logits(model, encoder, encoded, options.batch_tokens)
-            logits[part] = _by_pair(rows, encoded.owners, mean=how == "mean")
+            logits[part], best = _by_pair(rows, encoded.owners, mean=how == "mean")
             truncated[part] = encoded.truncated
+            spans[part] = encoder.spans(wanted[part], encoded, best)
+            if how == "mean":  # of all windows
+                spans[part] = [(0, len(passage)) for _, passage in wanted[part]]
             start = part.stop
-        return PairScores(logits[places], truncated[places])
+        return PairScores(logits[places], truncated[places], spans=spans[places])
 
     def _row_logits(
         self, model: LoadedModel, encoder: PairEncoder, encoded: EncodedPairs, batch_tokens: int
@@ -335,11 +340,15 @@ class LocalScorer:
 
 def _by_pair(
     rows: NDArray[np.float64], owners: NDArray[np.intp], *, mean: bool
-) -> NDArray[np.float64]:
-    """Joins the logits of a pair's windows; a pair with one row keeps it as it is."""
-    if not rows.size:
-        return rows
-    starts = np.flatnonzero(np.diff(owners, prepend=-1))
-    if mean:
-        return np.asarray(np.add.reduceat(rows, starts) / np.bincount(owners))
-    return np.asarray(np.maximum.reduceat(rows, starts))
+) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+    """Joins the logits of a pair's windows; a pair with one row keeps it as it is.
+
+    Returns:
+        The logits, and each pair's best row (the first of equal ones); both of shape (pairs,).
+    """
+    # By owner, then best first; a stable sort keeps a pair's windows in their order.
+    best = np.lexsort((-rows, owners))[np.flatnonzero(np.diff(owners, prepend=-1))]
+    if mean and rows.size:
+        starts = np.flatnonzero(np.diff(owners, prepend=-1))
+        return np.asarray(np.add.reduceat(rows, starts) / np.bincount(owners)), best
+    return rows[best], best

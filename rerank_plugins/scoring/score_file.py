@@ -23,18 +23,19 @@ logger = logging.getLogger(__name__)
 
 # "rrsc": tells our files from every other SQLite database.
 _APPLICATION_ID = 0x72727363
-_LAYOUT = 1
+_LAYOUT = 2
 _SCHEMA = """
     CREATE TABLE IF NOT EXISTS scores (
         number INTEGER PRIMARY KEY AUTOINCREMENT, key BLOB NOT NULL UNIQUE, entry BLOB NOT NULL
     )
 """
-_ENTRY = struct.Struct("<d?")
+_ENTRY = struct.Struct("<d?ii")
 _CHECKSUM = struct.Struct("<I")
 # SQLite takes at most 999 parameters a statement where it is old.
 _KEYS_A_QUERY = 500
 
-Entry = tuple[float, bool]  # logit, and whether the pair was truncated
+# Logit, whether the pair was truncated, and the span of characters (-1, -1 for none).
+Entry = tuple[float, bool, int, int]
 T = TypeVar("T")
 
 
@@ -190,5 +191,5 @@ def _unpacked(key: bytes, raw: object) -> Entry | None:
     values = raw[: _ENTRY.size]
     if _CHECKSUM.unpack(raw[_ENTRY.size :])[0] != zlib.crc32(key + values):
         return None
-    logit, truncated = _ENTRY.unpack(values)
-    return (logit, truncated) if math.isfinite(logit) else None
+    entry: Entry = _ENTRY.unpack(values)
+    return entry if math.isfinite(entry[0]) else None
