@@ -1,4 +1,4 @@
-"""The built wheel, installed without the source folder beside it.
+"""The built wheel and sdist, used without the source folder beside them.
 
 The wheel is built and installed for real, into an environment of its own that finds the
 libraries of the running one through a path file. A framework's absence is played by an import
@@ -9,10 +9,12 @@ what an environment without the framework raises at the same import is the same 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import venv
 import zipfile
 from importlib.util import find_spec
@@ -88,6 +90,28 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return interpreter
 
 
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sdist, built from a copy of what git tracks or would add."""
+    if find_spec("build") is None or not (REPOSITORY / ".git").exists():
+        pytest.skip("needs build, and the repository with its history")
+    source = tmp_path_factory.mktemp("checkout")
+    for name in tracked():
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(REPOSITORY / name, source / name)
+    run(sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", "dist", cwd=source)
+    (built,) = (source / "dist").glob("rerank_plugins-*.tar.gz")
+    return built
+
+
+def tracked() -> list[str]:
+    """Files of the repository, those that are new and not ignored among them."""
+    listed = run(
+        *("git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"), cwd=REPOSITORY
+    ).stdout.split("\0")
+    return [name for name in listed if name and (REPOSITORY / name).is_file()]
+
+
 def without(*missing: str) -> str:
     """Code that makes libraries look as if they were not installed."""
     return (
@@ -129,6 +153,39 @@ def test_the_wheel_holds_every_file_of_the_package_and_nothing_else(wheel: Path)
     packed = {name for name in names if ".dist-info/" not in name}
     assert packed == expected
     assert any(name.endswith("licenses/LICENSE") for name in names)
+
+
+def test_the_sdist_holds_every_file_of_the_repository(sdist: Path) -> None:
+    """Whoever packages it for a distribution finds tests, docs, examples and notebooks."""
+    with tarfile.open(sdist) as archive:
+        files = {Path(one.name) for one in archive.getmembers() if one.isfile()}
+    packed = {Path(*name.parts[1:]).as_posix() for name in files}
+    assert set(tracked()) - packed == set()
+    made = {"PKG-INFO", "setup.cfg"}
+    extra = packed - set(tracked()) - made
+    assert all(name.startswith("rerank_plugins.egg-info/") for name in extra), extra
+
+
+def test_tests_run_from_the_unpacked_sdist(sdist: Path, tmp_path: Path) -> None:
+    """Some of each kind of folder pass: conftests and helpers are there."""
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (unpacked,) = tmp_path.iterdir()
+    passed = run(
+        *(sys.executable, "-m", "pytest", "-p", "no:xdist"),
+        *("tests/test_candidates.py", "tests/first_stage/test_bm25_engines.py"),
+        "tests/evaluation/test_evaluation_data.py",
+        cwd=unpacked,
+    ).stdout
+    assert re.search(r"\d+ passed", passed)
+    assert "skipped" not in passed
+
+
+def test_the_package_index_would_take_wheel_and_sdist(wheel: Path, sdist: Path) -> None:
+    """Metadata and long description are valid, without a warning."""
+    if find_spec("twine") is None:
+        pytest.skip("twine is not installed")
+    run(sys.executable, "-m", "twine", "check", "--strict", wheel, sdist, cwd=wheel.parent)
 
 
 def test_the_installed_package_is_not_the_source_folder(python: Path, tmp_path: Path) -> None:
