@@ -7,13 +7,18 @@ BENCH_DATA ?= ../shared/data
 BENCH_PEERS ?= .venv-peers
 PIP_INSTALL := $(RUN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
+# Tests share the cores among this many processes.
+WORKERS ?= 2
+
 .PHONY: notebooks docs
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test test-fast lint bounds bench clean
 
 help:
 	@echo "make demo   install into $(VENV) and answer one question in each of four languages"
 	@echo "make test   install the test tools too, check style, types and imports, run every test"
+	@echo "make test-fast  lint, and the quick tests of the files changed since the last commit (SINCE=)"
 	@echo "make lint   only the checks of style, types and imports"
+	@echo "make bounds  resolve the lowest versions that pyproject.toml allows"
 	@echo "make bench  time engines and first stages beside their peers (hours; question sets in BENCH_DATA)"
 	@echo "make notebooks  run the notebooks anew, in place"
 	@echo "make docs   render the docstrings into build/docs"
@@ -25,13 +30,27 @@ demo: $(VENV)/.demo-installed
 
 test: lint
 	@echo "==> Running the tests"
-	@$(RUN)/python -m pytest
+	@$(RUN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+SINCE ?= HEAD
+test-fast: lint
+	@chosen="$$($(RUN)/python tests/affected.py $(SINCE))"; \
+		if [ -n "$$chosen" ]; then $(RUN)/python -m pytest -m "not slow" $$chosen; \
+		else echo "No changed file has tests"; fi
 
 lint: $(VENV)/.test-installed
 	@echo "==> Checking style, types and imports"
 	@$(RUN)/ruff check --quiet . && $(RUN)/ruff format --quiet --check .
 	@$(RUN)/mypy
 	@$(RUN)/lint-imports > $(VENV)/lint-imports.log || (cat $(VENV)/lint-imports.log; exit 1)
+
+# Whether versions exist together at the bounds' lower ends, for the oldest and newest Python.
+bounds: $(VENV)/.test-installed
+	@for version in 3.10 3.13; do \
+		echo "==> Resolving the lowest versions for Python $$version"; \
+		$(RUN)/uv pip compile --quiet pyproject.toml --extra all --resolution lowest-direct \
+			--python-version $$version --output-file build/lowest-$$version.txt >/dev/null || exit 1; \
+	done
 
 # Peers that clash get environments of their own under BENCH_PEERS.
 bench: $(VENV)/.test-installed
@@ -48,12 +67,12 @@ $(VENV)/bin/python:
 $(VENV)/.demo-installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "==> Installing rerank-plugins and what it needs (torch is large: some minutes the first time)"
 	@$(PIP_INSTALL) torch
-	@$(PIP_INSTALL) -e ".[all]"
+	@$(PIP_INSTALL) -e ".[langchain,llama-index]"
 	@touch $@
 
 $(VENV)/.test-installed: $(VENV)/.demo-installed
 	@echo "==> Installing the test tools"
-	@$(PIP_INSTALL) -e ".[all,ray,train,test]"
+	@$(PIP_INSTALL) -e ".[all,test]"
 	@touch $@
 
 # After a change of the weights, so that what the notebooks show is what a reader gets.

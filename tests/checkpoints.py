@@ -15,6 +15,7 @@ from typing import Any
 
 import sentencepiece
 import torch
+from filelock import FileLock
 from texts import training_texts
 from tokenizers import BertWordPieceTokenizer
 from transformers import (
@@ -86,8 +87,12 @@ class TinyCheckpoints(Mapping[str, Path]):
         if name not in self.names:
             raise KeyError(name)
         folder = self._root / name
-        if not folder.is_dir():
-            getattr(self, f"_{name}")(folder)
+        # Processes that share the root build each checkpoint once, and never meet half of one.
+        with FileLock(self._root / f"{name}.lock"):
+            if not folder.is_dir():
+                unfinished = self._root / f"{name}.unfinished"
+                getattr(self, f"_{name}")(unfinished)
+                unfinished.rename(folder)
         return folder
 
     def __iter__(self) -> Iterator[str]:

@@ -31,6 +31,12 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.allow_unix_socket = True
 
 
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of this run that all its processes (pytest-xdist's workers) see."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
 @pytest.fixture(scope="session")
 def tiny_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
     """Folders of tiny checkpoints by name, such as ``tiny_checkpoints["bge"]``.
@@ -41,7 +47,9 @@ def tiny_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, P
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    return TinyCheckpoints(tmp_path_factory.mktemp("checkpoints"))
+    root = shared_folder(tmp_path_factory) / "checkpoints"
+    root.mkdir(exist_ok=True)
+    return TinyCheckpoints(root)
 
 
 @pytest.fixture(scope="session", autouse=True)
