@@ -1,7 +1,10 @@
-"""Runs blocking work beside the event loop, in threads of our own.
+"""Runs blocking work beside the event loop, in threads of our own; and what forks need.
 
 asyncio's default executor is shared with everything else in the process: a hundred rerank
 calls waiting there would hold up the caller's own ``to_thread`` work.
+
+A forked child has one thread, and every lock as it stood at the fork: one that another thread
+held then would be held for ever. What is registered here is renewed in the child.
 """
 
 from __future__ import annotations
@@ -9,10 +12,12 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
-from typing import ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar
+from weakref import WeakKeyDictionary, WeakSet
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -22,15 +27,14 @@ T = TypeVar("T")
 _COMPUTING = 8
 _WAITING = 64
 
+_cancelled: Final = contextvars.ContextVar[threading.Event | None]("cancelled", default=None)
+_locks: Final[WeakSet[Any]] = WeakSet()
+_renewed: Final[WeakKeyDictionary[Any, str]] = WeakKeyDictionary()
+
 
 @cache
 def _executor(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max_workers=threads, thread_name_prefix="rerank-plugins")
-
-
-if hasattr(os, "register_at_fork"):
-    # A forked child has the executor but none of its threads: work given to it would never start.
-    os.register_at_fork(after_in_child=_executor.cache_clear)
 
 
 async def in_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -39,10 +43,59 @@ async def in_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
 
 
 async def in_waiting_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """`in_thread` for a call that waits for a server most of its time: more run at once."""
+    """`in_thread` for a call that waits for others most of its time: more run at once."""
     return await _run(_WAITING, partial(call, *args, **kwargs))
 
 
 async def _run(threads: int, call: Callable[[], T]) -> T:
     context = contextvars.copy_context()
-    return await asyncio.get_running_loop().run_in_executor(_executor(threads), context.run, call)
+    cancelled = threading.Event()
+    context.run(_cancelled.set, cancelled)
+    loop = asyncio.get_running_loop()
+    try:
+        work = loop.run_in_executor(_executor(threads), context.run, call)
+    except RuntimeError:
+        # The interpreter is ending: no thread can be started any more, inside `atexit` say.
+        return context.run(call)
+    try:
+        return await work
+    except asyncio.CancelledError:
+        cancelled.set()
+        raise
+
+
+def cancellation() -> threading.Event | None:
+    """Set once nobody awaits the call any more that this thread works for; None for no such."""
+    return _cancelled.get()
+
+
+def fork_safe_lock() -> threading.Lock:
+    """A lock that a forked child finds open, whoever held it at the fork.
+
+    A real one and not a class around it: a signal's exception between a wrapper's two steps
+    would leave it locked for ever.
+    """
+    lock = threading.Lock()
+    _locks.add(lock)
+    return lock
+
+
+def after_fork_in_child(owner: object, method: str) -> None:
+    """Has ``owner.method()`` called in every forked child, as long as the owner lives.
+
+    The owner must be hashable. In the child no other thread runs, and nothing may block.
+    """
+    _renewed[owner] = method
+
+
+def _in_child() -> None:
+    # A forked child has the executors but none of their threads: work would never start.
+    _executor.cache_clear()
+    for lock in list(_locks):
+        lock._at_fork_reinit()  # noqa: SLF001  (what threading and logging do themselves)
+    for owner, method in list(_renewed.items()):
+        getattr(owner, method)()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)

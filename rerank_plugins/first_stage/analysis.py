@@ -29,6 +29,7 @@ from typing import Final
 
 import regex
 
+from rerank_plugins._memo import Memo
 from rerank_plugins._text import normalize
 from rerank_plugins.errors import InvalidInputError
 
@@ -85,7 +86,8 @@ _FRENCH_QUESTION_WORDS: Final = (
 # them a Spanish or German corpus would be stemmed as French or English.
 _LETTERS_OF: Final = {"pl": "ąćęłńśźż", "fr": "àâçèêëîïùûœ", "other": "ñ¿ãõßäöüåøčřšžğış"}
 _SHORTEST_WITH_WAW: Final = 4
-_MAX_CACHED: Final = 1_000_000
+# A corpus has far fewer distinct runs than runs. In bytes, since one run may be a whole text.
+_MEMO_BYTES: Final = 64_000_000
 
 
 def _arabic_stem(word: str) -> str:
@@ -124,21 +126,6 @@ def _words(run: str, language: str) -> list[str]:
             run = _POSSESSIVE.sub("", run)
     words: list[str] = _WORDS.findall(run)
     return words
-
-
-class _Memo(dict[str, tuple[str, ...]]):
-    """What a run became, computed once: a corpus has far fewer distinct runs than runs."""
-
-    def __init__(self, compute: Callable[[str], Iterable[str]]) -> None:
-        super().__init__()
-        self._compute = compute
-
-    def __missing__(self, run: str) -> tuple[str, ...]:
-        if len(self) >= _MAX_CACHED:
-            self.clear()
-        found = tuple(self._compute(run))
-        self[run] = found
-        return found
 
 
 class Analyzer:
@@ -183,7 +170,9 @@ class LanguageAnalyzer(Analyzer):
             # Our own memo holds the stems; Stemmer objects are not made for several threads.
             self._stemmer = Stemmer.Stemmer(_SNOWBALL[language], 0).stemWord
         self._lock = threading.Lock()
-        self._memo = _Memo(lambda run: map(self.stem, self.words(run)))
+        self._memo: Memo[str, tuple[str, ...]] = Memo(
+            lambda run: tuple(map(self.stem, self.words(run))), max_bytes=_MEMO_BYTES
+        )
 
     def words(self, run: str) -> list[str]:
         """The normalised words of one run of letters."""
@@ -302,7 +291,7 @@ def _evidence(run: str) -> tuple[str, ...]:
     return tuple(n for n, letters in _LETTERS_OF.items() if any(c in letters for c in word))
 
 
-_EVIDENCE: Final = _Memo(_evidence)
+_EVIDENCE: Final = Memo(_evidence, max_bytes=_MEMO_BYTES // 8)
 
 
 def _guess(runs: Sequence[str]) -> str | None:

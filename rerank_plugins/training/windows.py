@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from functools import lru_cache
+
+from rerank_plugins._memo import Memo
 
 _WORD = re.compile(r"\S+")
 _GRAM = 4
@@ -36,7 +37,9 @@ def best_window(query: str, passage: str, words: int) -> str:
     return passage[spans[best][0] : spans[best + words - 1][1]]
 
 
-@lru_cache(maxsize=1 << 17)
-def _grams(word: str) -> frozenset[str]:
+def _grams_of(word: str) -> frozenset[str]:
     padded = f" {word.casefold()} "
     return frozenset(padded[at : at + _GRAM] for at in range(max(1, len(padded) - _GRAM + 1)))
+
+
+_grams = Memo(_grams_of, max_bytes=64_000_000).__getitem__

@@ -1,0 +1,97 @@
+"""Helper threads, and what a forked child finds of them and of locks."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from rerank_plugins._threads import fork_safe_lock, cancellation, in_thread
+
+
+async def test_work_can_see_that_nobody_awaits_it_any_more() -> None:
+    """Cancelling the awaiting task sets its flag and no other."""
+    flags: list[threading.Event | None] = []
+    go_on, begun = threading.Event(), threading.Semaphore(0)
+
+    def work() -> None:
+        flags.append(cancellation())
+        begun.release()
+        assert go_on.wait(60)
+
+    first = asyncio.ensure_future(in_thread(work))
+    await asyncio.to_thread(begun.acquire, timeout=60)
+    second = asyncio.ensure_future(in_thread(work))
+    await asyncio.to_thread(begun.acquire, timeout=60)
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    go_on.set()
+    await second
+    assert [flag is not None and flag.is_set() for flag in flags] == [True, False]
+
+
+def test_work_outside_a_coroutine_is_never_cancelled() -> None:
+    """There is no flag to look at."""
+    assert cancellation() is None
+
+
+def test_a_lock_is_a_lock() -> None:
+    """One holder at a time, and a wait that ends."""
+    lock = fork_safe_lock()
+    with lock:
+        assert not lock.acquire(timeout=0.01)
+    assert lock.acquire(timeout=0)
+    lock.release()
+
+
+def run(code: str) -> str:
+    """What a new process says."""
+    told = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    return told.stdout.strip()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_child_finds_every_lock_open() -> None:
+    """Also one that a thread of the parent holds, as long as it lives."""
+    code = (
+        "import os, threading, signal\n"
+        "from rerank_plugins._threads import fork_safe_lock\n"
+        "lock, held, done = fork_safe_lock(), threading.Event(), threading.Event()\n"
+        "def hold():\n"
+        "    with lock:\n"
+        "        held.set(); done.wait(60)\n"
+        "thread = threading.Thread(target=hold); thread.start(); held.wait(60)\n"
+        "child = os.fork()\n"
+        "if child == 0:\n"
+        "    signal.alarm(20)\n"
+        "    with lock:\n"
+        "        os._exit(0)\n"
+        "status = os.waitpid(child, 0)[1]\n"
+        "print(status, lock.acquire(timeout=0)); done.set()\n"
+    )
+    assert run(code) == "0 False"
+
+
+def test_async_calls_work_while_the_interpreter_ends() -> None:
+    """No thread can be started any more, so the call runs in the one that there is."""
+    code = (
+        "import asyncio, atexit\n"
+        "from rerank_plugins import Reranker\n"
+        "from rerank_plugins.testing import OverlapScorer\n"
+        "reranker = Reranker(OverlapScorer())\n"
+        "def last():\n"
+        "    print(asyncio.run(reranker.arerank('museum', ['a bus', 'a museum'])).keys)\n"
+        "atexit.register(last)\n"
+    )
+    assert run(code) == "[1, 0]"
