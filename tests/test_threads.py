@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from rerank_plugins._threads import fork_safe_lock, cancellation, in_thread
+from rerank_plugins._threads import cancellation, fork_safe_lock, in_thread
 
 
 async def test_work_can_see_that_nobody_awaits_it_any_more() -> None:
