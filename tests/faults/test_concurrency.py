@@ -82,7 +82,9 @@ def test_a_used_reranker_travels_to_a_new_process(
     tiny_checkpoints: Mapping[str, Path], tmp_path: Path
 ) -> None:
     """What spawn does: settings by pickle, weights loaded there, the same scores."""
-    reranker = load_reranker(tiny_checkpoints["rstar"], device="cpu", top_n=3, scale="logit")
+    reranker = load_reranker(
+        tiny_checkpoints["rstar"], device="cpu", precision="fp32", top_n=3, scale="logit"
+    )
     here = reranker.rerank(QUERY, ALL_PASSAGES)
     (tmp_path / "reranker").write_bytes(pickle.dumps(reranker))
     assert (tmp_path / "reranker").stat().st_size < 10_000
