@@ -286,7 +286,7 @@ class TestPlots:
         [
             (plot_calibration, ([1.5], [1]), r"\[0, 1\]"),
             (plot_calibration, ([0.5], [2]), "labels must be 0 or 1"),
-            (plot_calibration, ([0.5, 0.1], [1]), "labels must be as many"),
+            (plot_calibration, ([0.5, 0.1], [1]), "labels must match"),
             (plot_calibration, ([], []), "at least one"),
             (plot_score_length, ([1, 2], [0.1, float("nan")]), "finite"),
             (plot_quality_latency, ({},), "at least one system"),

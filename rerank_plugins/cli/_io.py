@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any, Final, TextIO
@@ -51,6 +52,37 @@ def read_lines(file: TextIO, name: str) -> list[tuple[int, Any]]:
     except UnicodeDecodeError as error:
         raise InvalidInputError(f"{name} is not UTF-8 text: {error}") from error
     return parsed
+
+
+def say(text: str, *, only_on_terminal: bool = False) -> None:
+    """A line for people on stderr; ``only_on_terminal`` for progress, which scripts do not need."""
+    if not only_on_terminal or sys.stderr.isatty():
+        sys.stderr.write(f"rerank-plugins: {text}\n")
+        sys.stderr.flush()
+
+
+def check_writable(option: str, path: Path) -> None:
+    """Refuses a file that cannot be written, before any work is done for it.
+
+    Raises:
+        InvalidInputError: Its folder does not exist or is read-only, or it is a folder itself.
+    """
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise InvalidInputError(f"{option} {path}: the folder {folder} does not exist")
+    if path.is_dir():
+        raise InvalidInputError(f"{option} {path} is a folder: give a file")
+    if not os.access(path if path.exists() else folder, os.W_OK):
+        raise InvalidInputError(f"{option} {path} cannot be written: no permission")
+
+
+def use_threads(threads: int) -> None:
+    """Lets this process compute on that many CPUs, with whatever engine."""
+    import torch
+
+    torch.set_num_threads(threads)
+    if sys.platform == "linux":  # OpenVINO and FAISS look at what the process may run on
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
 
 
 def write(text: str) -> None:

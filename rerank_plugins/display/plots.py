@@ -1,14 +1,13 @@
 """Plots for the choice of a model: quality against latency, calibration, length bias.
 
-Each draws on the axes given, or on a figure of its own that has a white ground, so that it
-can be read on a dark page too. Arabic labels need matplotlib 3.11, the first that shapes
-them.
+Each draws on the given axes, or on a new figure with a white background, which can be read on
+a dark page too. Arabic labels need matplotlib 3.11, the first version that shapes them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,6 +17,10 @@ from rerank_plugins.errors import InvalidInputError, MissingDependencyError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+# Middle tones, which stand out from a light and from a dark page.
+_BLUE: Final = "#3d94d6"
+_ORANGE: Final = "#e0802b"
 
 
 def plot_quality_latency(
@@ -30,13 +33,13 @@ def plot_quality_latency(
     """Quality over the time that a query takes; up and to the left is better.
 
     Args:
-        points: A system's quality and its seconds a query, by the system's name.
+        points: By the system's name, its quality and its seconds per query.
         intervals: Lower and upper end of the quality, for those systems that have them.
-        measure: What the quality is.
+        measure: Name of the quality measure, for the axis.
         ax: Where to draw; None for a new figure.
 
     Raises:
-        InvalidInputError: There is no point, or a number is not finite, or a time not above 0.
+        InvalidInputError: There is no point, a number is not finite or a time is not above 0.
         MissingDependencyError: matplotlib is not installed.
     """
     if not points:
@@ -56,7 +59,7 @@ def plot_quality_latency(
             error = [[max(0.0, quality - low)], [max(0.0, high - quality)]]
         axes.errorbar(milliseconds, quality, yerr=error, fmt="o", capsize=3, label=name)
     axes.set_xscale("log")
-    axes.set_xlabel("milliseconds a query (median)")
+    axes.set_xlabel("milliseconds per query (median)")
     axes.set_ylabel(measure)
     axes.grid(visible=True, alpha=0.3)
     # Names beside the points would lie on each other: systems of one model are near neighbours.
@@ -67,7 +70,7 @@ def plot_quality_latency(
 def plot_calibration(
     scores: ArrayLike, labels: ArrayLike, *, bins: int = 10, ax: Axes | None = None
 ) -> Axes:
-    """Reliability diagram: how often passages with a score of 0.8 are relevant indeed.
+    """Reliability diagram: how often passages with a score of 0.8 are in fact relevant.
 
     Bins have equal width. The title has the expected calibration error: the mean distance
     between score and share of relevant passages, weighted by the passages in each bin
@@ -76,7 +79,7 @@ def plot_calibration(
     Args:
         scores: Probabilities, shape (n,).
         labels: 1 or True for relevant, shape (n,).
-        bins: How many.
+        bins: How many bins.
         ax: Where to draw; None for a new figure.
 
     Raises:
@@ -95,7 +98,7 @@ def plot_calibration(
     error = float(np.abs(mean - share) @ count / count.sum())
     axes = _axes(ax)
     axes.plot([0, 1], [0, 1], linestyle="--", color="0.6", label="perfect")
-    axes.plot(mean, share, marker="o", label="model")
+    axes.plot(mean, share, marker="o", color=_BLUE, label="model")
     for x, y, passages in zip(mean, share, count, strict=True):
         axes.annotate(
             str(int(passages)), (x, y), xytext=(5, -11), textcoords="offset points", fontsize=8
@@ -118,18 +121,18 @@ def plot_score_length(
 ) -> Axes:
     """Scores over passage length: does the model favour long passages?
 
-    The title has Spearman's correlation. With ``relevant`` it is that of the passages which
-    are not relevant: among those, a model without bias shows none, while relevant passages
+    The title has Spearman's correlation. With ``relevant`` it is that of the passages that are
+    not relevant: among those, an unbiased model shows no correlation, while relevant passages
     may well be longer than others.
 
     Args:
         lengths: Of the passages, in words or tokens, shape (n,).
         scores: Higher is better, shape (n,).
-        relevant: 1 or True for relevant, shape (n,); None when it is not known.
+        relevant: 1 or True for relevant, shape (n,); None when unknown.
         ax: Where to draw; None for a new figure.
 
     Raises:
-        InvalidInputError: Shapes differ, there is nothing, or a number is not finite.
+        InvalidInputError: The shapes differ, there are no passages, or a number is not finite.
         MissingDependencyError: matplotlib is not installed.
     """
     long, given = _paired("scores", lengths, scores)
@@ -138,13 +141,13 @@ def plot_score_length(
         chosen = _paired("relevant", long, relevant)[1].astype(bool)
     correlation = _spearman(long[~chosen], given[~chosen])
     axes = _axes(ax)
-    axes.scatter(long[~chosen], given[~chosen], s=14, alpha=0.5, color="C0", label="not relevant")
+    axes.scatter(long[~chosen], given[~chosen], s=14, alpha=0.7, color=_BLUE, label="not relevant")
     if relevant is not None:
-        axes.scatter(long[chosen], given[chosen], s=18, marker="^", color="C1", label="relevant")
+        axes.scatter(long[chosen], given[chosen], s=18, marker="^", color=_ORANGE, label="relevant")
         axes.legend(frameon=False)
     axes.set_xlabel("length of the passage")
     axes.set_ylabel("score")
-    told = "no correlation to tell" if correlation is None else f"Spearman {correlation:+.2f}"
+    told = "no correlation" if correlation is None else f"Spearman {correlation:+.2f}"
     axes.set_title(f"{told}, {int((~chosen).sum())} passages", fontsize=10)
     return axes
 
@@ -165,11 +168,11 @@ def _paired(name: str, first: ArrayLike, second: ArrayLike) -> tuple[NDArray[Any
     one, other = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     if one.ndim != 1 or one.shape != other.shape or one.size == 0:
         raise InvalidInputError(
-            f"{name} must be as many as what they belong to, and at least one, but got "
+            f"{name} must match the other values in number, and be at least one, but got shapes "
             f"{one.shape} and {other.shape}"
         )
     if not (np.isfinite(one).all() and np.isfinite(other).all()):
-        raise InvalidInputError(f"{name} and what they belong to must be finite, but are not")
+        raise InvalidInputError(f"{name} and the other values must be finite")
     return one, other
 
 

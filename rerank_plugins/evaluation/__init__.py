@@ -19,15 +19,12 @@ from rerank_plugins.evaluation.data import (
 )
 from rerank_plugins.evaluation.measures import Values, evaluate_rankings, parse_measures
 from rerank_plugins.evaluation.presets import PRESETS, Preset, preset
-from rerank_plugins.evaluation.results import (
-    Comparison,
-    Difference,
-    Hurt,
-    ScoredPassages,
-    SystemResult,
-    table,
-)
+from rerank_plugins.evaluation.report import html_report
+from rerank_plugins.evaluation.results import Comparison
 from rerank_plugins.evaluation.significance import bootstrap_interval, holm, randomization_test
+from rerank_plugins.evaluation.systems import Difference, Hurt, ScoredPassages, SystemResult
+from rerank_plugins.evaluation.tables import table
+from rerank_plugins.evaluation.verdict import Verdict, verdicts
 
 __all__ = [
     "PRESETS",
@@ -40,10 +37,12 @@ __all__ = [
     "ScoredPassages",
     "SystemResult",
     "Values",
+    "Verdict",
     "bootstrap_interval",
     "compare",
     "evaluate_rankings",
     "holm",
+    "html_report",
     "parse_measures",
     "preset",
     "randomization_test",
@@ -53,4 +52,5 @@ __all__ = [
     "read_run",
     "sample_queries",
     "table",
+    "verdicts",
 ]

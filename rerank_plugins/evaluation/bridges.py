@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
 from rerank_plugins.candidates import Candidate
 from rerank_plugins.errors import InvalidInputError, ScoreCountError
 from rerank_plugins.evaluation.data import QuestionSet
+from rerank_plugins.evaluation.sharing import SharedScores
 from rerank_plugins.ordering import descending
 from rerank_plugins.reranking.reranker import Reranker
 from rerank_plugins.scoring.base import Scorer
+from rerank_plugins.scoring.cache import CachedScorer
 
 Found = list[tuple[str, float | None]]
 """Passage ids and scores, best first; a score is None where the system shows none."""
@@ -37,10 +40,10 @@ class Passages:
             self._by_text.setdefault(text, passage)
 
     def of(self, record: Any, text: str, names: Iterable[object]) -> str:
-        """The id of a record: the first of its names that is one, else by its text.
+        """The id of a record: the first of its names that is an id, else found by its text.
 
         Raises:
-            InvalidInputError: It is none of the set's passages.
+            InvalidInputError: It is not a passage of the set.
         """
         for name in names:
             if isinstance(name, str) and name in self.texts:
@@ -48,8 +51,8 @@ class Passages:
         if text in self._by_text:
             return self._by_text[text]
         raise InvalidInputError(
-            f"a {type(record).__name__} came back that is no passage of the set: give records "
-            "the passage's id as their id, or as metadata['id'], or leave their text as it is; "
+            f"a {type(record).__name__} came back that is not a passage of the set: give records "
+            "the passage's id as their id, or as metadata['id'], or leave their text unchanged; "
             f"its text begins {text[:60]!r}"
         )
 
@@ -65,7 +68,7 @@ class FirstStageBridge:
         passages: Of the set.
 
     Raises:
-        InvalidInputError: It is none of these, or it indexed another number of passages.
+        InvalidInputError: If it is something else, or indexed another number of passages.
     """
 
     def __init__(self, stage: Any, passages: Passages) -> None:
@@ -99,13 +102,13 @@ class FirstStageBridge:
         """At most ``k`` passages, best first, each once.
 
         Raises:
-            InvalidInputError: A passage that is none of the set's came back.
+            InvalidInputError: It found something that is not a passage of the set.
         """
         found = self._ask(query_id, query, k)
         for passage, _ in found:
             if passage not in self._passages.texts:
                 raise InvalidInputError(
-                    f"the first stage found {passage!r} for query {query_id!r}, which is no "
+                    f"the first stage found {passage!r} for query {query_id!r}, which is not a "
                     "passage of the set"
                 )
         return found
@@ -118,22 +121,35 @@ class RerankerBridge:
         reranker: A model's name or folder, which is loaded to keep every passage; a
             ``Reranker`` or scorer; a LangChain compressor (``compress_documents``); a
             LlamaIndex postprocessor (``postprocess_nodes``); or a function of query text and
-            passage texts that gives a score each. What a reranker leaves out stays out.
+            passage texts that gives one score per passage. What a reranker leaves out stays
+            out.
         passages: Of the set.
+        shared: By scorer, what it scored already; filled here. A `Reranker` shares its scores
+            unless it is a subclass or has a cache or a deadline of its own.
 
     Raises:
-        InvalidInputError: It is none of these.
+        InvalidInputError: If it is something else.
     """
 
-    def __init__(self, reranker: Any, passages: Passages) -> None:
+    def __init__(
+        self, reranker: Any, passages: Passages, shared: dict[int, SharedScores] | None = None
+    ) -> None:
         self._passages = passages
+        self._shared: SharedScores | None = None
+        self._used = False
         if isinstance(reranker, (str, Path)):
             from rerank_plugins.models.loading import load_reranker
 
             reranker = load_reranker(reranker, deduplicate=False)
         elif isinstance(reranker, Scorer):
             reranker = Reranker(reranker, deduplicate=False)
-        self.reranker = reranker
+        self.reranker = reranker  # whose settings tell the runs apart
+        self._asked = reranker
+        if shared is not None and _may_share(reranker):
+            scorer = reranker.scorer
+            self._shared = shared.setdefault(id(scorer), SharedScores(scorer))
+            self._asked = copy(reranker)
+            self._asked.scorer = self._shared
         # Compressors may have a rerank() as well, which takes other arguments than ours.
         if callable(getattr(reranker, "compress_documents", None)):
             self._ask = self._langchain
@@ -157,6 +173,7 @@ class RerankerBridge:
         Raises:
             InvalidInputError: Something else than one of the candidates came back.
         """
+        self._used = self._used or bool(candidates)
         ordered = self._ask(query, candidates) if candidates else []
         strange = {passage for passage, _ in ordered} - {passage for passage, _ in candidates}
         if strange:
@@ -165,11 +182,36 @@ class RerankerBridge:
             )
         return ordered
 
+    def warm_up(self, query: str, candidates: Found) -> None:
+        """Loads what is loaded at first use; the scores are forgotten."""
+        self.order(query, candidates)
+        if self._shared is not None:
+            self._shared.forget(query)
+            self._shared.saved_seconds = 0.0
+
+    def describe(self) -> dict[str, Any]:
+        """What the reranker says of itself.
+
+        Nothing where it was not asked for an order: no model is loaded for this alone.
+        """
+        describe = getattr(self.reranker, "describe", None)
+        if not self._used or not callable(describe):
+            return {}
+        told = describe()
+        return {**told, "first_stage_weight": _weight(self.reranker)}
+
+    def saved_seconds(self) -> float:
+        """Time of pairs that were scored for another system, since the last call."""
+        if self._shared is None:
+            return 0.0
+        seconds, self._shared.saved_seconds = self._shared.saved_seconds, 0.0
+        return seconds
+
     def _text(self, passage: str) -> str:
         return self._passages.texts[passage]
 
     def _ours(self, query: str, candidates: Found) -> Found:
-        ranking = self.reranker.rerank(
+        ranking = self._asked.rerank(
             query,
             [
                 Candidate(key=place, text=self._text(passage), score=score, rank=place + 1)
@@ -199,10 +241,27 @@ class RerankerBridge:
         ]
         if len(scores) != len(candidates):
             raise ScoreCountError(
-                f"the function must give one score a passage, but gave {len(scores)} for "
-                f"{len(candidates)}"
+                f"the function must give one score per passage, but gave {len(scores)} for "
+                f"{len(candidates)} passages"
             )
         return [(candidates[place][0], scores[place]) for place in descending(scores)]
+
+
+def _weight(reranker: Any) -> float | None:
+    """The first stage's share in the scores, where the reranker has one."""
+    own: float | None = getattr(reranker, "first_stage_weight", None)
+    if own is None:
+        own = getattr(getattr(reranker, "scorer", None), "first_stage_weight", None)
+    return own
+
+
+def _may_share(reranker: Any) -> bool:
+    """Whether its scores may be remembered without a change of answers or times."""
+    return (
+        type(reranker) is Reranker
+        and reranker.deadline_ms is None
+        and not isinstance(reranker.scorer, CachedScorer)
+    )
 
 
 def documents_found(documents: Iterable[Any], passages: Passages) -> Found:

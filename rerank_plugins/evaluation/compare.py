@@ -17,8 +17,10 @@ from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.evaluation.bridges import FirstStageBridge, Found, Passages, RerankerBridge
 from rerank_plugins.evaluation.data import QuestionSet, sample_queries
 from rerank_plugins.evaluation.measures import DEFAULT_MEASURES, evaluate_rankings, parse_measures
-from rerank_plugins.evaluation.results import Comparison, SystemResult, system_name
+from rerank_plugins.evaluation.results import Comparison
 from rerank_plugins.evaluation.runs import RunFile, data_digest, digest, settings_of
+from rerank_plugins.evaluation.sharing import SharedScores
+from rerank_plugins.evaluation.systems import SystemResult, system_name
 from rerank_plugins.ordering import descending
 
 DEFAULT_CANDIDATES = 50
@@ -39,7 +41,8 @@ def compare(
     """Each first stage alone, and each reranker over each first stage's candidates.
 
     Queries are asked one at a time, as a user would, and timed. A retriever that has its own
-    reranker inside is compared as a first stage.
+    reranker inside is compared as a first stage. Pairs that several first stages bring are
+    scored once; each system's time counts them, as `SharedScores` says.
 
     Args:
         data: Questions, passages and judgements.
@@ -48,38 +51,38 @@ def compare(
             to.
         rerankers: By name; see `RerankerBridge` for what can be given. A list of model names
             is short for each under its own name.
-        candidates: How many passages of a first stage count, and are reranked; None for all.
-        measures: Names; the first one is the one that is tested for significance.
+        candidates: How many passages of a first stage count, and are reranked, at least 1; None
+            for all.
+        measures: Names; the first one is the main one, which gains and reports are about.
         queries: How many to draw; None for all.
         seed: Of the draw and of all resampling.
-        alone: Names of first stages that no reranker goes over.
-        runs: Folder where answers are kept, a file a system. A comparison that broke off goes
-            on there; a run with other settings, candidates or passages is another file.
+        alone: Names of first stages that no reranker reorders.
+        runs: Folder where answers are kept, one file per system. Rerun the same call to resume
+            after an interrupt; other settings, candidates or passages make another file.
 
     Returns:
         What each system got by each query, with times, tests and the first stages' bounds.
 
     Raises:
-        InvalidInputError: An argument breaks its rule.
+        InvalidInputError: If an argument is invalid.
         MissingDependencyError: The extra ``evaluation`` is not installed.
         RerankPluginsError: A system failed; what was answered before is kept in ``runs``.
     """
-    names = tuple(name.strip() for name in measures)
+    names = tuple(name.strip() for name in check_names("measures", measures))
     parse_measures(names)
-    if not first_stages:
-        raise InvalidInputError("compare needs at least one first stage, but got none")
-    unknown = sorted(set(alone) - set(first_stages))
-    if unknown:
-        raise InvalidInputError(f"alone must name first stages, but {unknown} are none")
-    depth = len(data.corpus) if candidates is None else check_count("candidates", candidates)
+    _check_stages(first_stages, alone, bool(rerankers))
+    depth = check_candidates(candidates, len(data.corpus))
     if not isinstance(rerankers, Mapping):
-        rerankers = {str(model): model for model in rerankers}
+        rerankers = {str(model): model for model in check_names("rerankers", rerankers)}
     drawn = sample_queries(data, queries, seed=seed)
     if not drawn.queries:
         raise InvalidInputError(f"{data.name} has no queries: nothing can be measured")
     passages = Passages(drawn)
     corpus = data_digest(drawn)
-    bridges = {name: RerankerBridge(reranker, passages) for name, reranker in rerankers.items()}
+    shared: dict[int, SharedScores] = {}
+    bridges = {
+        name: RerankerBridge(reranker, passages, shared) for name, reranker in rerankers.items()
+    }
     systems: dict[str, SystemResult] = {}
     bounds = {}
     for name, stage in first_stages.items():
@@ -114,7 +117,44 @@ def compare(
         systems=systems,
         bounds=bounds,
         seed=seed,
+        rerankers={name: bridge.describe() for name, bridge in bridges.items()},
     )
+
+
+def check_candidates(candidates: int | None, passages: int) -> int:
+    """How many passages count; None for all of the corpus.
+
+    Raises:
+        InvalidInputError: It is not a whole number of at least 1.
+    """
+    return passages if candidates is None else check_count("candidates", candidates, minimum=1)
+
+
+def check_names(name: str, given: Iterable[str]) -> list[str]:
+    """A list of names, not one name, whose letters would count as names.
+
+    Raises:
+        InvalidInputError: It is one text.
+    """
+    if isinstance(given, str):
+        raise InvalidInputError(f"{name} must be a list of names, but got the text {given!r}")
+    return list(given)
+
+
+def _check_stages(
+    first_stages: Mapping[str, Any], alone: Collection[str], has_rerankers: bool
+) -> None:
+    if not first_stages:
+        raise InvalidInputError("compare needs at least one first stage, but got none")
+    unknown = sorted(set(check_names("alone", alone)) - set(first_stages))
+    if unknown:
+        raise InvalidInputError(
+            f"alone must name first stages, one of {list(first_stages)}, but got {unknown}"
+        )
+    if has_rerankers and set(alone) == set(first_stages):
+        raise InvalidInputError(
+            f"rerankers need a first stage to rerank, but alone names all of {list(first_stages)}"
+        )
 
 
 def _find_all(
@@ -122,7 +162,7 @@ def _find_all(
 ) -> None:
     asked = {query: digest(text) for query, text in data.queries.items()}
     missing = file.missing(asked)
-    for query in tqdm(missing, desc=name, unit="query", disable=None, delay=1):
+    for query in tqdm(missing, desc=name, unit="query", disable=None, leave=False):
         start = time.perf_counter()
         found = bridge.find(query, data.queries[query], depth)
         _add(file, query, asked[query], found, time.perf_counter() - start)
@@ -134,19 +174,20 @@ def _order_all(
     given = {query: _found(first.answers[query]) for query in data.queries}
     asked = {query: digest([text, given[query]]) for query, text in data.queries.items()}
     missing = file.missing(asked)
-    for number, query in enumerate(tqdm(missing, desc=name, unit="query", disable=None, delay=1)):
+    bar = tqdm(missing, desc=name, unit="query", disable=None, leave=False)
+    for number, query in enumerate(bar):
         text, candidates = data.queries[query], given[query]
         if number == 0:
-            # A model is loaded at its first use; that is no part of any query's time.
-            bridge.order(text, candidates[:1])
+            # A model is loaded at its first use, which is not part of any query's time.
+            bridge.warm_up(text, candidates)
         start = time.perf_counter()
         ordered = bridge.order(text, candidates)
-        seconds = time.perf_counter() - start
+        seconds = time.perf_counter() - start + bridge.saved_seconds()
         _add(file, query, asked[query], ordered, seconds, pairs=len(candidates))
 
 
 def _settings(stage: Any) -> Any:
-    """Of a first stage; given candidates are told by all that they hold."""
+    """A first stage's settings; given candidates are identified by all their content."""
     if not isinstance(stage, Mapping):
         return settings_of(stage)
     listed = ([query, json.dumps(found, default=float)] for query, found in stage.items())

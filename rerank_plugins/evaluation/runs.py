@@ -1,4 +1,4 @@
-"""Runs on disk: a line a query, kept as soon as it is known, so that a break loses nothing."""
+"""Runs on disk: one line per query, kept as soon as it is known: an interrupt loses nothing."""
 
 from __future__ import annotations
 
@@ -14,17 +14,20 @@ from typing import Any, Final
 
 from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.evaluation.data import QuestionSet
+from rerank_plugins.scoring.cache import CachedScorer
 
 _FORMAT: Final = 1
 _PLAIN = (str, int, float, bool, type(None))
 _LONGEST_LIST: Final = 64
+# Where results and downloads are kept; no answer depends on it.
+_PLACES: Final = frozenset({"cache", "cache_folder"})
 
 
 class RunFile:
     """What one system answered, by query id; a file of JSON lines when there is a folder.
 
     The file's name ends in a digest of the settings, so a run with other settings is another
-    file and an old one is never taken for it. A line that a break left unfinished is dropped.
+    file and an old one is never taken for it. An unfinished last line is dropped.
 
     Args:
         folder: Where runs are kept; None for memory alone.
@@ -32,7 +35,7 @@ class RunFile:
         settings: Everything that the answers depend on, as `settings_of` gives it.
 
     Raises:
-        InvalidInputError: The file is there and is no run.
+        InvalidInputError: The file exists and is not a run.
         OSError: The folder cannot be made, or the file cannot be read.
     """
 
@@ -58,7 +61,7 @@ class RunFile:
             self.answers = {record["query"]: record for record in records[1:]}
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise InvalidInputError(
-                f"{path} is no run of this library ({error}): delete it, and it is made anew"
+                f"{path} is not a run of this library ({error}): delete it to start again"
             ) from error
         if unfinished:
             _write_whole(path, whole + "\n")
@@ -97,9 +100,12 @@ def settings_of(thing: Any, depth: int = 4) -> Any:
 
     Its class, its plain attributes (and plain ones of its attributes' objects), and of every
     local folder that one of them names the files' sizes and times, so that new weights under
-    an old name are seen. Long lists (indexed texts) and functions' insides are not looked at:
-    give a system another name when only those change.
+    an old name are seen. Caches of scores change no answer and do not count. Long lists
+    (indexed texts) and functions' insides are not looked at: give a system another name when
+    only those change.
     """
+    if isinstance(thing, CachedScorer):
+        thing = thing.scorer
     if isinstance(thing, Path):
         thing = str(thing)
     if isinstance(thing, _PLAIN):
@@ -124,7 +130,11 @@ def settings_of(thing: Any, depth: int = 4) -> Any:
 def _of_mapping(mapping: Mapping[Any, Any], name: str, depth: int) -> dict[str, Any]:
     if len(mapping) > _LONGEST_LIST:
         return {name: len(mapping)}
-    return {str(key): settings_of(value, depth - 1) for key, value in mapping.items()}
+    return {
+        str(key): settings_of(value, depth - 1)
+        for key, value in mapping.items()
+        if key not in _PLACES
+    }
 
 
 def _attributes(thing: Any) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from rerank_plugins.errors import InvalidInputError
 
+Interval = tuple[float, float]
+
 RESAMPLES: Final = 9_999
 # Numbers that one batch of resamples may hold: 16 MB, whatever the number of queries.
 _BATCH_NUMBERS: Final = 2_000_000
@@ -17,32 +19,72 @@ _BATCH_NUMBERS: Final = 2_000_000
 
 def bootstrap_interval(
     values: ArrayLike, *, confidence: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
-) -> tuple[float, float] | None:
+) -> Interval | None:
     """Percentile bootstrap interval of the mean.
 
     Measures take few distinct values, so a sample is drawn as how often it has each of them
     (multinomial), which is the same draw and takes no time that grows with the queries.
 
     Args:
-        values: Shape (queries,), one value or one paired difference a query.
+        values: Shape (queries,), one value or one paired difference per query.
         confidence: Between 0 and 1.
         resamples: Drawn samples of the queries.
         seed: Of the draws.
 
     Returns:
-        Low and high end; None for fewer than two queries, of which no spread can be told.
+        Low and high end; None for fewer than two queries, which show no spread.
     """
-    distinct, counts = np.unique(np.asarray(values, dtype=np.float64), return_counts=True)
-    n = int(counts.sum())
-    if n < 2:
+    given = np.asarray(values, dtype=np.float64)
+    if given.size < 2:
+        return None
+    return _percentiles(_resampled_means(given, resamples, np.random.default_rng(seed)), confidence)
+
+
+def interval_of_set_means(
+    sets: Sequence[ArrayLike],
+    *,
+    confidence: float = 0.95,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Interval | None:
+    """Percentile bootstrap interval of a mean over sets, each set counting alike.
+
+    Queries are resampled within each set (a stratified bootstrap), so the interval is about
+    these sets' questions and says nothing of other sets.
+
+    Args:
+        sets: One array of shape (queries,) per set.
+        confidence: Between 0 and 1.
+        resamples: Drawn samples of the queries.
+        seed: Of the draws.
+
+    Returns:
+        Low and high end; None where a set has fewer than two queries, or there is no set.
+    """
+    given = [np.asarray(values, dtype=np.float64) for values in sets]
+    if not given or any(values.size < 2 for values in given):
         return None
     rng = np.random.default_rng(seed)
-    means = np.concatenate(
+    means = np.zeros(resamples)
+    for values in given:
+        means += _resampled_means(values, resamples, rng) / len(given)
+    return _percentiles(means, confidence)
+
+
+def _resampled_means(
+    values: NDArray[np.float64], resamples: int, rng: np.random.Generator
+) -> NDArray[np.float64]:
+    distinct, counts = np.unique(values, return_counts=True)
+    n = int(counts.sum())
+    return np.concatenate(
         [
             rng.multinomial(n, counts / n, size=size) @ distinct / n
             for size in _batches(resamples, distinct.size)
         ]
     )
+
+
+def _percentiles(means: NDArray[np.float64], confidence: float) -> Interval:
     outside = (1.0 - confidence) / 2
     low, high = np.quantile(means, [outside, 1.0 - outside])
     return float(low), float(high)
@@ -53,15 +95,15 @@ def randomization_test(
 ) -> float:
     """Two-sided p-value of a paired randomization test of the means.
 
-    Fisher's test, which Smucker, Allan and Carterette (2007) found the one to use for
-    retrieval measures: were the systems alike, each query's two values could be swapped, that
-    is, each difference could have the other sign. Differences of one size are swapped
+    Fisher's test, which Smucker, Allan and Carterette (CIKM 2007) recommend for retrieval
+    measures: if the systems were alike, each query's two values could be swapped, that is,
+    each difference could have the other sign. Differences of one size are swapped
     together: how many of them keep their sign is binomial.
 
     Args:
         one: Shape (queries,).
         other: The same queries in the same order.
-        resamples: How many times all signs are drawn; what is observed counts as one more, so
+        resamples: How many times all signs are drawn; the observation counts as one more, so
             that the smallest p-value is 1 / (resamples + 1).
         seed: Of the draws.
 
@@ -71,7 +113,7 @@ def randomization_test(
     first, second = (np.asarray(values, dtype=np.float64) for values in (one, other))
     if first.shape != second.shape or first.ndim != 1:
         raise InvalidInputError(
-            "a paired test needs one value a query from both systems, but got shapes "
+            "a paired test needs one value per query from both systems, but got shapes "
             f"{first.shape} and {second.shape}"
         )
     difference = first - second

@@ -1,9 +1,10 @@
 """Question sets on disk, and a held-back part of them that training never sees.
 
-The layout is BEIR's: ``corpus.jsonl`` and ``queries.jsonl`` (plain or ``.gz``) with ``id`` (or
-``_id``) and ``text``, and ``qrels.tsv`` with the header ``query-id corpus-id score``. A query
-may carry ``answers``, a list of strings; the qrels may have a fourth column,
-``teacher-score``. A ``title`` is not read: a reranker in use sees the passage's text alone.
+The layout is BEIR's: ``corpus.jsonl`` and ``queries.jsonl`` (plain or ``.gz``) with ``_id`` (or
+``id``) and ``text``, and judgements in ``qrels/test.tsv`` (or ``train``, ``dev``) or, where a set
+has no splits, in ``qrels.tsv``, with the header ``query-id corpus-id score``. A query may carry
+``answers``, a list of strings; the qrels may have a fourth column, ``teacher-score``. A ``title``
+is read only where the text is blank: a reranker in use sees the passage's text alone.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import logging
 import math
 import random
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -53,13 +54,18 @@ class QuestionSet:
         return [doc for doc, grade in self.qrels.get(query_id, {}).items() if grade > 0]
 
 
-def read_question_set(folder: str | Path, name: str | None = None) -> QuestionSet:
-    """Reads one folder.
+def read_question_set(
+    folder: str | Path, name: str | None = None, *, split: str | None = None
+) -> QuestionSet:
+    """Reads a folder in BEIR's layout.
 
     Args:
-        folder: Holds ``corpus.jsonl[.gz]``, ``queries.jsonl[.gz]`` and ``qrels.tsv``.
+        folder: Holds ``corpus.jsonl[.gz]``, ``queries.jsonl[.gz]`` and judgements:
+            ``qrels.tsv`` or ``qrels/<split>.tsv``, plain or ``.gz``.
         name: What to call the set; the folder's last two names when None, since the last one
             is often just ``train``.
+        split: Which file of ``qrels/`` to read. None for ``qrels.tsv``; without that file, for
+            ``qrels/test.tsv`` or the only file in ``qrels/``.
 
     Returns:
         The set, holding only questions with at least one relevant passage.
@@ -70,10 +76,9 @@ def read_question_set(folder: str | Path, name: str | None = None) -> QuestionSe
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise InvalidInputError(f"a data set must be a folder, but {folder} is none")
-    corpus: dict[str, str] = {}
-    for where, record in json_objects(_one_of(folder, "corpus.jsonl")):
-        _add(corpus, _text(record, "id", where), _text(record, "text", where), where)
+        raise InvalidInputError(f"data set folder not found: {folder}")
+    judgements = qrels_file(folder, split)
+    corpus, blank = _corpus(_one_of(folder, "corpus.jsonl"))
     queries: dict[str, str] = {}
     answers: dict[str, tuple[str, ...]] = {}
     for where, record in json_objects(_one_of(folder, "queries.jsonl")):
@@ -81,7 +86,7 @@ def read_question_set(folder: str | Path, name: str | None = None) -> QuestionSe
         _add(queries, query_id, _text(record, "text", where), where)
         if "answers" in record:
             answers[query_id] = _answers(record["answers"], where)
-    qrels, teacher = _read_qrels(folder / "qrels.tsv", corpus, queries)
+    qrels, teacher = _read_qrels(judgements, corpus, queries, blank)
     judged = {
         query: text
         for query, text in queries.items()
@@ -89,20 +94,52 @@ def read_question_set(folder: str | Path, name: str | None = None) -> QuestionSe
     }
     if not judged:
         raise InvalidInputError(
-            f"{folder / 'qrels.tsv'} gives no question a relevant passage (score above 0): "
-            "there is nothing to learn from"
+            f"{judgements} gives no question a relevant passage (score above 0): there is nothing "
+            "to measure or to learn from"
         )
     if len(judged) < len(queries):
         logger.info(
-            "%s: %d of %d questions have no relevant passage and are left out",
+            "%s: %d of %d questions have no relevant passage in %s and are left out",
             folder,
             len(queries) - len(judged),
             len(queries),
+            judgements.name,
         )
     if name is None:
         parts = folder.resolve().parts
         name = "/".join(parts[-2:]) if len(parts) > 2 else parts[-1]
     return QuestionSet(name, corpus, judged, qrels, answers, teacher)
+
+
+def qrels_file(folder: Path, split: str | None = None) -> Path:
+    """The judgements of a folder; see `read_question_set`.
+
+    Raises:
+        InvalidInputError: There are none, no such split, or several and none was chosen.
+    """
+    splits = qrels_splits(folder)
+    if split is not None:
+        if split not in splits:
+            raise InvalidInputError(
+                f"{folder} has no qrels/{split}.tsv; its splits: {', '.join(splits) or 'none'}"
+            )
+        return splits[split]
+    for path in (folder / "qrels.tsv", folder / "qrels.tsv.gz"):
+        if path.is_file():
+            return path
+    if "test" in splits:
+        return splits["test"]
+    if len(splits) == 1:
+        return next(iter(splits.values()))
+    if splits:
+        raise InvalidInputError(f"{folder} has several splits, choose one: {', '.join(splits)}")
+    raise InvalidInputError(f"{folder} needs qrels.tsv or qrels/test.tsv, but has neither")
+
+
+def qrels_splits(folder: Path) -> dict[str, Path]:
+    """The files in ``qrels/``, by the name of the split, in alphabetical order."""
+    found = sorted([*folder.glob("qrels/*.tsv"), *folder.glob("qrels/*.tsv.gz")])
+    return {path.name.partition(".tsv")[0]: path for path in found}
 
 
 def hold_back(
@@ -211,7 +248,27 @@ def _one_of(folder: Path, name: str) -> Path:
     for path in (folder / name, folder / f"{name}.gz"):
         if path.is_file():
             return path
-    raise InvalidInputError(f"a data set needs {name} or {name}.gz, but {folder} has neither")
+    raise InvalidInputError(f"{folder} needs {name} or {name}.gz, but has neither")
+
+
+def _corpus(path: Path) -> tuple[dict[str, str], set[str]]:
+    """Passages by id, and the ids of those that have neither text nor title."""
+    corpus: dict[str, str] = {}
+    blank: set[str] = set()
+    for where, record in json_objects(path):
+        passage = _text(record, "id", where)
+        text, title = record.get("text"), record.get("title")
+        column = "text"
+        if isinstance(text, str) and not text.strip() and isinstance(title, str):
+            # BEIR's collections hold such passages: the title is all that there is.
+            if not title.strip():
+                blank.add(passage)
+                continue
+            column = "title"
+        _add(corpus, passage, _text(record, column, where), where)
+    if blank:
+        logger.warning("%s: %d passages have neither text nor title: left out", path, len(blank))
+    return corpus, blank
 
 
 def _text(record: Mapping[str, Any], key: str, where: str) -> str:
@@ -223,7 +280,7 @@ def _text(record: Mapping[str, Any], key: str, where: str) -> str:
 
 def _add(texts: dict[str, str], key: str, text: str, where: str) -> None:
     if key in texts:
-        raise InvalidInputError(f"{where}: the id {key!r} stands there a second time")
+        raise InvalidInputError(f"{where}: duplicate id {key!r}")
     texts[key] = text
 
 
@@ -234,10 +291,8 @@ def _answers(value: object, where: str) -> tuple[str, ...]:
 
 
 def _read_qrels(
-    path: Path, corpus: Mapping[str, str], queries: Mapping[str, str]
+    path: Path, corpus: Mapping[str, str], queries: Mapping[str, str], blank: Collection[str]
 ) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, float]]]:
-    if not path.is_file():
-        raise InvalidInputError(f"a data set needs {path.name}, but {path.parent} has none")
     qrels: dict[str, dict[str, float]] = {}
     teacher: dict[str, dict[str, float]] = {}
     lines = text_lines(path)
@@ -257,6 +312,8 @@ def _read_qrels(
         query, doc = cells[:2]
         if query not in queries:
             raise InvalidInputError(f"{where}: no query has the id {query!r}")
+        if doc in blank:
+            continue
         if doc not in corpus:
             raise InvalidInputError(f"{where}: no passage has the id {doc!r}")
         qrels.setdefault(query, {})[doc] = _number(cells[2], "score", where)

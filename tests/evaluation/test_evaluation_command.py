@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from html.parser import HTMLParser
 
 import pytest
+import torch
 
 from rerank_plugins.cli import EXIT_BAD_INPUT, EXIT_MODEL, main
 from rerank_plugins.evaluation import PRESETS, QuestionSet, compare, preset
@@ -20,17 +22,20 @@ def model(tiny_checkpoints) -> str:
 
 
 def test_the_table_compares_first_stages_and_models(folder, model, tmp_path, capsys):
-    """LangChain's BM25 alone, ours, ours with a model: three rows a set and in the mean; kept."""
+    """LangChain's BM25 alone, ours, ours with a model; then means, the answer, the legend."""
     pytest.importorskip("langchain_community")
     arguments = ["evaluate", "--dataset", str(folder), "--dataset", str(folder)]
     arguments += ["--alone", "langchain-bm25", "--model", model, "--candidates", "4"]
     arguments += ["--queries", "5", "--runs", str(tmp_path / "runs")]
     assert main(arguments) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 2 + 6 + 3
-    assert lines[0].split()[3:6] == ["nDCG@10", "95%", "MRR@10"]
-    systems = [re.split(r"\s{2,}", line)[2] for line in lines[2:5]]
-    assert systems == ["bm25", f"bm25 + {model}", "langchain-bm25"]
+    assert lines[0].split()[3:5] == ["nDCG@10", "MRR@10"]
+    for start in (2, 8, 14):  # a table per set, and that of the means
+        systems = [re.split(r"\s{2,}", line)[2] for line in lines[start : start + 3]]
+        assert systems == ["bm25", f"bm25 + {model}", "langchain-bm25"]
+    assert lines[14].startswith("mean of sets")
+    assert f"Reranking bm25 with {model}" in lines[18]
+    assert lines[-1].startswith("p50, p95: milliseconds per query")
     runs = {path: path.read_bytes() for path in (tmp_path / "runs").iterdir()}
     assert len(runs) == 3
     assert main(arguments) == 0
@@ -124,6 +129,14 @@ def test_finished_runs_are_evaluated_by_judgements_alone(tmp_path, capsys):
     [
         (["--measures", "nope@1"], EXIT_BAD_INPUT, "must be written like"),
         (["--candidates", "-1"], EXIT_BAD_INPUT, "candidates must be"),
+        (["--candidates", "0"], EXIT_BAD_INPUT, "--candidates must be a whole number of at least"),
+        (["--threads", "0"], EXIT_BAD_INPUT, "--threads must be"),
+        (["--first-stage-weight", "2"], EXIT_BAD_INPUT, "first_stage_weight must be"),
+        (["--report", "/nowhere/x.html"], EXIT_BAD_INPUT, "/nowhere does not exist"),
+        (["--report", "/"], EXIT_BAD_INPUT, "is a folder"),
+        (["--split", "dev"], EXIT_BAD_INPUT, "no qrels/dev.tsv"),
+        (["--dataset", "/nowhere"], EXIT_BAD_INPUT, "data set folder not found: /nowhere"),
+        (["--first-stage", "bm25", "--alone", "bm25"], EXIT_BAD_INPUT, "both to --first-stage"),
         (["--queries", "0"], EXIT_BAD_INPUT, "at least 1"),
         (["--run", "somewhere"], EXIT_BAD_INPUT, "--run needs --qrels"),
         (["--first-stage", "run:/nowhere"], EXIT_BAD_INPUT, "nowhere"),
@@ -144,6 +157,71 @@ def test_an_unknown_first_stage_is_a_usage_error(folder, capsys):
         main(["evaluate", "--dataset", str(folder), "--first-stage", "bm26"])
     assert stopped.value.code == EXIT_BAD_INPUT
     assert "langchain-bm25" in capsys.readouterr().err
+
+
+def test_alone_without_a_first_stage_drops_no_reranker(folder, model, capsys):
+    """BM25 is what is reranked anyway; it is shown alone beside."""
+    arguments = ["evaluate", "--dataset", str(folder), "--alone", "bm25", "--model", model]
+    assert main([*arguments, "--candidates", "3", "--queries", "3", "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert [row["system"] for row in record["systems"]] == ["bm25", f"bm25 + {model}"]
+
+
+def test_weights_engine_precision_and_threads_are_options(folder, model, capsys):
+    """A system per weight; the weights differ in what they reach, not in what is scored."""
+    arguments = ["evaluate", "--dataset", str(folder), str(folder), "--model", model]
+    arguments += ["--first-stage-weight", "0", "1", "--engine", "torch", "--precision", "fp32"]
+    arguments += ["--threads", "1", "--candidates", "5", "--queries", "8", "--json"]
+    threads, cpus = torch.get_num_threads(), os.sched_getaffinity(0)
+    try:
+        assert main(arguments) == 0
+        assert torch.get_num_threads() == len(os.sched_getaffinity(0)) == 1
+    finally:
+        torch.set_num_threads(threads)
+        os.sched_setaffinity(0, cpus)
+    one, other = map(json.loads, capsys.readouterr().out.splitlines())
+    rows = {row["system"]: row for row in one["systems"]}
+    assert list(rows) == ["bm25", f"bm25 + {model} (weight 0)", f"bm25 + {model} (weight 1)"]
+    assert rows[f"bm25 + {model} (weight 1)"]["gain"] == 0.0
+    assert rows["bm25"]["nDCG@10"] == other["systems"][0]["nDCG@10"]
+
+
+def test_a_beir_folder_is_evaluated_as_it_is(folder, model, capsys):
+    """Judgements in qrels/: the test split, or the one asked for."""
+    (folder / "qrels").mkdir()
+    lines = (folder / "qrels.tsv").read_text(encoding="utf-8").splitlines(keepends=True)
+    (folder / "qrels.tsv").unlink()
+    for split, rows in (("test", lines[1:6]), ("dev", lines[6:9])):
+        (folder / "qrels" / f"{split}.tsv").write_text("".join([lines[0], *rows]))
+    arguments = ["evaluate", "--dataset", str(folder), "--model", model, "--candidates", "2"]
+    found = []
+    for more in ([], ["--split", "dev"]):
+        assert main([*arguments, *more, "--json"]) == 0
+        found.append(json.loads(capsys.readouterr().out)["queries"])
+    assert len(found[0]) > 0 < len(found[1])
+    assert not {q["id"] for q in found[0]} & {q["id"] for q in found[1]}
+
+
+def test_a_set_s_result_is_printed_before_the_next_set_is_read(folder, model, tmp_path, capsys):
+    """What is done is not lost when a later set fails."""
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    arguments = ["evaluate", "--dataset", str(folder), str(broken), "--model", model]
+    code = main([*arguments, "--candidates", "2", "--queries", "2", "--json"])
+    captured = capsys.readouterr()
+    assert code == EXIT_BAD_INPUT
+    assert json.loads(captured.out)["set"] == "samples/all"
+    assert "broken needs qrels.tsv or qrels/test.tsv" in captured.err
+
+
+def test_a_report_says_what_it_lacks_without_matplotlib(samples, monkeypatch):
+    """In the page, with the command that mends it."""
+    monkeypatch.setattr("rerank_plugins.evaluation.report.find_spec", lambda _: None)
+    monkeypatch.setattr("rerank_plugins.evaluation.report.charts.find_spec", lambda _: None)
+    given = {"first": {query: list(samples.corpus)[:3] for query in samples.queries}}
+    text = html_report([compare(samples, given, {"r": lambda _, texts: [0.5] * len(texts)})])
+    assert "rerank-plugins[display]" in text
+    assert "Scores over length" not in text
 
 
 class Page(HTMLParser):
@@ -207,10 +285,13 @@ def test_the_report_draws_scores_where_matplotlib_is_installed(samples):
             "open": lambda _, texts: [float(len(text)) for text in texts],
         },
     )
-    text = html_report([found])
+    text = html_report([found], command="rerank-plugins evaluate <x>")
     assert Page(text).open == []
+    assert "rerank-plugins evaluate &lt;x&gt;" in text
+    assert "currentColor" in text
+    assert "#010203" not in text
     assert text.count("how far a score is a probability") == 1
-    assert text.count("Scores against length in words") == 2
+    assert text.count("Scores over length") == 2
     assert "http://" not in re.sub(r'xmlns(:\w+)?="[^"]*"', "", text)
 
 

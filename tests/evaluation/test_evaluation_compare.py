@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -10,8 +11,11 @@ import pytest
 
 from rerank_plugins import Reranker
 from rerank_plugins.errors import InvalidInputError, ScoreCountError
-from rerank_plugins.evaluation import QuestionSet, compare, table
+from rerank_plugins.evaluation import QuestionSet, compare, html_report, table, verdicts
+from rerank_plugins.evaluation.tables import means_over_sets
+from rerank_plugins.evaluation.verdict import _queries_needed
 from rerank_plugins.first_stage import BM25
+from rerank_plugins.scoring.cache import CachedScorer
 from rerank_plugins.testing import OverlapScorer
 
 Scores = Callable[[str, Sequence[str]], list[float]]
@@ -132,6 +136,123 @@ def test_differences_are_tested_and_corrected(samples, bm25):
     assert differences[1].corrected < 0.05
     other_way = found.versus("bm25 + wrong")
     assert other_way[0].mean == pytest.approx(-differences[1].mean)
+
+
+def test_gains_are_against_each_system_s_own_first_stage(toy):
+    """A reranker over a better first stage is not credited with what that stage gained."""
+    better = {"q1": ["a", "b"], "q2": ["c", "a", "b"], "q3": ["d", "b"]}
+    found = compare(toy, {"one": GIVEN, "two": better}, {"length": by_length}, measures=["MRR"])
+    gains = {gain.system: gain for gain in found.gains()}
+    assert {name: gain.baseline for name, gain in gains.items()} == {
+        "one + length": "one",
+        "two": "one",
+        "two + length": "two",
+    }
+    assert gains["two + length"].mean == 0.0
+    assert gains["one + length"].mean == pytest.approx(1 / 6)
+    rows = {row["system"]: row for row in found.rows()}
+    assert rows["one"]["gain"] is None
+    assert (rows["two + length"]["against"], rows["two + length"]["gain"]) == ("two", 0.0)
+    assert "minus that of one" in found.table()
+
+
+def test_every_measure_and_every_mean_has_an_interval(samples, bm25):
+    """Of a mean over sets by resampling within each set: between the sets' own ends."""
+    found = compare(samples, {"bm25": bm25}, {"o": OverlapScorer()}, candidates=9)
+    other = compare(samples, {"bm25": bm25}, {"o": OverlapScorer()}, candidates=9, queries=9)
+    for row in [*found.rows(), *means_over_sets([found, other])]:
+        for measure in found.measures:
+            low, high = row["intervals"][measure]
+            assert low <= row[measure] <= high
+    mean = means_over_sets([found, other])[1]
+    assert mean["against"] == "bm25"
+    assert mean["gain_interval"][0] <= mean["gain"] <= mean["gain_interval"][1]
+    own = [c.systems["bm25"].values["MRR@10"].mean() for c in (found, other)]
+    assert means_over_sets([found, other])[0]["MRR@10"] == pytest.approx(np.mean(own))
+
+
+class Counting(OverlapScorer):
+    """Counts what it is asked; slow enough to be timed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pairs: list[tuple[str, str]] = []
+
+    def score(self, pairs, options):
+        """A millisecond per pair."""
+        self._pairs += pairs
+        time.sleep(0.001 * len(pairs))
+        return super().score(pairs, options)
+
+
+def test_a_pair_that_two_first_stages_bring_is_scored_once_and_timed_twice(toy):
+    """Same rankings as apart; the second system's time counts what it did not have to wait for."""
+    scorer = Counting()
+    stages = {"one": GIVEN, "two": {query: ids[::-1] for query, ids in GIVEN.items()}}
+    rerankers = {"model": Reranker(scorer), "blend": Reranker(scorer, first_stage_weight=0.5)}
+    found = compare(toy, stages, rerankers)
+    warm_up = len(GIVEN["q3"])  # per system, scored and forgotten
+    assert len(scorer._pairs) <= 7 + 4 * 2 * warm_up
+    assert len(set(scorer._pairs)) == 7
+    apart = compare(toy, {"two": stages["two"]}, {"model": Reranker(OverlapScorer())})
+    assert found.systems["two + model"].rankings == apart.systems["two + model"].rankings
+    for name in ("one + model", "two + model", "two + blend"):
+        system = found.systems[name]
+        assert system.pairs == 7
+        assert system.scoring_seconds >= 0.007
+
+
+@pytest.mark.parametrize("own", [{"cache": 10}, {"deadline_ms": 1000}])
+def test_a_reranker_with_a_cache_or_a_deadline_of_its_own_is_asked_each_time(own, toy):
+    """What its user wants to measure would be another thing."""
+    scorer = Counting()
+    stages = {"one": GIVEN, "two": GIVEN}
+    compare(toy, stages, {"model": Reranker(scorer, **own)})
+    assert len(scorer._pairs) >= (7 if "cache" in own else 14)
+
+
+def test_where_scores_are_cached_is_no_part_of_a_run(toy, tmp_path):
+    """The same answers with a cache, without one, with another: the runs are taken up."""
+    scorers = []
+    for cache in (None, 100, tmp_path / "a.sqlite", tmp_path / "b.sqlite"):
+        scorer = Counting()
+        scorers.append(scorer)
+        kept = scorer if cache is None else CachedScorer(scorer, cache, identity="overlap")
+        compare(toy, {"g": GIVEN}, {"r": Reranker(kept)}, runs=tmp_path / "runs")
+    assert [bool(scorer._pairs) for scorer in scorers] == [True, False, False, False]
+
+
+def test_a_verdict_says_whether_to_use_a_reranker(samples, bm25):
+    """A perfect order helps, the reverse harms, and a few questions do not tell."""
+    grades = {
+        (samples.queries[query], samples.corpus[passage])
+        for query, of in samples.qrels.items()
+        for passage in of
+    }
+
+    def order(sign):
+        return lambda query, texts: [sign * float((query, text) in grades) for text in texts]
+
+    rerankers = {"right": order(1), "wrong": order(-1)}
+    found = verdicts(compare(samples, {"bm25": bm25}, rerankers, candidates=20))
+    assert [(one.reranker, one.kind) for one in found] == [("right", "helps"), ("wrong", "harms")]
+    assert found[0].text().startswith("Reranking bm25 with right raises nDCG@10 from ")
+    assert found[0].text().endswith("Use it.")
+    assert "lowers" in found[1].text()
+    few = verdicts(compare(samples, {"bm25": bm25}, rerankers, candidates=20, queries=2))
+    assert {one.kind for one in few} == {"open"}
+    assert "2 questions do not tell" in few[0].text()
+    one = verdicts(compare(samples, {"bm25": bm25}, rerankers, candidates=20, queries=1))
+    assert "this question does not tell" in one[0].text()
+
+
+def test_the_questions_that_a_gain_needs_are_those_of_a_power_analysis():
+    """Against statsmodels' formula by hand: (z.975 + z.8)^2 (sd / mean)^2, rounded up."""
+    gains = np.array([0.1] * 30 + [-0.1] * 20)
+    expected = (1.959964 + 0.841621) ** 2 * (gains.std(ddof=1) / gains.mean()) ** 2
+    needed = _queries_needed(gains)
+    assert expected <= needed <= expected * 1.1
+    assert _queries_needed(np.zeros(9)) is None
 
 
 def test_the_queries_that_were_hurt_most_come_first(toy):
@@ -260,7 +381,7 @@ def test_a_query_without_candidates_counts_as_nothing_found(toy):
     for system in found.systems.values():
         np.testing.assert_allclose(system.values["MRR"], [1, 0, 0])
         assert system.rankings["q2"] == ()
-    assert "Reranking hurt no question" in found.to_html()
+    assert "Reranking hurt no question" in html_report([found])
 
 
 def test_a_file_that_is_no_run_is_named(toy, tmp_path):
@@ -279,8 +400,8 @@ def test_a_file_that_is_no_run_is_named(toy, tmp_path):
         ({"g": 5}, {}, r"search\(\), invoke\(\) or retrieve\(\)"),
         ({"g": GIVEN}, {"r": 5}, "a reranker must be"),
         ({"g": BM25(["one"])}, {}, "4 passages"),
-        ({"g": {"q1": ["z"]}}, {}, "no passage of the set"),
-        ({"g": GIVEN}, {"r": lambda *_: [1.0]}, "one score a passage"),
+        ({"g": {"q1": ["z"]}}, {}, "not a passage of the set"),
+        ({"g": GIVEN}, {"r": lambda *_: [1.0]}, "one score per passage"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(stages, rerankers, message, toy):
@@ -404,10 +525,12 @@ def test_the_table_has_a_row_a_system_and_one_set_after_another(toy):
     """Plain text, several sets in one, then the mean over the sets."""
     found = compare(toy, {"given": GIVEN}, {"length": by_length}, measures=("MRR", "P@5"))
     text = table([found, found])
-    assert text.splitlines()[0].split()[:5] == ["set", "queries", "system", "MRR", "95%"]
-    assert len(text.splitlines()) == 2 + 4 + 2
+    assert text.splitlines()[0].split()[:5] == ["set", "queries", "system", "MRR", "P@5"]
+    assert text.splitlines()[2 + 4 + 2] == ""  # then what the columns mean
+    assert "gain: MRR minus that of the system's own first stage" in text
+    assert len(table([found], notes=False).splitlines()) == 2 + 2
     worse = compare(toy, {"given": GIVEN}, measures=("MRR", "P@5"), queries=1, seed=3)
-    means = table([found, worse]).splitlines()[-1].split()
+    means = table([found, worse], notes=False).splitlines()[-1].split()
     both = [c.systems["given"].values["MRR"].mean() for c in (found, worse)]
     assert means[:6] == ["mean", "of", "sets", "4", "given", f"{np.mean(both):.3f}"]
     assert found.table().splitlines()[2].split() == text.splitlines()[2].split()
@@ -426,3 +549,19 @@ def test_a_comparison_is_json_as_it_is(toy):
     }
     assert record["systems"][0]["p_value"] is None
     assert record["systems"][1]["gain"] == pytest.approx(1 / 6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"candidates": 0}, "candidates must be a whole number of at least 1"),
+        ({"alone": ["g"]}, "rerankers need a first stage"),
+        ({"alone": "g"}, "alone must be a list of names"),
+        ({"alone": ["h"]}, "alone must name first stages"),
+        ({"measures": "MRR"}, "measures must be a list of names"),
+    ],
+)
+def test_a_comparison_that_could_only_mislead_is_refused(options, message, toy):
+    """Zeros for every system, a reranker that is left out, letters taken for names."""
+    with pytest.raises(InvalidInputError, match=message):
+        compare(toy, {"g": GIVEN}, {"r": by_length}, **options)

@@ -73,7 +73,7 @@ def test_equal_systems_have_p_one_and_one_query_has_no_interval():
 
 def test_values_of_other_queries_cannot_be_paired():
     """A paired test of two shapes is a mistake."""
-    with pytest.raises(InvalidInputError, match="one value a query"):
+    with pytest.raises(InvalidInputError, match="one value per query"):
         randomization_test([0.1, 0.2], [0.1])
 
 

@@ -49,6 +49,45 @@ def test_reads_gzip_beir_ids_answers_and_teacher_scores(tmp_path: Path) -> None:
     assert data.teacher_scores == {"q": {"d": -3.5}}
 
 
+def beir(folder: Path, **splits: list[tuple[str, str, float]]) -> Path:
+    """A folder as BEIR's archives unpack: judgements by split in ``qrels/``."""
+    write_set(folder, {"d1": "one", "d2": "two"}, {"q1": "first?", "q2": "second?"}, [])
+    (folder / "qrels.tsv").unlink()
+    (folder / "qrels").mkdir()
+    for split, rows in splits.items():
+        lines = ["query-id\tcorpus-id\tscore", *("\t".join(map(str, row)) for row in rows)]
+        (folder / "qrels" / f"{split}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
+
+
+def test_a_beir_folder_is_read_as_it_is(tmp_path: Path) -> None:
+    """Judgements in qrels/, test before others unless another split is asked for."""
+    folder = beir(tmp_path / "b", train=[("q1", "d1", 1)], test=[("q2", "d2", 1)])
+    assert list(read_question_set(folder).queries) == ["q2"]
+    assert list(read_question_set(folder, split="train").queries) == ["q1"]
+    with pytest.raises(InvalidInputError, match=r"no qrels/dev\.tsv; its splits: test, train"):
+        read_question_set(folder, split="dev")
+    only = beir(tmp_path / "only", dev=[("q1", "d1", 1)])
+    assert list(read_question_set(only).queries) == ["q1"]
+    several = beir(tmp_path / "two", dev=[("q1", "d1", 1)], train=[("q1", "d1", 1)])
+    with pytest.raises(InvalidInputError, match="choose one: dev, train"):
+        read_question_set(several)
+
+
+def test_a_passage_that_has_a_title_alone_is_that_title(tmp_path: Path) -> None:
+    """BEIR's collections have such passages, and some with neither."""
+    folder = beir(tmp_path / "b", test=[("q1", "d1", 1), ("q1", "d3", 1)])
+    lines = [
+        '{"_id": "d1", "title": "One", "text": ""}',
+        '{"_id": "d2", "title": "Two", "text": "two"}',
+        '{"_id": "d3", "title": "", "text": " "}',
+    ]
+    (folder / "corpus.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    data = read_question_set(folder)
+    assert dict(data.corpus) == {"d1": "One", "d2": "two"}
+    assert data.qrels == {"q1": {"d1": 1.0}}
+
+
 def test_questions_without_a_relevant_passage_are_left_out(tmp_path: Path) -> None:
     """A question that only has judged non-relevant passages, or none, teaches nothing."""
     folder = write_set(
@@ -65,7 +104,7 @@ def test_questions_without_a_relevant_passage_are_left_out(tmp_path: Path) -> No
     [
         ("corpus.jsonl", 2, "{not json", "no valid JSON"),
         ("corpus.jsonl", 2, "[1]", "must be a JSON object"),
-        ("corpus.jsonl", 2, '{"id": "d1", "text": "again"}', "a second time"),
+        ("corpus.jsonl", 2, '{"id": "d1", "text": "again"}', "duplicate id"),
         ("corpus.jsonl", 2, '{"id": "d2", "text": " "}', "'text' must be a non-empty string"),
         ("queries.jsonl", 1, '{"text": "no id"}', "'id' must be a non-empty string"),
         ("queries.jsonl", 2, '{"id": "q2", "text": "x", "answers": "y"}', "list of strings"),
@@ -91,7 +130,7 @@ def test_bad_lines_are_named(tmp_path: Path, file: str, line: int, text: str, sa
 
 def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
     """No folder, no corpus, a cut gzip and no UTF-8 each say so."""
-    with pytest.raises(InvalidInputError, match="must be a folder"):
+    with pytest.raises(InvalidInputError, match="folder not found"):
         read_question_set(tmp_path / "nowhere")
     folder = small(tmp_path)
     packed = gzip.compress((folder / "corpus.jsonl").read_bytes())
@@ -110,7 +149,7 @@ def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
 def test_a_set_without_anything_relevant_is_refused(tmp_path: Path) -> None:
     """All grades 0 leave nothing to learn from."""
     folder = write_set(tmp_path / "s", {"d": "t"}, {"q": "q?"}, [("q", "d", 0)])
-    with pytest.raises(InvalidInputError, match="nothing to learn from"):
+    with pytest.raises(InvalidInputError, match="nothing to measure or to learn from"):
         read_question_set(folder)
 
 
