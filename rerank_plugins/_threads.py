@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import os
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -95,6 +96,10 @@ def _in_child() -> None:
         lock._at_fork_reinit()  # noqa: SLF001  (what threading and logging do themselves)
     for owner, method in list(_renewed.items()):
         getattr(owner, method)()
+    # FAISS computes on OpenMP's threads, which the child lacks too: it would wait for them.
+    faiss = sys.modules.get("faiss")
+    if hasattr(faiss, "omp_set_num_threads"):
+        faiss.omp_set_num_threads(1)
 
 
 if hasattr(os, "register_at_fork"):

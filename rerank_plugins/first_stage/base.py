@@ -1,12 +1,14 @@
-"""The protocol that every first stage follows."""
+"""The protocols that first stages and their views follow."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import Self
 
 from rerank_plugins.candidates import Candidate
 from rerank_plugins.first_stage.storage import Writer
@@ -43,8 +45,51 @@ class FirstStage(Protocol):
 
 
 @runtime_checkable
+class StageView(FirstStage, Protocol):
+    """A first stage at one moment: immutable, and safe to share between threads.
+
+    A change makes another view and leaves this one as it is. Several views may be made from
+    one; what they have in common they share.
+
+    Attributes:
+        size: Keys ever given: 0 to ``size - 1``, the length of a mask. A removed key is never
+            given again.
+        alive: Shape (size,): True for the keys that are not removed. Read-only.
+    """
+
+    @property
+    def size(self) -> int:
+        """Keys ever given."""
+        ...
+
+    @property
+    def alive(self) -> NDArray[np.bool_]:
+        """Shape (size,): the keys that are not removed."""
+        ...
+
+    def with_added(self, texts: Sequence[str]) -> Self:
+        """A view with these texts too, under the keys ``size`` to ``size + len(texts) - 1``.
+
+        Raises:
+            InvalidInputError: A text is not a string.
+        """
+        ...
+
+    def with_removed(self, keys: Iterable[int]) -> Self:
+        """A view without these passages; the scores of the others are as if they never were.
+
+        Raises:
+            InvalidInputError: A key is not in the index.
+        """
+        ...
+
+
+@runtime_checkable
 class StoredStage(FirstStage, Protocol):
-    """A first stage that can change, and be saved as a part of something larger."""
+    """A first stage that can change, and be saved as a part of something larger.
+
+    It holds a `StageView`; a change replaces it by the next one, in one assignment.
+    """
 
     @property
     def keys_given(self) -> int:
@@ -61,4 +106,31 @@ class StoredStage(FirstStage, Protocol):
 
     def store(self, out: Writer, *, texts: bool = True) -> None:
         """Gives files and settings to a writer, the texts only if asked for."""
+        ...
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a view says of a query beyond its best candidates, for fusion.
+
+    Attributes:
+        candidates: As of ``search``.
+        mean: Of the scores of all passages of the view, whatever the mask; a passage that
+            shares no term with the query has the BM25 score 0.
+        deviation: Their standard deviation.
+        scores: From keys, shape (n,), to their scores, shape (n,).
+    """
+
+    candidates: list[Candidate]
+    mean: float
+    deviation: float
+    scores: Callable[[NDArray[np.int64]], NDArray[np.float64]]
+
+
+@runtime_checkable
+class Surveyed(Protocol):
+    """A view or stage that can tell how all of its scores are spread."""
+
+    def survey(self, query: str, k: int, *, mask: NDArray[np.bool_] | None = None) -> Survey:
+        """Searches, and tells how the scores of all passages are spread."""
         ...

@@ -5,67 +5,52 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import threading
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from itertools import islice
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 from typing_extensions import Self
 
-from rerank_plugins._telemetry import traced_search
-from rerank_plugins._validation import check_choice, check_count, is_number
-from rerank_plugins.candidates import Candidate, check_query
-from rerank_plugins.errors import IndexMismatchError, InvalidInputError
+from rerank_plugins._validation import check_choice, is_number
+from rerank_plugins.errors import IndexDamagedError, IndexMismatchError, InvalidInputError
 from rerank_plugins.first_stage import storage
-from rerank_plugins.first_stage._bm25_engines import ENGINES, Engine, Terms
-from rerank_plugins.first_stage._checks import check_keys, check_mask, check_texts, key_list
+from rerank_plugins.first_stage._bm25_view import BM25Settings, BM25View
+from rerank_plugins.first_stage._checks import check_texts
+from rerank_plugins.first_stage._holder import Holder
+from rerank_plugins.first_stage._passages import Passages
+from rerank_plugins.first_stage._postings import Postings, Vocabulary
 from rerank_plugins.first_stage.analysis import Analyzer, analyzer_for
-from rerank_plugins.ordering import descending
+
+ENGINES: Final = ("auto", "rank-bm25", "bm25s")
+"""What ``BM25(engine=...)`` takes; ``bm25s`` is an older name of ``auto``."""
 
 # How many passages a stored index is tried on, to see that the analyzer is still the same.
 _PROBES: Final = 16
+_CHECKED_TOGETHER: Final = 1 << 22
 
 
-@dataclass(frozen=True)
-class _Index:
-    """What is indexed at one moment; replaced as a whole, so that searches need no lock.
-
-    Attributes:
-        texts: By key; empty where a passage was removed.
-        keys: Shape (passages,), ascending: the key of each row of terms and engine.
-        terms: The passages' terms.
-        engine: None as long as no passage has a term: Okapi divides by the mean length.
-    """
-
-    texts: list[str]
-    keys: NDArray[np.int64]
-    terms: Terms
-    engine: Engine | None
-
-
-class BM25:
+class BM25(Holder[BM25View]):
     """Keyword search: a first stage over BM25 scores.
 
-    A passage comes back when it shares a term with the query; one that shares no term never
-    does, so fewer than ``k`` may. The score is Okapi's with Lucene's idf,
-    ln(1 + (N - n + .5) / (n + .5)) for a term in n of N passages, which is positive for every
-    term: each score is above 0, and a further match never lowers it.
+    The score is Okapi's with Lucene's idf, ln(1 + (N - n + .5) / (n + .5)), which is always
+    positive, for N passages of which n have the term. A passage that shares no term with the
+    query never comes back, so fewer than ``k`` may.
 
     Any number of threads may search, add and remove; a search sees all of a change or none of
-    it. Scores depend on the whole corpus, so a change computes them all again, which takes as
-    long as building less the analysis: better add many passages at once.
+    it. Scores are computed when searching, from the passages that are there, so a change costs
+    what it changes, and the scores after it are those of an index built anew.
     """
 
     def __init__(
         self,
-        texts: Iterable[str],
+        texts: Iterable[str] = (),
         *,
         language: str = "auto",
         analyzer: Analyzer | Callable[[str], list[str]] | None = None,
-        engine: str = "rank-bm25",
+        engine: str = "auto",
         k1: float = 1.5,
         b: float = 0.75,
     ) -> None:
@@ -76,13 +61,13 @@ class BM25:
             language: ``auto``, ``ar``, ``fr``, ``pl``, ``en`` or ``neutral``.
             analyzer: Text to terms, in place of the language's; a ``query`` method beside the
                 call, if it has one, reads the queries.
-            engine: ``rank-bm25``, or ``bm25s``: the same scores from more memory, in a
-                fraction of the time once there are tens of thousands of passages.
+            engine: ``auto``; or ``rank-bm25``, which gives the same scores by that library,
+                slowly: it builds its index anew for the first search after a change.
             k1: How fast repeats of a term stop counting; above 0. Default: rank-bm25's.
             b: How much long passages are held back, in [0, 1]. Default: rank-bm25's.
 
         Raises:
-            InvalidInputError: A value breaks one of these rules.
+            InvalidInputError: An argument is invalid.
         """
         check_choice("engine", engine, ENGINES)
         if not is_number(k1) or k1 <= 0:
@@ -90,111 +75,31 @@ class BM25:
         if not is_number(b) or not 0 <= b <= 1:
             raise InvalidInputError(f"b must be in [0, 1], but got {b!r}")
         listed = check_texts(texts)
-        self.analyzer = analyzer_for(language, texts=listed) if analyzer is None else analyzer
-        self.engine = engine
-        self.k1 = k1
-        self.b = b
-        self._query_terms = getattr(self.analyzer, "query", self.analyzer)
-        self._changing = threading.Lock()
+        if analyzer is None:
+            analyzer = analyzer_for(language, texts=listed)
+        settings = BM25Settings(analyzer, engine, float(k1), float(b))
+        super().__init__(BM25View(settings).with_added(listed))
         self._probed: str | None = None
-        self._index = _Index([], np.empty(0, dtype=np.int64), Terms.none(), None)
-        self.add(listed)
-
-    def __len__(self) -> int:
-        return len(self._index.keys)
 
     @property
-    def keys(self) -> list[int]:
-        """The keys of the passages that can be found, ascending."""
-        keys: list[int] = self._index.keys.tolist()
-        return keys
+    def analyzer(self) -> Analyzer | Callable[[str], Sequence[str]]:
+        """Text to terms."""
+        return self._view.settings.analyzer
 
     @property
-    def keys_given(self) -> int:
-        """How many keys were ever given: the length of a mask."""
-        return len(self._index.texts)
+    def engine(self) -> str:
+        """As it was asked for."""
+        return self._view.settings.engine
 
-    def add(self, texts: Iterable[str]) -> list[int]:
-        """Indexes more texts.
+    @property
+    def k1(self) -> float:
+        """How fast repeats of a term stop counting."""
+        return self._view.settings.k1
 
-        Returns:
-            Their keys, which are never given again, not even after a removal.
-
-        Raises:
-            InvalidInputError: A text is no string.
-        """
-        listed = check_texts(texts)
-        if not listed:
-            return []
-        with self._changing:
-            old = self._index
-            terms = old.terms.followed_by(
-                self.analyzer(text)
-                for text in tqdm(listed, desc="Analysing", unit=" passages", disable=None, delay=1)
-            )
-            keys = range(len(old.texts), len(old.texts) + len(listed))
-            self._index = self._indexed(
-                old.texts + listed, np.append(old.keys, np.asarray(keys)), terms
-            )
-        return list(keys)
-
-    def remove(self, keys: Iterable[int]) -> None:
-        """Makes passages unfindable; the scores of the others are as if they had never been.
-
-        Raises:
-            InvalidInputError: A key is not in the index; nothing is removed then.
-        """
-        listed = key_list(keys)
-        with self._changing:
-            old = self._index
-            check_keys(listed, set(old.keys.tolist()))
-            if not listed:
-                return
-            kept = ~np.isin(old.keys, listed)
-            texts = list(old.texts)
-            for key in listed:
-                texts[key] = ""
-            self._index = self._indexed(texts, old.keys[kept], old.terms.only(kept))
-
-    def _indexed(self, texts: list[str], keys: NDArray[np.int64], terms: Terms) -> _Index:
-        engine = ENGINES[self.engine](terms, k1=self.k1, b=self.b) if len(terms.ids) else None
-        return _Index(texts, keys, terms, engine)
-
-    @traced_search
-    def search(
-        self, query: str, k: int, *, mask: NDArray[np.bool_] | None = None
-    ) -> list[Candidate]:
-        """At most ``k`` candidates that share a term with the query, best first.
-
-        Args:
-            query: Non-blank text.
-            k: How many at most.
-            mask: One boolean for each key ever given, shape (largest such key + 1,); only
-                passages where it is True come back. Scores do not depend on it: idf is always
-                that of the whole corpus.
-
-        Returns:
-            Candidates with their BM25 score, above 0; equal scores keep the order of keys.
-
-        Raises:
-            InvalidInputError: The query, ``k`` or the mask breaks the rule above.
-        """
-        query = check_query(query)
-        k = check_count("k", k)
-        index = self._index
-        mask = check_mask(mask, len(index.texts))
-        if index.engine is None:
-            return []
-        rows, scores = index.engine.match(self._query_terms(query))
-        keys = index.keys[rows]
-        if mask is not None:
-            keys, scores = keys[mask[keys]], scores[mask[keys]]
-        return [
-            Candidate(
-                key=int(keys[at]), text=index.texts[keys[at]], score=float(scores[at]), rank=rank
-            )
-            for rank, at in enumerate(descending(scores, k), start=1)
-        ]
+    @property
+    def b(self) -> float:
+        """How much long passages are held back."""
+        return self._view.settings.b
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the index to a folder, in place of the one that may be there.
@@ -235,9 +140,12 @@ class BM25:
         return found
 
     def store(self, out: storage.Writer, *, texts: bool = True) -> None:
-        """Gives files and settings to a writer, the texts only if asked for."""
-        index = self._index
+        """Gives files and settings to a writer, the texts only if asked for.
+
+        What is written is one segment, without a trace of removed passages.
+        """
         ours = self.analyzer if isinstance(self.analyzer, Analyzer) else None
+        view = self._view.with_merged().with_own_vocabulary()
         out.settings |= {
             "engine": self.engine,
             "k1": self.k1,
@@ -245,15 +153,15 @@ class BM25:
             "analyzer": None if ours is None else ours.name,
             "analyzer_version": None if ours is None else ours.version,
             "probe": self._probe(),
+            "codes": None if not view.segments else view.segments[0].codes.dtype.name,
         }
         if texts:
-            out.lines("texts.jsonl", (index.texts[key] for key in index.keys))
-        live = np.zeros(len(index.texts), dtype=np.bool_)
-        live[index.keys] = True
-        out.array("live.npy", live)
-        index.terms.store(out)
-        if index.engine is not None:
-            index.engine.store(out)
+            out.lines("texts.jsonl", view.passages.texts())
+        out.array("live.npy", view.alive)
+        for segment in view.segments:
+            out.lines("vocabulary.jsonl", view.vocabulary)
+            for name in ("lengths", "bounds", "rows", "codes", "pairs"):
+                out.array(f"{name}.npy", getattr(segment, name))
 
     @classmethod
     def restore(
@@ -268,7 +176,7 @@ class BM25:
         Args:
             part: Where the files are.
             texts: The passages in the order of keys, where they were not stored with it.
-            analyzer: As of `load`.
+            analyzer: As in `load`.
         """
         told = part.settings
         bm25 = cls(
@@ -278,17 +186,23 @@ class BM25:
             k1=told["k1"],
             b=told["b"],
         )
-        live = part.array("live.npy", np.bool_)
-        keys = np.flatnonzero(live).astype(np.int64, copy=False)
+        alive = part.array("live.npy", np.bool_)
+        keys = np.flatnonzero(alive).astype(np.int64, copy=False)
         texts = part.texts("texts.jsonl", len(keys)) if texts is None else texts
-        by_key = [""] * len(live)
-        for key, text in zip(keys.tolist(), texts, strict=True):
-            by_key[key] = text
-        terms = Terms.restore(part, len(keys))
-        engine = None
-        if len(terms.ids):
-            engine = ENGINES[bm25.engine].restore(part, terms, k1=bm25.k1, b=bm25.b)
-        bm25._index = _Index(by_key, keys, terms, engine)
+        view = replace(bm25._view, passages=Passages.restored(alive, texts))
+        if told["codes"] is not None:
+            words = part.texts("vocabulary.jsonl")
+            segment = _stored_postings(part, keys, len(words), told["codes"])
+            view = replace(
+                view,
+                vocabulary=Vocabulary((word, number) for number, word in enumerate(words)),
+                segments=(segment,),
+                removed=(0,),
+                words=int(segment.lengths.sum()),
+            )
+            if len(view.vocabulary) != len(words):
+                raise IndexDamagedError("a vocabulary must hold each term once, but repeats one")
+        bm25._view = view
         bm25._probed = told["probe"]
         return bm25
 
@@ -307,10 +221,56 @@ class BM25:
 
     def _probe(self) -> str:
         """A digest of what the analyzer makes of some passages, read both ways."""
-        index = self._index
-        tried = [text for text in (index.texts[key] for key in index.keys[:_PROBES]) if text]
-        terms = [[list(self.analyzer(text)), list(self._query_terms(text))] for text in tried]
+        tried = [text for text in islice(self._view.passages.texts(), _PROBES) if text]
+        query_terms = self._view.settings.query_terms
+        terms = [[list(self.analyzer(text)), list(query_terms(text))] for text in tried]
         return hashlib.sha256(json.dumps(terms).encode()).hexdigest()
+
+
+def _stored_postings(
+    part: storage.Reader, keys: NDArray[np.int64], terms: int, kind: str
+) -> Postings:
+    """The postings of these keys, mapped from the disk.
+
+    Raises:
+        IndexDamagedError: The arrays do not fit together.
+    """
+    bounds = part.array("bounds.npy", np.int64, terms + 1)
+    found = Postings(
+        keys=keys,
+        lengths=part.array("lengths.npy", np.int32, len(keys)),
+        terms=np.arange(terms, dtype=np.int32),
+        bounds=bounds,
+        rows=part.array("rows.npy", np.int32, int(bounds[-1])),
+        codes=part.array(
+            "codes.npy", {"uint16": np.uint16, "uint32": np.uint32}[kind], int(bounds[-1])
+        ),
+        pairs=part.array("pairs.npy", np.int64),
+    )
+    if not (
+        bounds[0] == 0
+        and (np.diff(bounds) > 0).all()
+        and _below(found.rows, len(keys))
+        and _below(found.codes, len(found.pairs))
+        and (found.lengths >= 0).all()
+        and (found.pairs > 0).all()
+        and (found.frequencies > 0).all()
+        # Otherwise what is made of them could have any size.
+        and _occurrences(found) == int(found.lengths.sum(dtype=np.int64))
+    ):
+        raise IndexDamagedError("the arrays of the index do not fit together")
+    return found
+
+
+def _occurrences(postings: Postings) -> int:
+    """Term frequencies summed, some postings at a time: all would be eight bytes each."""
+    frequencies, codes = postings.frequencies, postings.codes
+    starts = range(0, len(codes), _CHECKED_TOGETHER)
+    return sum(int(frequencies[codes[at : at + _CHECKED_TOGETHER]].sum()) for at in starts)
+
+
+def _below(numbers: NDArray[Any], size: int) -> bool:
+    return not len(numbers) or bool(0 <= numbers.min() <= numbers.max() < size)
 
 
 def _stored_analyzer(

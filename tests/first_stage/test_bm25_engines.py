@@ -73,7 +73,7 @@ def test_engines_agree(corpus: list[list[str]], query: list[str]) -> None:
     texts = [" ".join(words) for words in corpus]
     one, other = (
         BM25(texts, analyzer=str.split, engine=engine).search(" ".join(query), 100)
-        for engine in ENGINES
+        for engine in ("auto", "rank-bm25")
     )
     assert {c.key: pytest.approx(c.score, abs=1e-9) for c in one} == {c.key: c.score for c in other}
 
@@ -169,7 +169,7 @@ def test_a_query_takes_the_analyzers_own_road_for_queries() -> None:
 @pytest.mark.parametrize(
     ("options", "rule"),
     [
-        ({"engine": "lucene"}, r"engine must be one of \['rank-bm25', 'bm25s'\], but got 'lucene'"),
+        ({"engine": "lucene"}, r"one of \['auto', 'rank-bm25', 'bm25s'\], but got 'lucene'"),
         ({"k1": 0}, "k1 must be a finite number above 0, but got 0"),
         ({"k1": float("nan")}, "k1 must be"),
         ({"b": 1.5}, r"b must be in \[0, 1\], but got 1.5"),

@@ -84,10 +84,10 @@ def test_settings_come_back(tmp_path: Path) -> None:
 
 
 def test_large_arrays_are_mapped_and_not_read(tmp_path: Path) -> None:
-    """bm25s' arrays are memory maps, and faiss maps its file."""
-    BM25(PASSAGES, engine="bm25s").save(tmp_path / "words")
-    engine = BM25.load(tmp_path / "words")._index.engine
-    assert all(isinstance(a, np.memmap) for a in (engine._scores, engine._rows, engine._bounds))
+    """BM25's postings are memory maps, and faiss maps its file."""
+    BM25(PASSAGES).save(tmp_path / "words")
+    (postings,) = BM25.load(tmp_path / "words").view.segments
+    assert all(isinstance(a, np.memmap) for a in (postings.rows, postings.codes, postings.bounds))
     Dense(PASSAGES, embed=embed_words).save(tmp_path / "vectors")
     vectors = Dense.load(tmp_path / "vectors", embed=embed_words)
     maps = Path("/proc/self/maps")
