@@ -98,7 +98,7 @@ def _in_child() -> None:
         getattr(owner, method)()
     # FAISS computes on OpenMP's threads, which the child lacks too: it would wait for them.
     faiss = sys.modules.get("faiss")
-    if hasattr(faiss, "omp_set_num_threads"):
+    if faiss is not None and hasattr(faiss, "omp_set_num_threads"):
         faiss.omp_set_num_threads(1)
 
 
