@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rerank_plugins._names import check_options, own_options
 from rerank_plugins._validation import check_iterable
 from rerank_plugins.candidates import Candidate, Ranked, Ranking
 from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.models.catalog import EMBEDDED
-from rerank_plugins.models.loading import load_reranker
-from rerank_plugins.reranking.reranker import Reranker, RerankerOptions
+from rerank_plugins.models.loading import ModelOptions, load_reranker
+from rerank_plugins.reranking.reranker import Reranker
 
 RELEVANCE_SCORE: Final = "relevance_score"
 
@@ -29,18 +29,17 @@ Detail = Literal[
 ]
 DETAILS: Final[tuple[Detail, ...]] = get_args(Detail)
 
-# Adapters have top_n and score_threshold as fields of their own.
-_OPTIONS: Final = (
-    inspect.signature(load_reranker).parameters.keys() | RerankerOptions.__annotations__.keys()
-) - {"name_or_path", "options", "top_n", "score_threshold"}
-
 
 def as_reranker(
-    reranker: Reranker | str | Path | None, model: str | Path, options: Mapping[str, Any]
+    owner: Callable[..., object],
+    reranker: Reranker | str | Path | None,
+    model: str | Path,
+    options: Mapping[str, Any],
 ) -> Reranker:
     """The reranker given, or one loaded by name.
 
     Args:
+        owner: The class or function that was called; messages list its own parameters too.
         reranker: Ready, or a name that `load_reranker` takes, or None for ``model``.
         model: A name that `load_reranker` takes.
         options: For `load_reranker`.
@@ -50,9 +49,7 @@ def as_reranker(
             unknown, or options come beside a ready reranker, which has its own.
         UnknownModelError: There is no model of that name.
     """
-    unknown = sorted(options.keys() - _OPTIONS)
-    if unknown:
-        raise InvalidInputError(f"options must be among {sorted(_OPTIONS)}, but got {unknown}")
+    check_options(owner.__name__, options, {*own_options(owner), *ModelOptions.__annotations__})
     if reranker is None:
         return load_reranker(model, **options)
     if not isinstance(reranker, (Reranker, str, Path)):

@@ -148,7 +148,7 @@ def rerank_dataset(
             f"dataset must be a ray.data.Dataset, but got {type(dataset).__name__}; "
             "ray.data.from_items() makes one of a list of rows"
         )
-    work = as_reranker(reranker, model, options)
+    work = as_reranker(rerank_dataset, reranker, model, options)
     if top_n is not None:
         check_count("top_n", top_n)
     pool = _pool(workers)

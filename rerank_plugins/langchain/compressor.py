@@ -10,7 +10,7 @@ from langchain_core.callbacks import Callbacks
 from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from pydantic import ConfigDict, SkipValidation
-from typing_extensions import TypedDict
+from typing_extensions import TypedDict, Unpack
 
 from rerank_plugins._adapters import (
     DETAILS,
@@ -30,6 +30,7 @@ from rerank_plugins.langchain._documents import (
     reranked,
 )
 from rerank_plugins.models.catalog import EMBEDDED
+from rerank_plugins.models.loading import ModelOptions
 from rerank_plugins.reranking.reranker import Reranker
 
 
@@ -97,14 +98,14 @@ class CrossEncoderCompressor(BaseDocumentCompressor):
         separator: str = "\n",
         details: Iterable[Detail] = DETAILS,
         prefix: str = "",
-        **options: Any,
+        **options: Unpack[ModelOptions],
     ) -> None:
         if isinstance(metadata_fields, str):
             raise InvalidInputError(
                 "metadata_fields must be a list of names, but got the string "
                 f"{metadata_fields!r}: put it in a list"
             )
-        used = as_reranker(reranker, model, options)
+        used = as_reranker(type(self), reranker, model, options)
         # Its constructor holds the rules of the two: a mistake shows now, not at a query.
         Reranker(used.scorer, top_n=top_n, score_threshold=score_threshold)
         fields: dict[str, Any] = {

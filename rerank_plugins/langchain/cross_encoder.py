@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from langchain_core.cross_encoders import BaseCrossEncoder
+from typing_extensions import Unpack
 
 from rerank_plugins._adapters import as_reranker
 from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.models.catalog import EMBEDDED
+from rerank_plugins.models.loading import ModelOptions
 from rerank_plugins.reranking.reranker import Reranker
 
 
@@ -36,9 +37,9 @@ class CrossEncoderModel(BaseCrossEncoder):
         *,
         reranker: Reranker | str | Path | None = None,
         model: str | Path = EMBEDDED,
-        **options: Any,
+        **options: Unpack[ModelOptions],
     ) -> None:
-        self.reranker = as_reranker(reranker, model, options)
+        self.reranker = as_reranker(type(self), reranker, model, options)
         if self.reranker.score_threshold is not None:
             raise InvalidInputError(
                 "every pair must get a score, so score_threshold must be None, but got "

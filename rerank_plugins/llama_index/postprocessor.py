@@ -13,6 +13,7 @@ from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRan
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 from pydantic import ConfigDict, Field, PrivateAttr, SkipValidation
+from typing_extensions import Unpack
 
 from rerank_plugins._adapters import (
     DETAILS,
@@ -31,6 +32,7 @@ from rerank_plugins.llama_index._nodes import (
     to_nodes,
 )
 from rerank_plugins.models.catalog import EMBEDDED
+from rerank_plugins.models.loading import ModelOptions
 from rerank_plugins.reranking.reranker import Reranker
 
 dispatcher = get_dispatcher(__name__)
@@ -110,10 +112,10 @@ class CrossEncoderPostprocessor(BaseNodePostprocessor):
         prefix: str = "",
         options: Mapping[str, Any] | None = None,
         callback_manager: CallbackManager | None = None,
-        **more_options: Any,
+        **more_options: Unpack[ModelOptions],
     ) -> None:
         given = {**(options or {}), **more_options}
-        used = as_reranker(reranker, model, given)
+        used = as_reranker(type(self), reranker, model, given)
         Reranker(used.scorer, top_n=top_n, score_threshold=score_threshold)  # their rules, now
         settings: dict[str, Any] = {
             "model": used.model,

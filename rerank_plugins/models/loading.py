@@ -6,16 +6,31 @@ from pathlib import Path
 
 from typing_extensions import Unpack
 
+from rerank_plugins._names import check_options
 from rerank_plugins._validation import check_flag
 from rerank_plugins.errors import InvalidInputError, UnknownModelError
 from rerank_plugins.models.catalog import CATALOG, EMBEDDED, embedded_folder, near_names
-from rerank_plugins.reranking.reranker import Reranker, RerankerOptions
+from rerank_plugins.reranking.reranker import Reranker, RerankerOptions, ScoringOptions
 from rerank_plugins.scoring.engines import EngineName, Precision
 from rerank_plugins.scoring.local import LocalScorer, ModelSettings
 
 
+class ModelOptions(ScoringOptions, total=False):
+    """The keyword options of `load_reranker` that the frameworks' adapters pass on."""
+
+    device: str
+    engine: EngineName
+    precision: Precision
+    revision: str | None
+    max_length: int | None
+    cache_folder: str | Path | None
+    local_files_only: bool
+    trust_remote_code: bool
+    allow_pickle_weights: bool
+
+
 def load_scorer(
-    name_or_path: str | Path = EMBEDDED,
+    model: str | Path = EMBEDDED,
     *,
     device: str = "auto",
     engine: EngineName = "auto",
@@ -39,8 +54,8 @@ def load_scorer(
         check_flag(option, value)
     return LocalScorer(
         ModelSettings(
-            name=str(name_or_path),
-            source=_source(name_or_path),
+            name=str(model),
+            source=_source(model),
             device=device,
             engine=engine,
             precision=precision,
@@ -55,7 +70,7 @@ def load_scorer(
 
 
 def load_reranker(
-    name_or_path: str | Path = EMBEDDED,
+    model: str | Path = EMBEDDED,
     *,
     device: str = "auto",
     engine: EngineName = "auto",
@@ -73,7 +88,7 @@ def load_reranker(
     Rerankers of one model and the same settings share one set of weights.
 
     Args:
-        name_or_path: ``embedded``, another name of the catalogue, any Hugging Face
+        model: ``embedded``, another name of the catalogue, any Hugging Face
             sequence-classification model, or a local folder.
         device: ``auto`` (CUDA, then MPS, then CPU) or a torch device name.
         engine: ``auto``, ``torch``, or ``openvino`` (extra ``openvino``; CPU only). ``auto``
@@ -96,8 +111,9 @@ def load_reranker(
         UnknownModelError: The name is no folder, not in the catalogue, and no Hub name.
         InvalidInputError: An option breaks its rule.
     """
+    check_options("load_reranker", options, _OPTIONS)
     scorer = load_scorer(
-        name_or_path,
+        model,
         device=device,
         engine=engine,
         precision=precision,
@@ -111,13 +127,16 @@ def load_reranker(
     return Reranker(scorer, **options)
 
 
-def _source(name_or_path: str | Path) -> str:
+_OPTIONS = {"model", *ModelOptions.__annotations__, *RerankerOptions.__annotations__}
+
+
+def _source(model: str | Path) -> str:
     """Local folder or Hub name behind what the user gave."""
-    if not isinstance(name_or_path, (str, Path)):
+    if not isinstance(model, (str, Path)):
         raise InvalidInputError(
-            f"a model must be a name or a folder, but got {type(name_or_path).__name__}"
+            f"a model must be a name or a folder, but got {type(model).__name__}"
         )
-    name = str(name_or_path)
+    name = str(model)
     if name == EMBEDDED:
         return str(embedded_folder())
     try:
@@ -125,7 +144,7 @@ def _source(name_or_path: str | Path) -> str:
         found = folder.is_dir()
     except (OSError, ValueError, RuntimeError) as error:  # too long, with NUL, nobody's home
         raise UnknownModelError(f"{name!r} cannot be a folder or a name: {error}") from error
-    if isinstance(name_or_path, Path) or (name and found):
+    if isinstance(model, Path) or (name and found):
         if not found:
             raise UnknownModelError(f"there is no folder {str(folder)!r}")
         return str(folder)

@@ -45,11 +45,9 @@ _NO_PAIRS = np.empty(0, np.intp)
 _NO_SCORES = PairScores(np.empty(0), np.empty(0, np.bool_))
 
 
-class RerankerOptions(TypedDict, total=False):
-    """The keyword options of `Reranker`, for functions that pass them on."""
+class ScoringOptions(TypedDict, total=False):
+    """The keyword options of `Reranker` other than how many passages to keep."""
 
-    top_n: int | None
-    score_threshold: float | None
     scale: ScoreScale
     deduplicate: bool
     long_passages: LongPassages | None
@@ -58,6 +56,13 @@ class RerankerOptions(TypedDict, total=False):
     on_error: OnError
     deadline_ms: float | None
     cache: ScoreCache | int | str | Path | None
+
+
+class RerankerOptions(ScoringOptions, total=False):
+    """The keyword options of `Reranker`, for functions that pass them on."""
+
+    top_n: int | None
+    score_threshold: float | None
 
 
 class _Call(NamedTuple):

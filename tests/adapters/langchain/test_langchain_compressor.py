@@ -269,7 +269,7 @@ class TestOptions:
             ({"details": "rerank_rank"}, "details must be some of"),
             ({"scale": "logit"}, "a ready Reranker has its own"),
             ({"model": "BAAI/bge-reranker-large"}, "name two models"),
-            ({"top_m": 3}, "options must be among .* but got .'top_m'."),
+            ({"top_m": 3}, r"no option 'top_m' \(did you mean 'top_n'\?\)"),
             ({"reranker": 7}, "must be a Reranker or a model's name, but got int"),
         ],
     )

@@ -163,7 +163,7 @@ class TestOptions:
             ({"k": -1}, "k must be a whole number"),
             ({"candidates": "many"}, "candidates must be a whole number"),
             ({"score_threshold": "high"}, "score_threshold must be"),
-            ({"candidate": 5}, "options must be among"),
+            ({"candidate": 5}, "has no option 'candidate'"),
             ({"first_stage": 7}, "first_stage must be a retriever, but got int"),
             ({"first_stage": FaissVectorStore(EMBEDDING)}, "give its as_retriever"),
         ],

@@ -1,0 +1,74 @@
+"""Option names from other libraries, and misspelled ones, lead to ours."""
+
+from __future__ import annotations
+
+import pytest
+
+from rerank_plugins import load_reranker
+from rerank_plugins._names import check_options, nearest, own_options
+from rerank_plugins.errors import InvalidInputError
+
+KNOWN = ("model", "device", "precision", "top_n", "analyzer", "language", "first_stage", "scale")
+
+
+@pytest.mark.parametrize(
+    ("brought", "ours"),
+    [
+        ("model_name", "model"),
+        ("model_name_or_path", "model"),
+        ("name_or_path", "model"),
+        ("top_k", "top_n"),
+        ("k", "top_n"),
+        ("similarity_top_k", "top_n"),
+        ("preprocess_func", "analyzer"),
+        ("stemmer", "language"),
+        ("tokenizer", "analyzer"),
+        ("base_retriever", "first_stage"),
+        ("use_fp16", "precision"),
+        ("precison", "precision"),
+        ("devise", "device"),
+    ],
+)
+def test_the_likeliest_name_comes_first(brought, ours):
+    """Both where it is suggested and in the list of all options."""
+    assert nearest(brought, KNOWN)[0] == ours
+    with pytest.raises(InvalidInputError) as error:
+        check_options("Thing", [brought], KNOWN)
+    assert str(error.value).startswith(f"Thing has no option '{brought}' (did you mean '{ours}'")
+    assert f"Its options: {ours}, " in str(error.value)
+
+
+def test_model_leads_the_list_when_nothing_is_near():
+    """It is what people look for most."""
+    with pytest.raises(InvalidInputError, match=r"has no option 'xyzzy'\. Its options: model, "):
+        check_options("Thing", ["xyzzy"], KNOWN)
+
+
+def test_every_unknown_name_is_told_at_once():
+    """One error for all of them, in order."""
+    with pytest.raises(InvalidInputError, match=r"'precison' .*, 'xyzzy'"):
+        check_options("Thing", ["xyzzy", "precison", "model"], KNOWN)
+
+
+def test_known_names_pass():
+    """No option at all is fine as well."""
+    check_options("Thing", [], KNOWN)
+    check_options("Thing", KNOWN, KNOWN)
+
+
+def test_own_options_are_those_that_can_be_named():
+    """Neither ``self`` nor what collects the rest."""
+
+    class Thing:
+        def __init__(self, one, *, two=2, **rest):
+            pass
+
+    assert own_options(Thing) == ["one", "two"]
+    assert own_options(lambda a, *b, c=1: None) == ["a", "c"]
+
+
+def test_load_reranker_takes_model_by_name_and_leads_others_to_it():
+    """``model`` is the word everywhere."""
+    assert load_reranker(model="embedded").model == load_reranker("embedded").model
+    with pytest.raises(InvalidInputError, match=r"'model_name' .did you mean 'model'"):
+        load_reranker(model_name="embedded")
