@@ -10,7 +10,7 @@ PIP_INSTALL := $(RUN)/python -m pip install --quiet --disable-pip-version-check 
 # Tests share the cores among this many processes.
 WORKERS ?= 2
 
-.PHONY: notebooks docs
+.PHONY: notebooks docs pictures
 .PHONY: help demo test test-fast lint bounds bench clean
 
 help:
@@ -21,6 +21,7 @@ help:
 	@echo "make bounds  resolve the lowest versions that pyproject.toml allows"
 	@echo "make bench  time engines and first stages beside their peers (hours; question sets in BENCH_DATA)"
 	@echo "make notebooks  run the notebooks anew, in place"
+	@echo "make pictures  screenshots of rankings and of a report, in Chromium, into build/pictures; README's too"
 	@echo "make docs   render the docstrings into build/docs"
 	@echo "make clean  remove $(VENV) and everything built"
 
@@ -80,6 +81,10 @@ notebooks: $(VENV)/.test-installed
 	@echo "==> Running the notebooks"
 	@PYTHONWARNINGS="ignore:IProgress not found" $(RUN)/jupyter nbconvert --to notebook --execute \
 		--inplace --ExecutePreprocessor.record_timing=False --log-level=ERROR notebooks/*.ipynb
+
+pictures: $(VENV)/.test-installed
+	@echo "==> Taking pictures in headless Chromium (Debian: apt-get install chromium fonts-noto-core)"
+	@$(RUN)/python tests/pictures.py build/pictures
 
 docs: $(VENV)/.test-installed
 	@$(PIP_INSTALL) -e ".[docs]"

@@ -201,7 +201,7 @@ def test_labels_relevance_and_limit():
     assert "first.md" in page.text
     assert page.text.count("✓") == 3  # before, after, in full
     assert "1 of 9 candidates" in page.text
-    assert "2 with the same text" in page.text
+    assert "2 duplicates left out" in page.text
     assert "1 longer than the model reads" in page.text
     with pytest.raises(InvalidInputError, match="limit must be"):
         ranking_html(ranking, limit=0)

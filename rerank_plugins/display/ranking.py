@@ -1,10 +1,11 @@
 """One ranking as HTML: the first stage's order beside the reranked order.
 
-The page that shows it may be light or dark: text takes its colour, backgrounds are
+The page that shows it may be light or dark: text takes the page's colour, backgrounds are
 transparent, and what is coloured is a translucent middle tone. There is no script, so it
-works in saved notebooks and in mail. Every text stands in an element of its own direction,
-and ``bdi`` around it keeps stray direction marks from leaking out. The direction is written
-out: ``dir="auto"`` does not look into a ``bdi``.
+works in saved notebooks and in mail. Where there is no room for two columns, each passage
+becomes a card (a container query). Every text has its own direction, and ``bdi`` around it
+keeps stray direction marks from leaking out. The direction is written out: ``dir="auto"`` does
+not look into a ``bdi``.
 """
 
 from __future__ import annotations
@@ -23,11 +24,13 @@ Span = tuple[int, int]
 _ROW: Final = 58  # pixels; the lines between the two orders are drawn to it
 _GAP: Final = 64
 _SNIPPET: Final = 150  # characters: two lines of the width that notebooks have
+_CARDS: Final = "40em"  # narrower than this, two columns cannot be read
 
 _STYLE: Final = f"""<style>
 .rrk{{font:14px/1.45 system-ui,"Segoe UI","Noto Sans","Noto Naskh Arabic",sans-serif;\
-max-width:72em;color:inherit;background:transparent}}
-.rrk p{{margin:.3em 0}}
+max-width:72em;color:inherit;background:transparent;container-type:inline-size}}
+.rrk p{{margin:.3em 0;text-align:start!important}}
+.rrk .rrk-was{{display:none;margin-inline-start:.6em}}
 .rrk .rrk-q{{font-size:1.15em;font-weight:600}}
 .rrk .rrk-dim{{opacity:.72;font-size:.85em}}
 .rrk table{{table-layout:fixed;width:100%;border-collapse:collapse;border:0;margin:.4em 0;\
@@ -50,6 +53,16 @@ overflow:hidden;overflow-wrap:anywhere}}
 .rrk .rrk-up{{color:#239a58}}.rrk .rrk-down{{color:#d5643a}}
 .rrk .rrk-ok{{color:#239a58;font-weight:700}}
 .rrk details div{{white-space:pre-line;overflow-wrap:anywhere;margin:.5em 0}}
+@container (max-width:{_CARDS}){{
+.rrk table,.rrk tbody{{display:block}}
+.rrk colgroup,.rrk thead,.rrk .rrk-before,.rrk td.rrk-lines{{display:none}}
+.rrk tbody tr{{display:grid;grid-template-columns:auto auto 1fr;align-items:center;gap:.2em .7em;\
+border-bottom:1px solid rgba(128,128,128,.22);padding:.6em 0}}
+.rrk tbody td{{display:block;height:auto;border:0;padding:0}}
+.rrk td.rrk-passage{{grid-column:1/-1}}
+.rrk .rrk-was{{display:inline}}
+.rrk .rrk-passage .rrk-text{{-webkit-line-clamp:4}}
+}}
 </style>"""
 
 
@@ -64,17 +77,18 @@ def ranking_html(
 ) -> str:
     """The ranking as a piece of HTML, safe to put into any page.
 
-    On one side stand the passages in the first stage's order, on the other in the reranked
-    order, with lines between the two. Words of the passages that the query's words meet, by
-    the analysis that BM25 searches with, are marked: for Arabic that includes other forms of
-    the word. For a query in a right-to-left script the whole picture is mirrored.
+    One side lists the passages in the first stage's order, the other in the reranked order,
+    with lines between the two. Words that match the query by the analysis that BM25 searches
+    with are marked: for Arabic that includes other forms of the word. For a query in a
+    right-to-left script the whole picture is mirrored. Below a width of 40 em each passage is a
+    card with its rank in both orders.
 
     Args:
         ranking: What `Reranker.rerank` gave.
-        labels: A short name for a candidate's key, such as a file or an id.
+        labels: By candidate key, a short name such as a file or an id.
         relevant: Keys of the candidates that are known to answer; they get a check mark.
         language: ``auto``, or a language that `analyzer_for` takes.
-        first_stage: What to call the first stage.
+        first_stage: Name of the first stage, for the heading.
         limit: How many passages to show.
 
     Raises:
@@ -120,8 +134,8 @@ def _table(
     for row, (old, new) in enumerate(zip(before, ranking, strict=True)):
         score = old.candidate.score
         left = (
-            f'<td class="rrk-num rrk-dim">{old.candidate.rank}</td>'
-            f'<td><div class="rrk-text rrk-one" dir="{_direction(old.text)}">'
+            f'<td class="rrk-before rrk-num rrk-dim">{old.candidate.rank}</td>'
+            f'<td class="rrk-before"><div class="rrk-text rrk-one" dir="{_direction(old.text)}">'
             f"{named(old)}"
             f"<bdi>{_safe(old.text[:_SNIPPET])}</bdi></div>"
             + ("" if score is None else _bar(first_bar(score), f"{score:.2f}", "rrk-first"))
@@ -132,9 +146,10 @@ def _table(
             drawn = _lines(before, ranking, mirrored=mirrored)
             lines = f'<td class="rrk-lines" rowspan="{len(ranking)}">{drawn}</td>'
         right = (
-            f'<td class="rrk-num"><b>{new.rank}</b></td><td class="rrk-num">{_move(new)}</td>'
-            f"<td>{_bar(bar(new.score), f'{new.score:.{digits}f}')}</td>"
-            f'<td><div class="rrk-text" dir="{_direction(new.text)}">'
+            f'<td class="rrk-num"><b>{new.rank}</b></td><td class="rrk-num">{_move(new)}'
+            f'<bdi class="rrk-was rrk-dim" dir="ltr">{_safe(first_stage)} #{new.candidate.rank}'
+            f"</bdi></td><td>{_bar(bar(new.score), f'{new.score:.{digits}f}')}</td>"
+            f'<td class="rrk-passage"><div class="rrk-text" dir="{_direction(new.text)}">'
             f"{named(new)}<bdi>{_snippet(new.text, mark(new.text))}</bdi>"
             "</div></td>"
         )
@@ -153,10 +168,10 @@ def _table(
 
 
 def _summary(ranking: Ranking, shown: int) -> str:
-    """What is not on the picture: numbers, and what went wrong."""
+    """What the picture does not show: numbers, and what went wrong."""
     parts = [f"{shown} of {ranking.candidates} candidates", f"score: {ranking.scale}"]
     if ranking.deduplicated:
-        parts.append(f"{ranking.deduplicated} with the same text as another left out")
+        parts.append(f"{ranking.deduplicated} duplicates left out")
     if ranking.truncated:
         parts.append(f"{ranking.truncated} longer than the model reads")
     if ranking.error is not None:

@@ -15,7 +15,7 @@ from rerank_plugins.evaluation.systems import Difference
 
 Kind = Literal["helps", "harms", "open"]
 
-_LEVEL: Final = 0.05
+LEVEL: Final = 0.05
 # Normal quantiles of a two-sided test at the 5% level with a power of 80%.
 _QUANTILES: Final = 1.959964 + 0.841621
 _MOST_QUESTIONS: Final = 20_000
@@ -101,7 +101,7 @@ def verdicts(comparison: Comparison) -> list[Verdict]:
 
 
 def _kind(difference: Difference) -> Kind:
-    if difference.interval is None or difference.corrected >= _LEVEL:
+    if difference.interval is None or difference.corrected >= LEVEL:
         return "open"
     low, high = difference.interval
     if low > 0:

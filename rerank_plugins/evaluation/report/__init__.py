@@ -19,7 +19,7 @@ from rerank_plugins.evaluation.report.circumstances import circumstances
 from rerank_plugins.evaluation.results import Comparison
 from rerank_plugins.evaluation.systems import Hurt
 from rerank_plugins.evaluation.tables import legend, means_over_sets, shown
-from rerank_plugins.evaluation.verdict import Verdict, verdicts
+from rerank_plugins.evaluation.verdict import LEVEL, Verdict, verdicts
 
 __all__ = ["html_report"]
 
@@ -188,6 +188,7 @@ def _gain(row: dict[str, Any]) -> str:
     if gain is None:
         return _cell("")
     sure = interval is not None and not interval[0] <= 0 <= interval[1]
+    sure = sure and (row.get("p_value") or 0.0) < LEVEL
     kind = "" if not sure else "better" if gain > 0 else "worse"
     return _cell(f"{gain:+.3f}", shown(interval, sign="+"), kind)
 
