@@ -179,10 +179,8 @@ def main(folder: Path) -> None:
                 screenshot(page, out, width, scheme)
                 sys.stdout.write(f"{out}\n")
     for scheme in SCHEMES:
-        width, height = _README_SIZE
-        screenshot(
-            pages["ranking-ar"][scheme], DOCS / f"ranking-{scheme}.png", width, scheme, height
-        )
+        out = DOCS / f"ranking-{scheme}.png"
+        screenshot(pages["ranking-ar"][scheme], out, _README_WIDTH, scheme, _README_HEIGHT)
 
 
 if __name__ == "__main__":
