@@ -6,6 +6,7 @@ import importlib.util
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,18 @@ def test_an_engine_that_is_asked_for_is_taken(
     assert chosen(checkpoint, engine="torch", precision="bf16") == ("torch", "bf16")
     machine.setattr(engines, "_accelerator", lambda: True)
     assert chosen(checkpoint, engine="openvino") == ("openvino", "fp32")
+
+
+def test_int8_runs_where_it_is_faster(checkpoint: Checkpoint, machine: pytest.MonkeyPatch) -> None:
+    """OpenVINO's gains nothing over its fp32 without VNNI or AMX; torch's does."""
+    machine.setattr(engines, "native_int8", lambda: True)
     assert chosen(checkpoint, precision="int8") == ("openvino", "int8")
+    machine.setattr(engines, "native_int8", lambda: False)
+    assert chosen(checkpoint, precision="int8") == ("torch", "int8")
+    other = replace(checkpoint, architecture="electra")
+    assert chosen(other, precision="int8") == ("openvino", "int8")
+    machine.setattr(engines, "openvino_installed", lambda: False)
+    assert chosen(checkpoint, precision="int8") == ("torch", "int8")
 
 
 def test_bf16_that_openvino_would_emulate_is_refused(
@@ -110,7 +122,7 @@ def test_bf16_that_openvino_would_emulate_is_refused(
         chosen(checkpoint, engine="openvino", precision="bf16")
 
 
-def test_native_bf16_is_what_the_processor_says() -> None:
+def test_native_bf16_and_int8_are_what_the_processor_says() -> None:
     """The same answer as the kernel's list of flags."""
     flags = Path("/proc/cpuinfo")
     if not flags.is_file() or "flags" not in flags.read_text(encoding="utf-8"):
@@ -122,13 +134,14 @@ def test_native_bf16_is_what_the_processor_says() -> None:
     fresh = importlib.util.module_from_spec(spec)  # the suite's own has it patched
     spec.loader.exec_module(fresh)
     assert fresh.native_bf16() == bool({"avx512_bf16", "amx_bf16"} & set(listed))
+    assert fresh.native_int8() == bool({"avx512_vnni", "avx_vnni", "amx_int8"} & set(listed))
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"engine": "onnx"}, r"engine must be one of .* but got 'onnx'"),
-        ({"engine": "torch", "precision": "int8"}, r"engine='torch'.* but got 'int8'"),
+        ({"engine": "torch", "precision": "int4"}, r"precision must be one of .* but got 'int4'"),
         ({"engine": "openvino", "precision": "fp16"}, r"engine='openvino'.* but got 'fp16'"),
         ({"engine": "openvino", "device": "cuda"}, r"device must be .* but got 'cuda'"),
         ({"precision": "int8", "device": "mps"}, r"device must be .* but got 'mps'"),
@@ -144,14 +157,11 @@ def test_wishes_that_no_machine_meets_are_answered_at_once(
         CrossEncoderCompressor(model="BAAI/bge-reranker-large", **options)
 
 
-@pytest.mark.parametrize("options", [{"engine": "openvino"}, {"precision": "int8"}])
-def test_without_openvino_the_extra_is_named_at_once(
-    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_openvino_the_extra_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not at the first query, where ``on_error="first_stage"`` would hide it."""
     monkeypatch.setattr(engines, "openvino_installed", lambda: False)
     with pytest.raises(MissingDependencyError, match=r"rerank-plugins\[openvino\]"):
-        load_reranker(on_error="first_stage", **options)
+        load_reranker(on_error="first_stage", engine="openvino")
 
 
 def test_without_openvino_everything_else_works(tiny_checkpoints: Mapping[str, Path]) -> None:

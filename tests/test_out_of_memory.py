@@ -19,10 +19,10 @@ from texts import ALL_PASSAGES, PAIRS, QUESTIONS
 from rerank_plugins import load_reranker
 from rerank_plugins.errors import OutOfMemoryError, ScoringError
 from rerank_plugins.models.loading import load_scorer
-from rerank_plugins.scoring import torch_engine
 from rerank_plugins.scoring.base import ScoreOptions
 from rerank_plugins.scoring.batching import TokenLimit
 from rerank_plugins.scoring.local import LocalScorer
+from rerank_plugins.scoring.packed import PackedClassifier
 
 TORCH: dict[str, Any] = {"engine": "torch", "device": "cpu", "precision": "fp32"}
 
@@ -185,7 +185,7 @@ def test_every_device_s_failure_is_recognised(
 ) -> None:
     """The CPU's is a real one; the others are torch's own words."""
     scorer._load()
-    monkeypatch.setattr(torch_engine, "packed_logits", FAILURES[device])
+    monkeypatch.setattr(PackedClassifier, "logits", FAILURES[device])
     with pytest.raises(OutOfMemoryError, match="does not fit"):
         scorer.score([("a", "b")], ScoreOptions())
 
@@ -193,7 +193,7 @@ def test_every_device_s_failure_is_recognised(
 def test_other_failures_are_passed_on(scorer: LocalScorer, monkeypatch: pytest.MonkeyPatch) -> None:
     """An error that smaller batches cannot mend is not mistaken for one that they can."""
     scorer._load()
-    monkeypatch.setattr(torch_engine, "packed_logits", raising(RuntimeError("shapes differ")))
+    monkeypatch.setattr(PackedClassifier, "logits", raising(RuntimeError("shapes differ")))
     with pytest.raises(RuntimeError, match="shapes differ"):
         scorer.score(PAIRS, ScoreOptions())
 
@@ -203,19 +203,19 @@ def test_the_failed_batch_s_tensors_are_let_go_before_the_next_try(
 ) -> None:
     """An error keeps the frames it came through, and they would keep the memory full."""
     seen: list[weakref.ref[torch.Tensor]] = []
-    real = torch_engine.packed_logits
+    real = PackedClassifier.logits
 
-    def fills_memory(model: Any, batch: Any, attention: Any) -> Any:
+    def fills_memory(packed: Any, batch: Any, attention: Any) -> Any:
         gc.disable()  # reference counts alone must do
         assert all(tensor() is None for tensor in seen), "the last try's tensors are still there"
         activations = torch.zeros(8)
         seen.append(weakref.ref(activations))
         if batch.input_ids.size > 600:
             no_room()
-        return real(model, batch, attention)
+        return real(packed, batch, attention)
 
     scorer._load()
-    monkeypatch.setattr(torch_engine, "packed_logits", fills_memory)
+    monkeypatch.setattr(PackedClassifier, "logits", fills_memory)
     try:
         scorer.score(PAIRS, ScoreOptions())
     finally:

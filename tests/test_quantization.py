@@ -73,14 +73,14 @@ def test_the_report_is_what_can_be_measured_again_and_is_kept(
 ) -> None:
     """In ``describe()``, as JSON, and equal to a measurement of the two scorers."""
     folder, report = quantized
-    reranker = load_reranker(folder, precision="int8")
+    reranker = load_reranker(folder, engine="openvino", precision="int8")
     assert json.loads(json.dumps(reranker.describe()))["agreement"] == report
     assert report["measured_on"] == "labelled lists"
     assert report["calibrated_on"] == "own pairs"
     assert report["calibration_pairs"] == 12
     assert (report["queries"], report["pairs"]) == (4, 20)
     fp32 = load_scorer(folder, engine="openvino", precision="fp32")
-    found = agreement(fp32, load_scorer(folder, precision="int8"), LABELLED)
+    found = agreement(fp32, load_scorer(folder, engine="openvino", precision="int8"), LABELLED)
     for name, value in found.items():
         assert report[name] == pytest.approx(value, abs=1e-5), name
 
@@ -95,7 +95,9 @@ def test_a_new_quantization_replaces_the_kept_one(
     assert report["measured_on"] == "the calibration pairs"
     assert report["ndcg_at_10"] is None
     assert sorted((folder / converted.FOLDER).iterdir()) == before
-    assert load_scorer(folder, precision="int8").describe()["agreement"] == report
+    assert (
+        load_scorer(folder, engine="openvino", precision="int8").describe()["agreement"] == report
+    )
 
 
 def test_int8_without_a_kept_model_is_calibrated_on_four_languages(
@@ -107,7 +109,7 @@ def test_int8_without_a_kept_model_is_calibrated_on_four_languages(
     """By itself, at the first use; nothing of it on standard output, no logger class changed."""
     folder = shutil.copytree(tiny_checkpoints["camembert"], tmp_path / "model")
     monkeypatch.setattr(quantization, "_CALIBRATION_PAIRS", 8)
-    told = load_reranker(folder, precision="int8").describe()
+    told = load_reranker(folder, engine="openvino", precision="int8").describe()
     assert told["agreement"]["calibrated_on"] == "samples"
     assert told["agreement"]["measured_on"] == "samples"
     assert set(told["agreement"]["ndcg_at_10"]) == {"fp32", "int8"}

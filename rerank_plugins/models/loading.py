@@ -95,8 +95,9 @@ def load_reranker(
             takes OpenVINO on an x86 CPU, where it is installed, for BERT and RoBERTa models;
             such a model is converted at its first use, which takes from seconds to a minute
             or two, and kept beside its weights, or in the user's cache.
-        precision: ``fp32`` (exact on every engine), ``bf16``, ``fp16`` (torch), ``int8``
-            (OpenVINO; see `rerank_plugins.scoring.quantization`), or ``auto``: fp16 on CUDA,
+        precision: ``fp32`` (exact on every engine), ``bf16``, ``fp16`` (torch), ``int8`` (on a
+            CPU: OpenVINO where the processor has VNNI or AMX, else torch for BERT and RoBERTa
+            models; see `rerank_plugins.scoring.quantization`), or ``auto``: fp16 on CUDA,
             bf16 on a CPU that has instructions for it, else fp32. ``describe()`` tells what
             was chosen.
         revision: Commit, tag or branch on the Hub; pin a commit in production.

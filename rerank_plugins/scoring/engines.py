@@ -19,7 +19,7 @@ Precision = Literal["auto", "fp32", "bf16", "fp16", "int8"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 
 # What each engine can run, `auto` aside.
-_ABLE = {"torch": ("fp32", "bf16", "fp16"), "openvino": ("fp32", "bf16", "int8")}
+_ABLE = {"torch": ("fp32", "bf16", "fp16", "int8"), "openvino": ("fp32", "bf16", "int8")}
 # Where OpenVINO was measured to be the faster one (benchmarks/engines.py): these
 # architectures, on x86 processors.
 _MEASURED_ARCHITECTURES = {"bert", "camembert", "roberta", "xlm-roberta"}
@@ -58,17 +58,15 @@ def check_engine(engine: str, precision: str, device: str) -> None:
             f"with engine={engine!r}, precision must be one of {['auto', *_ABLE[engine]]}, "
             f"but got {precision!r}"
         )
-    if engine == "openvino" or precision == "int8":
-        if device not in ("auto", "cpu"):
-            raise InvalidInputError(
-                "the OpenVINO engine, the one for int8, runs on the CPU: device must be 'auto' "
-                f"or 'cpu', but got {device!r}"
-            )
-        if not openvino_installed():
-            raise MissingDependencyError(
-                "the OpenVINO engine, the one for int8, needs the extra 'openvino': "
-                "pip install 'rerank-plugins[openvino]'"
-            )
+    if (engine == "openvino" or precision == "int8") and device not in ("auto", "cpu"):
+        asked = "engine='openvino'" if engine == "openvino" else "precision='int8'"
+        raise InvalidInputError(
+            f"{asked} runs on the CPU: device must be 'auto' or 'cpu', but got {device!r}"
+        )
+    if engine == "openvino" and not openvino_installed():
+        raise MissingDependencyError(
+            "the OpenVINO engine needs the extra 'openvino': pip install 'rerank-plugins[openvino]'"
+        )
 
 
 def choose(
@@ -89,14 +87,15 @@ def choose(
     """
     if engine == "torch":
         return Choice("torch", precision, "asked for")
-    if engine == "openvino" or precision == "int8":
+    if engine == "openvino":
         if precision == "bf16" and not native_bf16():
             raise InvalidInputError(
                 "with engine='openvino', precision='bf16' needs a processor that computes bf16 "
                 "(AVX512-BF16 or AMX), and this one does not: use precision='fp32' or 'int8'"
             )
-        asked = "asked for" if engine == "openvino" else "the engine for int8"
-        return Choice("openvino", *_precision(precision, asked))
+        return Choice("openvino", *_precision(precision, "asked for"))
+    if precision == "int8":
+        return _int8(checkpoint, remote_code=remote_code)
     against = _against_openvino(precision, device, checkpoint, remote_code=remote_code)
     if against is not None:
         return Choice("torch", precision, against)
@@ -109,6 +108,17 @@ def _precision(precision: Precision, reason: str) -> tuple[Precision, str]:
     if native_bf16():
         return "bf16", f"{reason}; bf16, since the processor computes it natively"
     return "fp32", f"{reason}; fp32, since the processor has no native bf16"
+
+
+def _int8(checkpoint: Checkpoint, *, remote_code: bool) -> Choice:
+    """OpenVINO's int8 gains nothing over fp32 without VNNI or AMX; torch's does."""
+    if not openvino_installed():
+        return Choice("torch", "int8", "OpenVINO is not installed")
+    if native_int8():
+        return Choice("openvino", "int8", "the faster one in int8 on this CPU")
+    if checkpoint.architecture not in _MEASURED_ARCHITECTURES or remote_code:
+        return Choice("openvino", "int8", "torch has no int8 for this architecture")
+    return Choice("torch", "int8", "the faster one in int8 on a CPU without VNNI")
 
 
 def _against_openvino(  # noqa: PLR0911 - a reason each
@@ -141,12 +151,22 @@ def native_bf16() -> bool:
     """Whether this processor has instructions for bf16 products.
 
     OpenVINO and torch list bf16 also where they would only emulate it, so the processor's own
-    flags decide, as torch 2.9 and later read them; what cannot be told is taken for no.
+    flags decide.
     """
+    return _has_any("avx512_bf16", "amx_bf16")
+
+
+def native_int8() -> bool:
+    """Whether this processor has instructions for sums of int8 products: VNNI or AMX."""
+    return _has_any("avx512_vnni", "avx_vnni", "amx_int8")
+
+
+def _has_any(*wanted: str) -> bool:
+    """By torch 2.9 and later; what cannot be told is taken for no."""
     import torch
 
     flags: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(flags.get("avx512_bf16") or flags.get("amx_bf16"))
+    return any(flags.get(name) for name in wanted)
 
 
 def _accelerator() -> bool:

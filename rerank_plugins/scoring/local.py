@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -32,7 +32,6 @@ from rerank_plugins.scoring.checkpoint import (
 from rerank_plugins.scoring.encoding import Batch, EncodedPairs, PairEncoder, TokenCache
 from rerank_plugins.scoring.engines import Choice, EngineName, Precision, check_engine, choose
 from rerank_plugins.scoring.openvino_engine import OpenVINOEngine
-from rerank_plugins.scoring.torch_engine import Precision as TorchPrecision
 from rerank_plugins.scoring.torch_engine import TorchEngine
 
 logger = logging.getLogger(__name__)
@@ -136,7 +135,7 @@ class LoadedModel:
         return TorchEngine(
             self.checkpoint.folder,
             device=settings.device,
-            precision=cast("TorchPrecision", self.choice.precision),
+            precision=self.choice.precision,
             **permissions,
         )
 

@@ -2,7 +2,7 @@
 
 The model is exported by ``torch.export`` with both dimensions dynamic, so that one compiled
 model takes every batch and every length. Where the architecture allows it (see
-`packed.can_pack`) the last layer is computed for each row's first token alone: the scoring
+`packed.against_packing`) the last layer is computed for each row's first token alone: the scoring
 head reads no other. Each conversion is compared with the original before it is kept.
 """
 
@@ -26,7 +26,7 @@ from rerank_plugins.scoring import converted
 from rerank_plugins.scoring.checkpoint import Checkpoint
 from rerank_plugins.scoring.encoding import Batch
 from rerank_plugins.scoring.engines import native_bf16
-from rerank_plugins.scoring.packed import can_pack
+from rerank_plugins.scoring.packed import against_packing
 from rerank_plugins.scoring.torch_engine import load_model
 
 if TYPE_CHECKING:
@@ -203,7 +203,7 @@ def _convert(model: Any, checkpoint: Checkpoint) -> openvino.Model:
     with torch.inference_mode():
         expected = whole(**_tensors(example)).numpy()
     problems = []
-    for module in [first_token_only, whole] if can_pack(model) else [whole]:
+    for module in [first_token_only, whole] if _first_token_suffices(model) else [whole]:
         result, problem = _tried(module, example, expected, checkpoint.max_length)
         if result is not None:
             return result
@@ -213,6 +213,12 @@ def _convert(model: Any, checkpoint: Checkpoint) -> openvino.Model:
         f"the checkpoint in {checkpoint.folder} cannot be converted for OpenVINO; use "
         f"engine='torch'. What failed: {'; '.join(problems)}"
     )
+
+
+def _first_token_suffices(model: Any) -> bool:
+    # By its module: a checkpoint's own code may differ from what its config says.
+    of_transformers = type(model).__module__.partition(".")[0] == "transformers"
+    return of_transformers and against_packing(model.config.to_dict()) is None
 
 
 def _tried(

@@ -1,4 +1,4 @@
-"""The forward pass of BERT-like classifiers over the tokens that count; the same logits.
+"""The forward pass of BERT-like models over the tokens that count; the same logits.
 
 Two parts of the usual pass reach no logit: the padding behind short rows, and in the last
 layer every token but the first, since the scoring head reads that one alone. Here the rows
@@ -6,31 +6,35 @@ stand one behind the other, everything but attention works on tokens whatever ro
 and the last layer answers for first tokens only, whose attention still sees their whole row.
 Of a layer's twelve hidden x hidden products a token, the last layer keeps two (keys, values):
 two layers cost 14 of 24, twelve 134 of 144.
+
+The weights are plain tensors by the names that checkpoints give them: transformers is not
+imported.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rerank_plugins.scoring.encoding import Batch
+from rerank_plugins.scoring.linear import ACTIVATIONS, Int8Linear, Linear
 
 if TYPE_CHECKING:
     import torch
 
-# Classes and the name of the body in them: one architecture, but for the numbers of positions
-# and the head. By name and exactly: a subclass, or a checkpoint's own code, may differ.
-_BODIES = {
-    "BertForSequenceClassification": "bert",
-    "RobertaForSequenceClassification": "roberta",
-    "XLMRobertaForSequenceClassification": "roberta",
-    "CamembertForSequenceClassification": "roberta",
+# Model types of config.json, and the name that their checkpoints give the body: one
+# architecture, but for the numbers of positions and the scoring head.
+_BODIES: Final = {
+    "bert": "bert",
+    "camembert": "roberta",
+    "roberta": "roberta",
+    "xlm-roberta": "roberta",
 }
 
 
@@ -115,71 +119,252 @@ def attention_on_cuda(
     return mixed  # type: ignore[no-any-return]
 
 
-def can_pack(model: Any) -> bool:
-    """Whether the model is of an architecture for which `packed_logits` gives its logits."""
-    config = model.config
-    return type(model).__name__ in _BODIES and not (
-        type(model).__module__.partition(".")[0] != "transformers"
-        or getattr(config, "is_decoder", False)
-        or getattr(config, "add_cross_attention", False)
-        or getattr(config, "position_embedding_type", "absolute") != "absolute"
-        or not config.num_hidden_layers
-    )
+def against_packing(config: Mapping[str, Any]) -> str | None:
+    """Why the model of this config.json must run otherwise; None where nothing speaks against.
+
+    What a config leaves out is as transformers' own default for these four model types.
+    """
+    if config.get("model_type") not in _BODIES:
+        return f"its architecture is {config.get('model_type')!r}"
+    plain = {
+        "add_cross_attention": False,
+        "is_decoder": False,
+        "position_embedding_type": "absolute",
+        "quantization_config": None,
+    }
+    for name, expected in plain.items():
+        if (config.get(name) or expected) != expected:
+            return f"its {name} is {config[name]!r}"
+    if config.get("pruned_heads"):
+        return "it has pruned heads"
+    if config.get("hidden_act", "gelu") not in ACTIVATIONS:
+        return f"its hidden_act is {config['hidden_act']!r}"
+    return None if config.get("num_hidden_layers", 12) else "it has no layers"
 
 
-def packed_logits(model: Any, batch: Batch, attention: Attention) -> torch.Tensor:
-    """Logits of a batch's rows, shape (rows, labels); inference only.
+class PackedBody:
+    """Embeddings and layers of a BERT or RoBERTa.
 
     Args:
-        model: One for which `can_pack` says so.
-        batch: Padded rows; in every row the padding comes last.
-        attention: How a row's tokens see each other.
+        config: Of config.json; one that `against_packing` has nothing against.
+        tensors: Weights by name, of any type, on any device.
+        dtype: What to compute in.
+        device: Where.
+        int8: Compute the layers' linear parts in int8, on a CPU, with ``dtype`` fp32.
+        prefix: Before the names: ``bert.`` or ``roberta.`` in classifiers, nothing in
+            checkpoints of a body alone. None for a classifier's.
+
+    Raises:
+        KeyError: A weight is missing.
+        ValueError: Weights do not fit together or do not fit the config.
     """
-    import torch
 
-    body = getattr(model, _BODIES[type(model).__name__])
-    real = batch.attention_mask.astype(bool)
-    layout = Layout(real.sum(axis=1).tolist(), model.device)
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        tensors: Mapping[str, torch.Tensor],
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
+        int8: bool = False,
+        prefix: str | None = None,
+    ) -> None:
+        if prefix is None:
+            prefix = _BODIES[config["model_type"]] + "."
+        self.device = device
+        self.heads: int = config.get("num_attention_heads", 12)
+        self.width: int = config.get("hidden_size", 768)
+        self._size = self.width // self.heads
+        self._eps: float = config.get("layer_norm_eps", 1e-12)
+        padding = config.get("pad_token_id", 1)
+        self._padding: int | None = None if config["model_type"] == "bert" else padding
+        linear: Any = Int8Linear if int8 else Linear
 
-    def packed(values: NDArray[np.int64]) -> torch.Tensor:
-        return torch.from_numpy(values[real]).to(model.device).unsqueeze(0)
+        def weight(name: str, *shape: int | None) -> torch.Tensor:
+            found = tensors[prefix + name]
+            if len(found.shape) != len(shape) or any(
+                want not in (None, have) for want, have in zip(shape, found.shape, strict=True)
+            ):
+                raise ValueError(
+                    f"{prefix + name} must be of shape {shape}, but is {tuple(found.shape)}"
+                )
+            return found.to(device=device, dtype=dtype)
 
-    types = batch.token_type_ids
-    hidden = body.embeddings(
-        input_ids=packed(batch.input_ids),
-        token_type_ids=packed(np.zeros_like(batch.input_ids) if types is None else types),
-        position_ids=packed(_positions(batch.input_ids, body.embeddings)),
-    ).squeeze(0)
-    *layers, last = body.encoder.layer
-    for layer in layers:
-        hidden = _layer(layer, hidden, hidden, attention, layout)
-    first = _layer(last, hidden[layout.starts[:-1]], hidden, attention, layout).unsqueeze(1)
-    pooled = first if body.pooler is None else body.pooler(first)
-    logits: torch.Tensor = model.classifier(pooled)
-    return logits
+        def norm(name: str) -> tuple[torch.Tensor, torch.Tensor]:
+            return weight(f"{name}.weight", self.width), weight(f"{name}.bias", self.width)
+
+        import torch
+
+        self._words = weight("embeddings.word_embeddings.weight", None, self.width)
+        self._places = weight("embeddings.position_embeddings.weight", None, self.width)
+        self._types = weight("embeddings.token_type_embeddings.weight", None, self.width)
+        self._norm = norm("embeddings.LayerNorm")
+        inner: int = config.get("intermediate_size", 3072)
+        count: int = config.get("num_hidden_layers", 12)
+        self._layers = []
+        for number in range(count):
+            at = f"encoder.layer.{number}."
+            own = [f"{at}attention.self.{part}" for part in ("query", "key", "value")]
+            weights = [weight(f"{one}.weight", self.width, self.width) for one in own]
+            biases = [weight(f"{one}.bias", self.width) for one in own]
+            # One product for all three, but in the last layer, where queries may be fewer.
+            alone = 1 if number == count - 1 else 0
+            self._layers.append(
+                _Layer(
+                    linear(weights[0], biases[0]) if alone else None,
+                    linear(torch.cat(weights[alone:]), torch.cat(biases[alone:])),
+                    linear(
+                        weight(f"{at}attention.output.dense.weight", self.width, self.width),
+                        weight(f"{at}attention.output.dense.bias", self.width),
+                    ),
+                    norm(f"{at}attention.output.LayerNorm"),
+                    linear(
+                        weight(f"{at}intermediate.dense.weight", inner, self.width),
+                        weight(f"{at}intermediate.dense.bias", inner),
+                        config.get("hidden_act", "gelu"),
+                    ),
+                    linear(
+                        weight(f"{at}output.dense.weight", self.width, inner),
+                        weight(f"{at}output.dense.bias", self.width),
+                    ),
+                    norm(f"{at}output.LayerNorm"),
+                )
+            )
+
+    def hidden(self, batch: Batch, attention: Attention) -> tuple[torch.Tensor, Layout]:
+        """The last layer's output for every token, shape (tokens, width), row after row."""
+        hidden, layout = self._embedded(batch)
+        for layer in self._layers:
+            hidden = self._run(layer, hidden, attention, layout)
+        return hidden, layout
+
+    def first(self, batch: Batch, attention: Attention) -> torch.Tensor:
+        """The last layer's output for each row's first token, shape (rows, width)."""
+        hidden, layout = self._embedded(batch)
+        *layers, last = self._layers
+        for layer in layers:
+            hidden = self._run(layer, hidden, attention, layout)
+        return self._run(last, hidden, attention, layout, first=True)
+
+    def _embedded(self, batch: Batch) -> tuple[torch.Tensor, Layout]:
+        import torch
+        from torch.nn.functional import embedding
+
+        real = batch.attention_mask.astype(bool)
+        layout = Layout(real.sum(axis=1).tolist(), self.device)
+
+        def packed(values: NDArray[np.int64]) -> torch.Tensor:
+            return torch.from_numpy(values[real]).to(self.device)
+
+        hidden = embedding(packed(batch.input_ids), self._words)
+        types = batch.token_type_ids
+        hidden = hidden + (
+            self._types[0] if types is None else embedding(packed(types), self._types)
+        )
+        hidden = hidden + embedding(packed(self._positions(batch.input_ids)), self._places)
+        return self._normed(hidden, self._norm), layout
+
+    def _positions(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """BERT numbers from 0, RoBERTa behind its padding id.
+
+        RoBERTa numbers no padding token, also where a text spells one out.
+        """
+        if self._padding is None:
+            return np.broadcast_to(np.arange(ids.shape[1]), ids.shape)
+        counted = ids != self._padding
+        return np.asarray(np.cumsum(counted, axis=1) * counted + self._padding)
+
+    def _run(
+        self,
+        layer: _Layer,
+        hidden: torch.Tensor,
+        attention: Attention,
+        layout: Layout,
+        *,
+        first: bool = False,
+    ) -> torch.Tensor:
+        *parts, key, value = (
+            layer.seen(hidden).view(len(hidden), -1, self.heads, self._size).unbind(1)
+        )
+        if first:
+            hidden = hidden[layout.starts[:-1]]
+        if layer.asking is not None:
+            parts = [layer.asking(hidden).view(len(hidden), self.heads, self._size)]
+        mixed = attention(parts[0], key, value, layout).flatten(1)
+        attended = self._normed(layer.mixing(mixed) + hidden, layer.mixed_norm)
+        return self._normed(layer.narrow(layer.wide(attended)) + attended, layer.norm)
+
+    def _normed(
+        self, hidden: torch.Tensor, norm: tuple[torch.Tensor, torch.Tensor]
+    ) -> torch.Tensor:
+        from torch.nn.functional import layer_norm
+
+        return layer_norm(hidden, (self.width,), *norm, eps=self._eps)
 
 
-def _positions(ids: NDArray[np.int64], embeddings: Any) -> NDArray[np.int64]:
-    """As the embeddings number them: BERT from 0, RoBERTa behind its padding id.
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """One layer: linear parts, and weight and bias of the two norms.
 
-    RoBERTa numbers no padding token, also where a text spells one out.
+    Attributes:
+        asking: Gives queries; None where ``seen`` does.
+        seen: Gives keys and values, behind queries where it gives these too.
     """
-    padding = getattr(embeddings, "padding_idx", None)
-    if padding is None:
-        return np.broadcast_to(np.arange(ids.shape[1]), ids.shape)
-    counted = ids != padding
-    return np.asarray(np.cumsum(counted, axis=1) * counted + padding)
+
+    asking: Linear | None
+    seen: Linear
+    mixing: Linear
+    mixed_norm: tuple[torch.Tensor, torch.Tensor]
+    wide: Linear
+    narrow: Linear
+    norm: tuple[torch.Tensor, torch.Tensor]
 
 
-def _layer(
-    layer: Any, asking: torch.Tensor, hidden: torch.Tensor, attention: Attention, layout: Layout
-) -> torch.Tensor:
-    own = layer.attention.self
-    query, key, value = (
-        part.unflatten(-1, (own.num_attention_heads, -1))
-        for part in (own.query(asking), own.key(hidden), own.value(hidden))
-    )
-    mixed = attention(query, key, value, layout).flatten(1)
-    attended = layer.attention.output(mixed, asking)
-    answer: torch.Tensor = layer.output(layer.intermediate(attended), attended)
-    return answer
+class PackedClassifier:
+    """A `PackedBody` and its scoring head, which is never quantized.
+
+    Args:
+        config, tensors, dtype, device, int8: As in `PackedBody`.
+
+    Raises:
+        KeyError: A weight is missing.
+        ValueError: Weights do not fit together or do not fit the config.
+    """
+
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        tensors: Mapping[str, torch.Tensor],
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
+        int8: bool = False,
+    ) -> None:
+        self.body = PackedBody(config, tensors, dtype=dtype, device=device, int8=int8)
+        names = ["bert.pooler.dense", "classifier"]
+        if config["model_type"] != "bert":
+            names = ["classifier.dense", "classifier.out_proj"]
+
+        def weight(name: str) -> torch.Tensor:
+            return tensors[name].to(device=device, dtype=dtype)
+
+        # BERT's pooler and RoBERTa's head: the same two steps by other names.
+        self._dense, self._out = (
+            Linear(weight(f"{name}.weight"), weight(f"{name}.bias")) for name in names
+        )
+        width = self.body.width
+        if self._dense.weight.shape != (width, width) or self._out.weight.shape[1] != width:
+            raise ValueError("the scoring head must fit the body")
+
+        self.parameters = sum(tensor.numel() for tensor in tensors.values())
+
+    def logits(self, batch: Batch, attention: Attention) -> torch.Tensor:
+        """Logits of a batch's rows, shape (rows, labels); inference only.
+
+        Args:
+            batch: Padded rows; in every row the padding comes last.
+            attention: How a row's tokens see each other.
+        """
+        import torch
+
+        return self._out(torch.tanh(self._dense(self.body.first(batch, attention))))

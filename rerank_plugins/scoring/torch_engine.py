@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from collections.abc import Iterator
@@ -11,38 +12,42 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 
 from rerank_plugins.errors import InvalidInputError, OutOfMemoryError, UnsupportedModelError
 from rerank_plugins.scoring import engines
 from rerank_plugins.scoring.encoding import Batch
+from rerank_plugins.scoring.linear import has_int8
 from rerank_plugins.scoring.packed import (
     Attention,
+    PackedClassifier,
+    against_packing,
     attention_by_row,
     attention_on_cuda,
-    can_pack,
-    packed_logits,
 )
+from rerank_plugins.scoring.weights import read_tensors
 
 if TYPE_CHECKING:
     import torch
 
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16", "int8"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 
 logger = logging.getLogger(__name__)
 
-# How far the packed pass may be from the plain one on the rows of `_probe`: what rounding in
-# each precision does to them.
-_NEAR = {"fp32": 1e-3, "fp16": 0.05, "bf16": 0.2}
+# How far the packed pass on CUDA may be from the plain one on the rows of `_probe`: what
+# rounding in half precision does to them.
+_NEAR = 0.2
 
 
 class TorchEngine:
     """Holds the weights and runs forward passes.
 
-    Models of the BERT and RoBERTa architectures go through `packed_logits` on a CPU, and on
-    CUDA in half precision; others, and other devices, through transformers' own forward with
-    torch's sdpa attention. What was chosen is in ``packed``. A short trial when the model is
-    loaded compares the two, and keeps the plain one should they differ or the kernel fail.
+    Models of the BERT and RoBERTa architectures go through `PackedClassifier` on a CPU, and
+    on CUDA in half precision, without transformers, which takes seconds to import; others,
+    and other devices, through transformers' own forward with torch's sdpa attention. What was
+    chosen is in ``packed``. On CUDA a short trial compares the kernel for rows of different
+    lengths with plain attention, and leaves packing should they differ or the kernel fail.
 
     Args:
         folder: Local checkpoint folder.
@@ -50,12 +55,16 @@ class TorchEngine:
         precision: ``auto`` is fp16 on CUDA (the published models' own advice), bf16 on a CPU
             that has instructions for it, else fp32; never what the checkpoint happens to be
             stored in: transformers keeps an fp16 checkpoint in fp16 even on a CPU, where that
-            is slow.
+            is slow. ``int8`` is for CPUs and packed models: weights and activations of the
+            layers, each token with a scale of its own; embeddings, attention, norms and the
+            scoring head stay fp32.
         trust_remote_code: Whether code in the checkpoint may run.
         allow_pickle_weights: Whether weights other than safetensors may be read.
 
     Raises:
-        UnsupportedModelError: Weights are missing, damaged, or lack the scoring head.
+        InvalidInputError: The machine does not have the device, or cannot compute in int8.
+        UnsupportedModelError: Weights are missing, damaged, or lack the scoring head; or the
+            architecture cannot be had in int8.
     """
 
     name = "torch"
@@ -73,48 +82,64 @@ class TorchEngine:
 
         self.device = _device(device)
         self.precision = _precision(precision, self.device)
-        dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+        dtypes = {"bf16": torch.bfloat16, "fp16": torch.float16}
+        self._dtype = dtypes.get(self.precision, torch.float32)
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        self._model: Any = None
+        self._packed, against = None, _against(config, self.device, self.precision)
+        if against is None and not (trust_remote_code and "auto_map" in config):
+            self._attention: Attention = attention_by_row
+            try:
+                self._packed = self._read_packed(folder, config)
+            except (KeyError, OSError, ValueError, SafetensorError) as error:
+                # Transformers reads more than we do, and says better what is wrong.
+                against = f"{type(error).__name__}: {error}"
+            except (AssertionError, RuntimeError) as error:
+                raise _no_such_device(device, error) from error
+        if self._packed is not None:
+            return
+        if self.precision == "int8":
+            raise UnsupportedModelError(
+                f"the torch engine has int8 for BERT and RoBERTa models with safetensors "
+                f"weights, and not for the checkpoint in {folder}: {against}; use fp32 or bf16"
+            )
         model = load_model(
             folder,
-            dtypes[self.precision],
+            self._dtype,
             trust_remote_code=trust_remote_code,
             allow_pickle_weights=allow_pickle_weights,
         )
         try:
             self._model = model.to(self.device).eval()
         except (AssertionError, RuntimeError) as error:
-            raise InvalidInputError(
-                f"device must be one that this machine has, but {device!r} cannot be used: {error}"
-            ) from error
-        self._attention = self._tried(_attention(self._model, self.device, self.precision))
+            raise _no_such_device(device, error) from error
 
     @property
     def packed(self) -> bool:
         """Whether rows go without padding, and the last layer for first tokens alone."""
-        return self._attention is not None
+        return self._packed is not None
 
-    def _tried(self, attention: Attention | None) -> Attention | None:
-        """The attention, if the packed pass with it gives what the plain pass gives."""
-        if attention is None:
-            return None
+    def _read_packed(self, folder: Path, config: dict[str, Any]) -> PackedClassifier | None:
+        """The packed model; None where its kernel for CUDA does not give what it should."""
         import torch
 
-        probe = _probe(self._model.config)
-        try:
-            with torch.inference_mode():
-                found = packed_logits(self._model, probe, attention).float()
-                expected = self._plain(probe).float()
-        except Exception as error:  # noqa: BLE001 - an old GPU, a torch without the kernel
-            why = f"{type(error).__name__}: {error}"
-        else:
-            # Rounding grows with the logit, but logits of trained models are all within 10 or so.
-            far = ((found - expected).abs() / (expected.abs() / 10).clamp(min=1.0)).max().item()
-            if far <= _NEAR[self.precision]:
-                return attention
-            why = f"its logits are {far:.2g} off"
+        with torch.inference_mode():
+            packed = PackedClassifier(
+                config,
+                read_tensors(folder),
+                dtype=self._dtype,
+                device=self.device,
+                int8=self.precision == "int8",
+            )
+            if self.device.type == "cpu":
+                return packed
+            why = _objection(packed, attention_on_cuda, _probe(config))
+        if why is None:
+            self._attention = attention_on_cuda
+            return packed
         logger.warning(
             "%s on %s in %s runs padded: the packed forward pass failed its trial (%s)",
-            type(self._model).__name__,
+            folder,
             self.device,
             self.precision,
             why,
@@ -124,6 +149,8 @@ class TorchEngine:
     @property
     def parameters(self) -> int:
         """Number of weights."""
+        if self._packed is not None:
+            return self._packed.parameters
         return sum(weight.numel() for weight in self._model.parameters())
 
     def logits(self, batch: Batch) -> NDArray[np.float32]:
@@ -137,10 +164,10 @@ class TorchEngine:
 
         try:
             with torch.inference_mode():
-                if self._attention is None:
+                if self._packed is None:
                     logits = self._plain(batch)
                 else:
-                    logits = packed_logits(self._model, batch, self._attention)
+                    logits = self._packed.logits(batch, self._attention)
                 return np.asarray(logits.float().cpu().numpy(), dtype=np.float32)
         except IndexError as error:
             raise UnsupportedModelError(
@@ -250,22 +277,43 @@ def _precision(precision: Precision, device: torch.device) -> str:
     return "bf16" if device.type == "cpu" and engines.native_bf16() else "fp32"
 
 
-def _attention(model: Any, device: torch.device, precision: str) -> Attention | None:
-    """How a packed forward pass would attend here; None where there shall be none."""
-    if not can_pack(model):
-        return None
-    if device.type == "cpu":
-        return attention_by_row
-    if device.type == "cuda" and precision != "fp32":
-        return attention_on_cuda
-    return None
+def _against(config: dict[str, Any], device: torch.device, precision: str) -> str | None:
+    """Why there shall be no packed pass; None where nothing speaks against it."""
+    if precision == "int8" and device.type != "cpu":
+        raise InvalidInputError(f"precision='int8' runs on the CPU, but device is {device}")
+    if precision == "int8" and not has_int8():
+        raise InvalidInputError(
+            "precision='int8' needs oneDNN's int8 products, which this torch or processor lacks: "
+            "use precision='fp32' or 'auto'"
+        )
+    if device.type == "cpu" or (device.type == "cuda" and precision != "fp32"):
+        return against_packing(config)
+    return f"the device is {device.type}"
 
 
-def _probe(config: Any) -> Batch:
+def _no_such_device(device: str, error: Exception) -> InvalidInputError:
+    return InvalidInputError(
+        f"device must be one that this machine has, but {device!r} cannot be used: {error}"
+    )
+
+
+def _objection(packed: PackedClassifier, attention: Attention, probe: Batch) -> str | None:
+    """What speaks against an attention kernel; None when it gives what it should."""
+    expected = packed.logits(probe, attention_by_row).float()
+    try:
+        found = packed.logits(probe, attention).float()
+    except Exception as error:  # noqa: BLE001 - an old GPU, a torch without the kernel
+        return f"{type(error).__name__}: {error}"
+    # Rounding grows with the logit; those of trained models are within 10 or so.
+    far = ((found - expected).abs() / (expected.abs() / 10).clamp(min=1.0)).max().item()
+    return None if far <= _NEAR else f"its logits are {far:.2g} off"
+
+
+def _probe(config: dict[str, Any]) -> Batch:
     """Three rows of 24, 9 and 2 tokens, with ids from all over the vocabulary."""
     mask = (np.arange(24) < np.array([[24], [9], [2]])).astype(np.int64)
-    ids = np.linspace(0, config.vocab_size - 1, mask.size, dtype=np.int64).reshape(mask.shape)
-    types = (np.arange(24) > 6).astype(np.int64) % config.type_vocab_size
+    ids = np.linspace(0, config["vocab_size"] - 1, mask.size, dtype=np.int64).reshape(mask.shape)
+    types = (np.arange(24) > 6).astype(np.int64) % config.get("type_vocab_size", 2)
     return Batch(ids, mask, np.broadcast_to(types, mask.shape).copy())
 
 

@@ -6,7 +6,7 @@ against the kernel's documented contract.
 
 from __future__ import annotations
 
-import logging
+import json
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -18,26 +18,28 @@ import torch
 from checkpoints import ARCHITECTURES
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 from transformers import (
     AutoModelForSequenceClassification,
     BertConfig,
     BertForSequenceClassification,
-    DistilBertConfig,
-    DistilBertForSequenceClassification,
     ElectraConfig,
     ElectraForSequenceClassification,
     RobertaConfig,
     RobertaForSequenceClassification,
 )
 
+from rerank_plugins.errors import UnsupportedModelError
 from rerank_plugins.scoring import torch_engine
 from rerank_plugins.scoring.encoding import Batch
 from rerank_plugins.scoring.packed import (
+    Attention,
     Layout,
+    PackedBody,
+    PackedClassifier,
+    against_packing,
     attention_by_row,
     attention_on_cuda,
-    can_pack,
-    packed_logits,
 )
 from rerank_plugins.scoring.torch_engine import TorchEngine
 
@@ -70,6 +72,17 @@ def batch_of(model: Any, lengths: Sequence[int], seed: int = 0) -> Batch:
     ids[rng.random(mask.shape) < 0.05] = model.config.pad_token_id
     types = rng.integers(0, model.config.type_vocab_size, mask.shape)
     return Batch(np.where(mask, ids, model.config.pad_token_id), mask, types)
+
+
+def packed_logits(model: Any, batch: Batch, attention: Attention) -> torch.Tensor:
+    """Those of our pass over the model's weights."""
+    return packed_of(model).logits(batch, attention)
+
+
+def packed_of(model: Any, **options: Any) -> PackedClassifier:
+    """Our pass over the model's weights."""
+    options = {"dtype": torch.float32, "device": torch.device("cpu"), **options}
+    return PackedClassifier(model.config.to_dict(), model.state_dict(), **options)
 
 
 def plain(model: Any, batch: Batch) -> torch.Tensor:
@@ -134,7 +147,7 @@ def test_a_roberta_of_its_own_class_is_packed_too() -> None:
     config = RobertaConfig(**SMALL, max_position_embeddings=40, pad_token_id=1)
     model = RobertaForSequenceClassification(config).eval()
     batch = batch_of(model, [30, 5, 5])
-    assert can_pack(model)
+    assert against_packing(config.to_dict()) is None
     with torch.inference_mode():
         found = packed_logits(model, batch, attention_by_row)
     torch.testing.assert_close(found, plain(model, batch), atol=TOLERANCE, rtol=TOLERANCE)
@@ -209,34 +222,140 @@ def test_on_cuda_the_engine_packs_and_agrees_with_fp32(
     np.testing.assert_allclose(engine.logits(batch), plain(model, batch).numpy(), atol=0.1)
 
 
-class OwnBert(BertForSequenceClassification):
-    """As a checkpoint's own code may be."""
+@pytest.mark.parametrize(
+    ("setting", "why"),
+    [
+        ({"is_decoder": True}, "is_decoder"),
+        ({"add_cross_attention": True}, "add_cross_attention"),
+        ({"position_embedding_type": "relative_key"}, "relative_key"),
+        ({"hidden_act": "mish"}, "mish"),
+        ({"pruned_heads": {"0": [1]}}, "pruned heads"),
+        ({"model_type": "electra"}, "electra"),
+        ({"num_hidden_layers": 0}, "no layers"),
+        ({"quantization_config": {"quant_method": "gptq"}}, "gptq"),
+    ],
+)
+def test_settings_that_the_packed_pass_does_not_know_are_named(
+    setting: dict[str, Any], why: str
+) -> None:
+    """Each changes the logits, or where the weights lie."""
+    known = BertConfig(**SMALL, max_position_embeddings=40).to_dict()
+    assert against_packing(known) is None
+    assert why in str(against_packing({**known, **setting}))
 
 
-def small_models() -> dict[str, Any]:
-    """Models that must take the plain pass."""
-    bert = BertConfig(**SMALL, max_position_embeddings=40)
-    return {
-        "subclass": OwnBert(bert),
-        "decoder": BertForSequenceClassification(
-            BertConfig(**SMALL, max_position_embeddings=40, is_decoder=True)
-        ),
-        "electra": ElectraForSequenceClassification(ElectraConfig(**SMALL, embedding_size=16)),
-        "distilbert": DistilBertForSequenceClassification(
-            DistilBertConfig(vocab_size=60, dim=16, n_layers=1, n_heads=2, hidden_dim=32)
-        ),
-    }
+@pytest.mark.parametrize("activation", ["gelu", "gelu_new", "gelu_pytorch_tanh", "relu"])
+def test_same_logits_with_each_activation(activation: str) -> None:
+    """Exact and approximate ones are told apart."""
+    torch.manual_seed(0)
+    config = BertConfig(**SMALL, max_position_embeddings=40, hidden_act=activation)
+    model = BertForSequenceClassification(config).eval()
+    batch = batch_of(model, [30, 5, 5])
+    assert against_packing(config.to_dict()) is None
+    with torch.inference_mode():
+        found = packed_logits(model, batch, attention_by_row)
+    torch.testing.assert_close(found, plain(model, batch), atol=TOLERANCE, rtol=TOLERANCE)
+
+
+@pytest.mark.parametrize("name", ["bge", "rstar"])
+def test_every_token_s_last_hidden_state_is_transformers_own(
+    tiny_checkpoints: Mapping[str, Path], name: str
+) -> None:
+    """What an encoder pools."""
+    model = model_of(tiny_checkpoints[name])
+    batch = batch_of(model, LENGTHS)
+    with torch.inference_mode():
+        found, layout = packed_of(model).body.hidden(batch, attention_by_row)
+        expected = model.base_model(
+            input_ids=torch.from_numpy(batch.input_ids),
+            attention_mask=torch.from_numpy(batch.attention_mask),
+            token_type_ids=torch.from_numpy(batch.token_type_ids),
+        ).last_hidden_state
+    assert layout.lengths == LENGTHS
+    kept = expected[torch.from_numpy(batch.attention_mask.astype(bool))]
+    torch.testing.assert_close(found, kept, atol=TOLERANCE, rtol=TOLERANCE)
+
+
+def test_a_body_alone_is_read_by_its_bare_names(tiny_checkpoints: Mapping[str, Path]) -> None:
+    """As text encoders are saved."""
+    model = model_of(tiny_checkpoints["rstar"])
+    batch = batch_of(model, [9, 4])
+    body = PackedBody(
+        model.config.to_dict(),
+        model.base_model.state_dict(),
+        dtype=torch.float32,
+        device=torch.device("cpu"),
+        prefix="",
+    )
+    with torch.inference_mode():
+        found, _ = body.hidden(batch, attention_by_row)
+        expected, _ = packed_of(model).body.hidden(batch, attention_by_row)
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_int8_is_near_fp32_and_does_not_depend_on_the_batch(
+    tiny_checkpoints: Mapping[str, Path], name: str
+) -> None:
+    """Each token has a scale of its own; a scale for the batch would change with it."""
+    model = model_of(tiny_checkpoints[name])
+    batch = batch_of(model, LENGTHS)
+    expected = plain(model, batch)
+    engine = TorchEngine(tiny_checkpoints[name], device="cpu", precision="int8")
+    together = engine.logits(batch)
+    # Random weights of this size are a hard case: a trained model's logits are ten times nearer.
+    assert 0 < np.abs(together - expected.numpy()).mean() < 0.2 * float(expected.std())
+    types = batch.token_type_ids
+    for row, length in enumerate(LENGTHS):
+        own = np.s_[row : row + 1, :length]
+        alone = Batch(
+            batch.input_ids[own],
+            batch.attention_mask[own],
+            None if types is None else types[own],
+        )
+        np.testing.assert_allclose(engine.logits(alone)[0], together[row], atol=1e-5)
+
+
+def test_int8_of_another_architecture_is_refused(tmp_path: Path) -> None:
+    """By name, before any weight is read by transformers."""
+    ElectraForSequenceClassification(ElectraConfig(**SMALL, embedding_size=16)).save_pretrained(
+        tmp_path
+    )
+    with pytest.raises(UnsupportedModelError, match=r"int8.*electra"):
+        TorchEngine(tmp_path, device="cpu", precision="int8")
 
 
 def test_other_architectures_take_the_plain_pass(tmp_path: Path) -> None:
     """Electra's head reads the first token too, but by a class that was not compared."""
-    for name, model in small_models().items():
-        assert not can_pack(model), name
-    model = small_models()["electra"].eval()
+    model = ElectraForSequenceClassification(ElectraConfig(**SMALL, embedding_size=16)).eval()
     model.save_pretrained(tmp_path)
     engine = TorchEngine(tmp_path, device="cpu", precision="fp32")
     batch = batch_of(model, [9, 4])
     assert not engine.packed
+    np.testing.assert_allclose(engine.logits(batch), plain(model, batch).numpy(), atol=1e-5)
+
+
+def test_shards_and_early_names_are_read(tmp_path: Path) -> None:
+    """Early BERT checkpoints call a norm's weight gamma and its bias beta."""
+    torch.manual_seed(0)
+    config = BertConfig(**SMALL, max_position_embeddings=40)
+    model = BertForSequenceClassification(config).eval()
+    model.save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    early = {
+        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace(
+            "LayerNorm.bias", "LayerNorm.beta"
+        ): tensor
+        for name, tensor in model.state_dict().items()
+    }
+    files = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    where = {name: files[number % 2] for number, name in enumerate(early)}
+    for file in files:
+        save_file({name: early[name] for name in early if where[name] == file}, tmp_path / file)
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
+    engine = TorchEngine(tmp_path, device="cpu", precision="fp32")
+    batch = batch_of(model, [9, 4])
+    assert engine.packed
     np.testing.assert_allclose(engine.logits(batch), plain(model, batch).numpy(), atol=1e-5)
 
 
@@ -245,7 +364,7 @@ def test_other_architectures_take_the_plain_pass(tmp_path: Path) -> None:
 def test_the_engine_packs_the_catalogue_s_architectures(
     tiny_checkpoints: Mapping[str, Path], name: str, precision: Any
 ) -> None:
-    """On a CPU the trial at loading passes in both precisions."""
+    """In both precisions."""
     engine = TorchEngine(tiny_checkpoints[name], device="cpu", precision=precision)
     assert engine.packed
     if precision == "fp32":
@@ -269,19 +388,12 @@ def breaks(*_: object) -> torch.Tensor:
 @pytest.mark.parametrize(
     ("kernel", "why"), [(forgets_rows, "its logits are"), (breaks, "no kernel image")]
 )
-def test_a_kernel_that_fails_its_trial_is_not_used(
-    tiny_checkpoints: Mapping[str, Path],
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    kernel: Any,
-    why: str,
+def test_a_kernel_that_fails_its_trial_is_named(
+    tiny_checkpoints: Mapping[str, Path], kernel: Any, why: str
 ) -> None:
     """Wrong or missing, it costs speed and a line in the log, never a score."""
-    monkeypatch.setattr(torch_engine, "attention_by_row", kernel)
     model = model_of(tiny_checkpoints["bge"])
-    with caplog.at_level(logging.WARNING, logger="rerank_plugins"):
-        engine = TorchEngine(tiny_checkpoints["bge"], device="cpu", precision="fp32")
-    assert not engine.packed
-    assert why in caplog.text
-    batch = batch_of(model, LENGTHS)
-    np.testing.assert_allclose(engine.logits(batch), plain(model, batch).numpy(), atol=TOLERANCE)
+    packed, probe = packed_of(model), torch_engine._probe(model.config.to_dict())
+    with torch.inference_mode():
+        assert why in str(torch_engine._objection(packed, kernel, probe))
+        assert torch_engine._objection(packed, attention_by_row, probe) is None
