@@ -52,6 +52,21 @@ def tiny_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, P
     return TinyCheckpoints(root)
 
 
+@pytest.fixture(scope="session")
+def tiny_cross_encoders(
+    tmp_path_factory: pytest.TempPathFactory, tiny_checkpoints: Mapping[str, Path]
+) -> Mapping[str, Path]:
+    """Folders of tiny cross-encoders that sentence-transformers saved.
+
+    See `cross_encoders.TinyCrossEncoders` for the names.
+    """
+    from cross_encoders import TinyCrossEncoders
+
+    root = shared_folder(tmp_path_factory) / "cross_encoders"
+    root.mkdir(exist_ok=True)
+    return TinyCrossEncoders(root, tiny_checkpoints)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _torch_unless_asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """``engine="auto"`` is torch here, and ``precision="auto"`` fp32, on every machine.

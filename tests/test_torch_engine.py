@@ -13,7 +13,7 @@ from texts import PAIRS
 from rerank_plugins.models.loading import load_scorer
 from rerank_plugins.scoring import engines
 from rerank_plugins.scoring.base import ScoreOptions
-from rerank_plugins.scoring.torch_engine import _precision
+from rerank_plugins.scoring.torch_engine import torch_precision
 
 
 @pytest.mark.parametrize(
@@ -31,9 +31,9 @@ def test_auto_goes_by_the_device(
 ) -> None:
     """bf16 on a CPU that has it, fp16 on CUDA; what the CPU can do says nothing of others."""
     monkeypatch.setattr(engines, "native_bf16", lambda: native)
-    assert _precision("auto", torch.device(device)) == expected
+    assert torch_precision("auto", torch.device(device)) == expected
     for asked in ("fp32", "bf16", "fp16"):
-        assert _precision(asked, torch.device(device)) == asked
+        assert torch_precision(asked, torch.device(device)) == asked
 
 
 def test_on_a_cpu_with_bf16_auto_is_bf16_and_fp32_stays_exact(

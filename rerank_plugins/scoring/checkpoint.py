@@ -18,6 +18,8 @@ from rerank_plugins.errors import (
     UnsupportedModelError,
 )
 from rerank_plugins.scoring.base import LONG_PASSAGES, LongPassages
+from rerank_plugins.scoring.pair_form import check_pair_form
+from rerank_plugins.scoring.saved import SavedSettings, module_folders, read_saved
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -54,14 +56,17 @@ class Checkpoint:
     Attributes:
         folder: Where it lies.
         architecture: Model type of config.json, such as ``xlm-roberta``.
-        labels: 1, or 2 when the head has a class for irrelevant and one for relevant.
+        labels: 1, or 2 when the head has a class for irrelevant and one for relevant. The
+            sentence-transformers engine takes the number from the model that it loads.
         relevant: Which of two labels is the relevant one.
-        activation: What its authors put over the logits, as config.json names it.
+        activation: What its authors put over the logits: ``sigmoid``, ``identity``,
+            ``softmax``.
         max_length: Usable tokens a pair, special tokens included.
         with_types: Whether the tokenizer gives token type ids and the model takes them.
         window_tokens, long_passages, first_stage_weight: Scoring defaults; a checkpoint may
             set them under ``rerank_plugins`` in config.json.
-        tokenizer: The fast tokenizer.
+        saved: What sentence-transformers saved beside the weights.
+        tokenizer: The fast tokenizer; None where only sentence-transformers reads the pairs.
         pad_id: Id that fills short rows.
     """
 
@@ -75,20 +80,44 @@ class Checkpoint:
     window_tokens: int | None
     long_passages: LongPassages
     first_stage_weight: float
-    tokenizer: Tokenizer
+    saved: SavedSettings
+    tokenizer: Tokenizer | None
     pad_id: int
 
+    @property
+    def pair_tokenizer(self) -> Tokenizer:
+        """The tokenizer, where pairs are two texts with special tokens around them.
+
+        Raises:
+            UnsupportedModelError: The pairs have another form.
+        """
+        if self.tokenizer is None:
+            raise UnsupportedModelError(
+                f"the checkpoint in {self.folder} asks for pairs in a form of its own "
+                f"({', '.join(self.saved.beyond) or 'a causal language model'}), which is not "
+                "supported here"
+            )
+        return self.tokenizer
+
+    @property
+    def independent(self) -> bool:
+        """Whether two labels are two opinions, each with a probability of its own."""
+        return self.labels == 2 and self.activation == "sigmoid"
+
     def fingerprint(self) -> str:
-        """Changes with every file at the top of the folder that can change a score.
+        """Changes with every file, at the top or of a module, that can change a score.
 
         Reads the weights: about a second a gigabyte.
         """
         told = blake2b(digest_size=16)
-        for file in sorted(self.folder.iterdir()):
-            if file.suffix in _DECIDING and file.is_file():
-                with file.open("rb") as content:
-                    whole = _file_digest(content)
-                told.update(f"{file.name}\0{whole}\0".encode())
+        folders = [self.folder, *(self.folder / name for name in module_folders(self.folder))]
+        for folder in folders:
+            for file in sorted(folder.iterdir()):
+                if file.suffix in _DECIDING and file.is_file():
+                    with file.open("rb") as content:
+                        whole = _file_digest(content)
+                    name = file.relative_to(self.folder).as_posix()
+                    told.update(f"{name}\0{whole}\0".encode())
         return told.hexdigest()
 
 
@@ -118,11 +147,52 @@ def is_panic(error: BaseException) -> bool:
 
 
 def _read(folder: Path, *, trust_remote_code: bool) -> Checkpoint:
+    config_file = folder / "config.json"
+    raw = {}
+    if config_file.is_file():
+        _check_sizes(folder)
+        raw = json.loads(config_file.read_text(encoding="utf-8"))
+    saved = read_saved(folder, raw, remote_code=trust_remote_code)
+    if not raw and not saved.beyond:
+        raise UnsupportedModelError(f"{folder} is no checkpoint: it has no config.json")
+    _check_shards(folder)
+    defaults = _defaults(raw.get("rerank_plugins", {}), folder)
+    if saved.beyond or saved.causal:
+        return _as_saved(folder, raw, saved, defaults)
+    return _as_classifier(folder, raw, saved, defaults, trust_remote_code=trust_remote_code)
+
+
+def _as_saved(
+    folder: Path, raw: dict[str, Any], saved: SavedSettings, defaults: dict[str, Any]
+) -> Checkpoint:
+    """A checkpoint whose pairs sentence-transformers reads: labels and length come later."""
+    return Checkpoint(
+        folder=folder,
+        architecture=str(raw.get("model_type", "")),
+        labels=1,
+        relevant=_relevant_label(raw.get("id2label")),
+        activation=saved.activation or "sigmoid",
+        max_length=defaults["max_length"] or _NO_LIMIT,
+        with_types=False,
+        window_tokens=defaults["window_tokens"],
+        long_passages=cast("LongPassages", defaults["long_passages"]),
+        first_stage_weight=float(defaults["first_stage_weight"]),
+        saved=saved,
+        tokenizer=None,
+        pad_id=0,
+    )
+
+
+def _as_classifier(
+    folder: Path,
+    raw: dict[str, Any],
+    saved: SavedSettings,
+    defaults: dict[str, Any],
+    *,
+    trust_remote_code: bool,
+) -> Checkpoint:
     from transformers import AutoConfig, AutoTokenizer
 
-    config_file = folder / "config.json"
-    if not config_file.is_file():
-        raise UnsupportedModelError(f"{folder} is no checkpoint: it has no config.json")
     if not (folder / "tokenizer.json").is_file() and any(folder.glob("*.model")):
         missing = [name for name in ("sentencepiece", "google.protobuf") if not _installed(name)]
         if missing:
@@ -131,9 +201,6 @@ def _read(folder: Path, *, trust_remote_code: bool) -> Checkpoint:
                 f"the checkpoint in {folder} has a SentencePiece model and no tokenizer.json: "
                 "pip install sentencepiece protobuf"
             )
-    _check_sizes(folder)
-    _check_shards(folder)
-    raw = json.loads(config_file.read_text(encoding="utf-8"))
     config = AutoConfig.from_pretrained(
         folder, trust_remote_code=trust_remote_code, local_files_only=True
     )
@@ -157,14 +224,19 @@ def _read(folder: Path, *, trust_remote_code: bool) -> Checkpoint:
         raise UnsupportedModelError(
             f"a cross-encoder has one label or two, but the checkpoint in {folder} has {labels}"
         )
-    defaults = _defaults(raw.get("rerank_plugins", {}), folder)
+    architecture = str(config.model_type)
+    if saved.lowercase:
+        _lowercase(tokenizer.backend_tokenizer)
+    check_pair_form(tokenizer, architecture, folder)
     return Checkpoint(
         folder=folder,
-        architecture=str(config.model_type),
+        architecture=architecture,
         labels=labels,
         relevant=_relevant_label(raw.get("id2label")) if labels == 2 else 0,
-        activation=_activation(raw, labels),
-        max_length=_usable_length(config, tokenizer, defaults["max_length"]),
+        activation=saved.activation or ("sigmoid" if labels == 1 else "softmax"),
+        max_length=_usable_length(
+            config, saved.max_seq_length or tokenizer.model_max_length, defaults["max_length"]
+        ),
         with_types=(
             "token_type_ids" in tokenizer.model_input_names
             and int(getattr(config, "type_vocab_size", 0)) > 1
@@ -172,6 +244,7 @@ def _read(folder: Path, *, trust_remote_code: bool) -> Checkpoint:
         window_tokens=defaults["window_tokens"],
         long_passages=cast("LongPassages", defaults["long_passages"]),
         first_stage_weight=float(defaults["first_stage_weight"]),
+        saved=saved,
         tokenizer=tokenizer.backend_tokenizer,
         pad_id=int(tokenizer.pad_token_id) if tokenizer.pad_token_id is not None else 0,
     )
@@ -270,17 +343,30 @@ def _defaults(block: object, folder: Path) -> dict[str, Any]:
     return defaults
 
 
-def _usable_length(config: Any, tokenizer: Any, own: int | None) -> int:
+def _lowercase(tokenizer: Tokenizer) -> None:
+    """Texts are lowercased first, as sentence-transformers' ``do_lower_case`` has it."""
+    from tokenizers import normalizers
+
+    own = tokenizer.normalizer
+    steps = [normalizers.Lowercase(), *([] if own is None else [own])]
+    tokenizer.normalizer = normalizers.Sequence(steps)
+
+
+def positions_before_the_first(config: Any) -> int:
+    """How many of the positions that config.json counts no token ever has."""
+    if config.model_type not in _OFFSET_POSITIONS:
+        return 0
+    return 2 if config.pad_token_id is None else int(config.pad_token_id) + 1
+
+
+def _usable_length(config: Any, stated: float | None, own: int | None) -> int:
     """The smallest of the limits that the checkpoint states."""
     limits = [own] if own is not None else []
-    if tokenizer.model_max_length and tokenizer.model_max_length < _NO_LIMIT:
-        limits.append(int(tokenizer.model_max_length))
+    if stated and stated < _NO_LIMIT:
+        limits.append(int(stated))
     positions = getattr(config, "max_position_embeddings", None)
     if positions is not None and positions > 0:
-        offset = 0
-        if config.model_type in _OFFSET_POSITIONS:
-            offset = 2 if config.pad_token_id is None else int(config.pad_token_id) + 1
-        limits.append(int(positions) - offset)
+        limits.append(int(positions) - positions_before_the_first(config))
     # BERT's length; only a checkpoint that states no limit anywhere comes to this.
     return min(limits) if limits else 512
 
@@ -309,13 +395,3 @@ def _relevant_label(id2label: dict[str, str] | None) -> int:
     negative = re.compile(r"(no|not|non|false|0)(?![a-z0-9])|(not|non|un|ir)_?-?rel|neg")
     says_no = {index: negative.match(name) is not None for index, name in names.items()}
     return 0 if says_no.get(1) and not says_no.get(0) else 1
-
-
-def _activation(raw: dict[str, Any], labels: int) -> str:
-    """What the authors put over the logits; sentence-transformers keeps it in config.json."""
-    block = raw.get("sentence_transformers")
-    stated = block.get("activation_fn") if isinstance(block, dict) else None
-    stated = stated or raw.get("sbert_ce_default_activation_function")
-    if stated:
-        return str(stated).rsplit(".", 1)[-1].lower()
-    return "sigmoid" if labels == 1 else "softmax"

@@ -21,8 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rerank_plugins._telemetry import traced
-from rerank_plugins.errors import InvalidInputError, UnsupportedModelError
+from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.scoring.base import LongPassages
+from rerank_plugins.scoring.pair_form import pair_form
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -145,6 +146,7 @@ class PairEncoder:
         pad_id: Id that fills short rows.
         with_types: Whether the model takes token type ids.
         cache: Token ids of texts seen before, by this same tokenizer; None for none.
+        prompt: Text in front of every query.
 
     Raises:
         InvalidInputError: ``max_length`` leaves no room for text.
@@ -161,6 +163,7 @@ class PairEncoder:
         pad_id: int = 0,
         with_types: bool = True,
         cache: TokenCache | None = None,
+        prompt: str = "",
     ) -> None:
         self._tokenizer = type(tokenizer).from_str(tokenizer.to_str())
         self._tokenizer.no_truncation()
@@ -168,6 +171,7 @@ class PairEncoder:
         self._pad_id = pad_id
         self._with_types = with_types
         self._cache = cache
+        self._prompt = prompt
         self._read_template()
         self._specials = len(self._prefix) + len(self._middle) + len(self._suffix)
         if max_length < self._specials + 4:
@@ -180,23 +184,12 @@ class PairEncoder:
 
     def _read_template(self) -> None:
         """Learns from one encoded pair which special tokens stand where."""
-        probe = self._tokenizer.encode("a", "a")
-        sides = probe.sequence_ids
-        query = [i for i, side in enumerate(sides) if side == 0]
-        passage = [i for i, side in enumerate(sides) if side == 1]
-        if not query or not passage or query[-1] > passage[0]:
-            raise UnsupportedModelError(
-                "the tokenizer does not encode a pair as query, then passage "
-                f"(it gave the tokens {probe.tokens}); a cross-encoder's tokenizer must"
-            )
-        ids, types = probe.ids, probe.type_ids
-        self._prefix = ids[: query[0]]
-        self._middle = ids[query[-1] + 1 : passage[0]]
-        self._suffix = ids[passage[-1] + 1 :]
-        self._prefix_types = types[: query[0]]
-        self._middle_types = types[query[-1] + 1 : passage[0]]
-        self._suffix_types = types[passage[-1] + 1 :]
-        self._query_type, self._passage_type = types[query[0]], types[passage[0]]
+        form = pair_form(self._tokenizer)
+        self._prefix, self._middle, self._suffix = (list(ids) for ids in form.ids)
+        self._prefix_types = list(form.prefix_types)
+        self._middle_types = list(form.middle_types)
+        self._suffix_types = list(form.suffix_types)
+        self._query_type, self._passage_type = form.query_type, form.passage_type
 
     def count_tokens(self, text: str) -> int:
         """Tokens of one text, special tokens not counted."""
@@ -227,6 +220,7 @@ class PairEncoder:
         self, pairs: Sequence[tuple[str, str]], long_passages: LongPassages = "truncate"
     ) -> EncodedPairs:
         """Token rows of the pairs, in their order."""
+        pairs = [(self._prompt + query, passage) for query, passage in pairs]
         queries = self._tokenize([query for query, _ in pairs])
         passages = self._tokenize([passage for _, passage in pairs])
         rows: list[list[int]] = []

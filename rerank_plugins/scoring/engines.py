@@ -9,17 +9,42 @@ from importlib.util import find_spec
 from typing import Literal, get_args
 
 from rerank_plugins._validation import check_choice
-from rerank_plugins.errors import InvalidInputError, MissingDependencyError
+from rerank_plugins.errors import (
+    InvalidInputError,
+    MissingDependencyError,
+    UnsupportedModelError,
+)
 from rerank_plugins.scoring import converted
 from rerank_plugins.scoring.checkpoint import Checkpoint
 
-EngineName = Literal["auto", "torch", "openvino"]
+EngineName = Literal["auto", "torch", "openvino", "sentence-transformers"]
 ENGINES: tuple[str, ...] = get_args(EngineName)
 Precision = Literal["auto", "fp32", "bf16", "fp16", "int8"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 
 # What each engine can run, `auto` aside.
-_ABLE = {"torch": ("fp32", "bf16", "fp16", "int8"), "openvino": ("fp32", "bf16", "int8")}
+_ABLE = {
+    "torch": ("fp32", "bf16", "fp16", "int8"),
+    "openvino": ("fp32", "bf16", "int8"),
+    "sentence-transformers": ("fp32", "bf16", "fp16"),
+}
+# What torch's engine was proved on, by the parity tests: it takes these for itself. Others go
+# through sentence-transformers, or through torch for whoever asks.
+PROVED_ON_TORCH = {
+    "albert",
+    "bert",
+    "camembert",
+    "deberta-v2",
+    "distilbert",
+    "electra",
+    "gemma2",
+    "modernbert",
+    "mpnet",
+    "qwen3",
+    "roberta",
+    "xlm-roberta",
+    "xlm-roberta-xl",
+}
 # Where OpenVINO was measured to be the faster one (benchmarks/engines.py): these
 # architectures, on x86 processors.
 _MEASURED_ARCHITECTURES = {"bert", "camembert", "roberta", "xlm-roberta"}
@@ -31,9 +56,9 @@ class Choice:
     """The engine that runs a model.
 
     Attributes:
-        engine: ``torch`` or ``openvino``.
-        precision: ``fp32``, ``bf16``, ``fp16`` or ``int8``; for torch also ``auto``, which it
-            settles by the device.
+        engine: ``torch``, ``openvino`` or ``sentence-transformers``.
+        precision: ``fp32``, ``bf16``, ``fp16`` or ``int8``; but for OpenVINO also ``auto``,
+            which the device settles.
         reason: Why this one, in a few words.
     """
 
@@ -84,9 +109,11 @@ def choose(
 
     Raises:
         InvalidInputError: bf16 is asked of OpenVINO on a processor without it.
+        UnsupportedModelError: The checkpoint asks for what the engine does not do.
     """
-    if engine == "torch":
-        return Choice("torch", precision, "asked for")
+    _check_able(engine, precision, checkpoint)
+    if engine in ("torch", "sentence-transformers"):
+        return Choice(engine, precision, "asked for")
     if engine == "openvino":
         if precision == "bf16" and not native_bf16():
             raise InvalidInputError(
@@ -96,10 +123,40 @@ def choose(
         return Choice("openvino", *_precision(precision, "asked for"))
     if precision == "int8":
         return _int8(checkpoint, remote_code=remote_code)
+    other = _other_than_openvino(checkpoint)
+    if other is not None:
+        return Choice(other[0], precision, other[1])
     against = _against_openvino(precision, device, checkpoint, remote_code=remote_code)
     if against is not None:
         return Choice("torch", precision, against)
     return Choice("openvino", *_precision(precision, "installed, and the faster one on this CPU"))
+
+
+def _check_able(engine: str, precision: str, checkpoint: Checkpoint) -> None:
+    """Refuses a fast engine for a checkpoint that asks for what it does not do."""
+    saved = checkpoint.saved
+    fast = "int8" if precision == "int8" else engine
+    asked = list(saved.beyond)
+    if saved.causal and fast in ("openvino", "int8"):
+        asked.append("the next token of a causal language model")
+    if asked and fast in ("torch", "openvino", "int8"):
+        raise UnsupportedModelError(
+            f"{fast} cannot run the checkpoint in {checkpoint.folder} as it asks "
+            f"({', '.join(asked)}): use engine='auto' or 'sentence-transformers', in another "
+            "precision than int8"
+        )
+
+
+def _other_than_openvino(checkpoint: Checkpoint) -> tuple[str, str] | None:
+    """The engine that the checkpoint leaves, and why; None where OpenVINO may be it."""
+    if checkpoint.saved.beyond:
+        return "sentence-transformers", f"the checkpoint has {', '.join(checkpoint.saved.beyond)}"
+    if checkpoint.saved.causal:
+        return "sentence-transformers", "its score is a causal language model's next token"
+    if checkpoint.architecture not in PROVED_ON_TORCH:
+        architecture = checkpoint.architecture
+        return "sentence-transformers", f"the torch engine was not proved on {architecture}"
+    return None
 
 
 def _precision(precision: Precision, reason: str) -> tuple[Precision, str]:

@@ -32,9 +32,17 @@ from rerank_plugins.scoring.checkpoint import (
 from rerank_plugins.scoring.encoding import Batch, EncodedPairs, PairEncoder, TokenCache
 from rerank_plugins.scoring.engines import Choice, EngineName, Precision, check_engine, choose
 from rerank_plugins.scoring.openvino_engine import OpenVINOEngine
+from rerank_plugins.scoring.sentence_transformers_engine import (
+    SentenceTransformersEncoder,
+    SentenceTransformersEngine,
+    load_cross_encoder,
+)
+from rerank_plugins.scoring.text_pairs import TextPairEncoder
 from rerank_plugins.scoring.torch_engine import TorchEngine
 
 logger = logging.getLogger(__name__)
+
+Encoder = PairEncoder | TextPairEncoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +53,7 @@ class ModelSettings:
         name: What the user asked for; shown in rankings. Two names of one source are equal.
         source: Local folder, or name of a Hugging Face repository.
         device: ``auto`` or a torch device name.
-        engine: ``auto``, ``torch`` or ``openvino``.
+        engine: ``auto``, ``torch``, ``openvino`` or ``sentence-transformers``.
         precision: ``auto``, ``fp32``, ``bf16``, ``fp16`` or ``int8``.
         revision: Commit, tag or branch on the Hub.
         cache_folder: Where downloads are kept; None for the Hub client's own place.
@@ -80,6 +88,8 @@ class LoadedModel:
     def __init__(
         self, settings: ModelSettings, engine: TorchEngine | OpenVINOEngine | None = None
     ) -> None:
+        # A CrossEncoder, where one reads the pairs.
+        self._reader: Any = None
         folder = Path(settings.source)
         if not folder.is_dir() and not folder.is_absolute():
             folder = hub.fetch(
@@ -114,7 +124,34 @@ class LoadedModel:
         self.limit = TokenLimit()
         self.tokens = TokenCache()
 
-    def _engine(self, settings: ModelSettings) -> TorchEngine | OpenVINOEngine:
+    def encoder(self, max_length: int | None) -> Encoder:
+        """What makes rows of pairs for this model.
+
+        Raises:
+            InvalidInputError: More tokens are wanted than the model can take.
+        """
+        checkpoint = self.checkpoint
+        length = checked_max_length(checkpoint, max_length)
+        if self._reader is not None:
+            return SentenceTransformersEncoder(
+                self._reader,
+                prompt=checkpoint.saved.prompt,
+                max_length=length,
+                window_tokens=checkpoint.window_tokens,
+            )
+        return PairEncoder(
+            checkpoint.pair_tokenizer,
+            max_length=length,
+            window_tokens=checkpoint.window_tokens,
+            pad_id=checkpoint.pad_id,
+            with_types=checkpoint.with_types,
+            cache=self.tokens,
+            prompt=checkpoint.saved.prompt,
+        )
+
+    def _engine(
+        self, settings: ModelSettings
+    ) -> TorchEngine | OpenVINOEngine | SentenceTransformersEngine:
         permissions = {
             "trust_remote_code": settings.trust_remote_code,
             "allow_pickle_weights": settings.allow_pickle_weights,
@@ -132,6 +169,14 @@ class LoadedModel:
                 if settings.engine == "openvino" or settings.precision == "int8":
                     raise
                 self.choice = Choice("torch", settings.precision, f"OpenVINO failed: {error}")
+        if self.choice.engine == "sentence-transformers":
+            self._reader, self.checkpoint, engine = load_cross_encoder(
+                self.checkpoint,
+                device=settings.device,
+                precision=self.choice.precision,
+                **permissions,
+            )
+            return engine
         return TorchEngine(
             self.checkpoint.folder,
             device=settings.device,
@@ -182,7 +227,7 @@ class LocalScorer:
         self.settings = settings
         self._max_length = max_length
         self._engine = engine
-        self._ready: tuple[LoadedModel, PairEncoder] | None = None
+        self._ready: tuple[LoadedModel, Encoder] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         # Settings travel to another process, weights do not: it loads its own at first use.
@@ -193,21 +238,12 @@ class LocalScorer:
         """The name that the user asked for."""
         return self.settings.name
 
-    def _load(self) -> tuple[LoadedModel, PairEncoder]:
+    def _load(self) -> tuple[LoadedModel, Encoder]:
         ready = self._ready
         if ready is None:
             given = self._engine
             model = _shared(self.settings) if given is None else LoadedModel(self.settings, given)
-            checkpoint = model.checkpoint
-            encoder = PairEncoder(
-                checkpoint.tokenizer,
-                max_length=checked_max_length(checkpoint, self._max_length),
-                window_tokens=checkpoint.window_tokens,
-                pad_id=checkpoint.pad_id,
-                with_types=checkpoint.with_types,
-                cache=model.tokens,
-            )
-            ready = self._ready = (model, encoder)
+            ready = self._ready = (model, model.encoder(self._max_length))
         return ready
 
     @property
@@ -275,7 +311,7 @@ class LocalScorer:
         return PairScores(logits[places], truncated[places], spans=spans[places])
 
     def _row_logits(
-        self, model: LoadedModel, encoder: PairEncoder, encoded: EncodedPairs, batch_tokens: int
+        self, model: LoadedModel, encoder: Encoder, encoded: EncodedPairs, batch_tokens: int
     ) -> NDArray[np.float64]:
         if str(model.engine.device).lower() == "cpu" and not getattr(model.engine, "packed", False):
             batch_tokens = min(batch_tokens, PADDED_TOKENS_ON_CPU)
@@ -310,6 +346,8 @@ class LocalScorer:
         relevant = model.checkpoint.relevant
         if logits.shape[1] == 1:
             return logits[:, 0]
+        if model.checkpoint.independent:
+            return np.asarray(logits[:, relevant])
         return np.asarray(logits[:, relevant] - logits[:, 1 - relevant])
 
     def describe(self) -> dict[str, Any]:

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
-from rerank_plugins.errors import InvalidInputError, OutOfMemoryError, UnsupportedModelError
+from rerank_plugins.errors import InvalidInputError, UnsupportedModelError
 from rerank_plugins.scoring import engines
 from rerank_plugins.scoring.encoding import Batch
+from rerank_plugins.scoring.forward import forward_on
 from rerank_plugins.scoring.linear import has_int8
 from rerank_plugins.scoring.packed import (
     Attention,
@@ -78,12 +79,10 @@ class TorchEngine:
         trust_remote_code: bool = False,
         allow_pickle_weights: bool = False,
     ) -> None:
-        import torch
 
-        self.device = _device(device)
-        self.precision = _precision(precision, self.device)
-        dtypes = {"bf16": torch.bfloat16, "fp16": torch.float16}
-        self._dtype = dtypes.get(self.precision, torch.float32)
+        self.device = torch_device(device)
+        self.precision = torch_precision(precision, self.device)
+        self._dtype = torch_dtype(self.precision)
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         self._model: Any = None
         self._packed, against = None, _against(config, self.device, self.precision)
@@ -160,33 +159,11 @@ class TorchEngine:
             OutOfMemoryError: The batch does not fit in the device's memory; a smaller may.
             UnsupportedModelError: An id in it is beyond the model's tables.
         """
-        import torch
-
-        try:
-            with torch.inference_mode():
-                if self._packed is None:
-                    logits = self._plain(batch)
-                else:
-                    logits = self._packed.logits(batch, self._attention)
-                return np.asarray(logits.float().cpu().numpy(), dtype=np.float32)
-        except IndexError as error:
-            raise UnsupportedModelError(
-                "the checkpoint's tokenizer gives tokens, types or positions that its model has "
-                f"no weights for: {error}"
-            ) from error
-        except (RuntimeError, MemoryError) as error:
-            if not _out_of_memory(error):
-                raise
-            said = str(error)
-        # Not within `except`, nor `from error`: its frames hold the tensors that fill the memory.
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        elif self.device.type == "mps":
-            torch.mps.empty_cache()
-        rows, longest = batch.input_ids.shape
-        raise OutOfMemoryError(
-            f"a batch of {rows} x {longest} tokens does not fit in the memory of {self.device}: "
-            f"{said}"
+        packed = self._packed
+        return forward_on(
+            self.device,
+            batch.input_ids.shape,
+            lambda: self._plain(batch) if packed is None else packed.logits(batch, self._attention),
         )
 
     def _plain(self, batch: Batch) -> torch.Tensor:
@@ -216,7 +193,7 @@ def load_model(
     from transformers import AutoModelForSequenceClassification
 
     try:
-        with _bars_on_a_terminal_only():
+        with bars_on_a_terminal_only():
             model, report = AutoModelForSequenceClassification.from_pretrained(
                 folder,
                 dtype=dtype,
@@ -240,7 +217,7 @@ def load_model(
 
 
 @contextmanager
-def _bars_on_a_terminal_only() -> Iterator[None]:
+def bars_on_a_terminal_only() -> Iterator[None]:
     """Keeps transformers from drawing its loading bar into logs and pipes."""
     from transformers.utils import logging
 
@@ -254,7 +231,8 @@ def _bars_on_a_terminal_only() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _device(name: str) -> torch.device:
+def torch_device(name: str) -> torch.device:
+    """The device of that name; ``auto`` is CUDA, then MPS, then the CPU."""
     import torch
 
     if name == "auto":
@@ -269,12 +247,21 @@ def _device(name: str) -> torch.device:
         ) from error
 
 
-def _precision(precision: Precision, device: torch.device) -> str:
+def torch_precision(precision: Precision, device: torch.device) -> str:
+    """The precision, ``auto`` settled by the device."""
     if precision != "auto":
         return precision
     if device.type == "cuda":
         return "fp16"
     return "bf16" if device.type == "cpu" and engines.native_bf16() else "fp32"
+
+
+def torch_dtype(precision: str) -> torch.dtype:
+    """Torch's dtype of the weights; what int8 quantizes is read in fp32."""
+    import torch
+
+    dtypes = {"bf16": torch.bfloat16, "fp16": torch.float16}
+    return dtypes.get(precision, torch.float32)
 
 
 def _against(config: dict[str, Any], device: torch.device, precision: str) -> str | None:
@@ -315,21 +302,3 @@ def _probe(config: dict[str, Any]) -> Batch:
     ids = np.linspace(0, config["vocab_size"] - 1, mask.size, dtype=np.int64).reshape(mask.shape)
     types = (np.arange(24) > 6).astype(np.int64) % config.get("type_vocab_size", 2)
     return Batch(ids, mask, np.broadcast_to(types, mask.shape).copy())
-
-
-def _out_of_memory(error: Exception) -> bool:
-    """Whether a device had no memory left: CUDA, MPS, or torch's CPU allocator, by its words."""
-    import torch
-
-    if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
-        return True
-    said = str(error)
-    return any(
-        words in said
-        for words in (
-            "can't allocate memory",
-            "not enough memory: you tried to allocate",
-            "out of memory",
-            "CUBLAS_STATUS_ALLOC_FAILED",
-        )
-    )

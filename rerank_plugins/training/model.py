@@ -75,7 +75,7 @@ class TrainedCrossEncoder(CrossEncoder):  # type: ignore[misc]
     def _encode_with(self, window_tokens: int | None, long_passages: LongPassages) -> None:
         self.window_tokens, self.long_passages = window_tokens, long_passages
         self.encoder = PairEncoder(
-            self._checkpoint.tokenizer,
+            self._checkpoint.pair_tokenizer,
             max_length=self._length,
             window_tokens=window_tokens,
             pad_id=self._checkpoint.pad_id,

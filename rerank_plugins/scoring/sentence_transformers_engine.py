@@ -1,0 +1,300 @@
+"""The sentence-transformers engine: any ``CrossEncoder``, by the library's own code.
+
+Texts go through the model's own ``preprocess`` and rows through its own chain of modules, so
+prompts, chat templates, Dense heads, adapters and whatever else a checkpoint asks for are what
+they are in ``CrossEncoder.predict``. Batches are this package's: by token budget, sorted by
+length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rerank_plugins.errors import (
+    MissingDependencyError,
+    RerankPluginsError,
+    UnsupportedModelError,
+)
+from rerank_plugins.scoring.checkpoint import Checkpoint, positions_before_the_first
+from rerank_plugins.scoring.encoding import Batch
+from rerank_plugins.scoring.forward import forward_on
+from rerank_plugins.scoring.saved import module_folders
+from rerank_plugins.scoring.text_pairs import Pair, Rows, TextPairEncoder
+from rerank_plugins.scoring.torch_engine import (
+    Precision,
+    bars_on_a_terminal_only,
+    torch_device,
+    torch_dtype,
+    torch_precision,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+# What a row is made of; everything else that preprocess gives must be one for all rows.
+_ROW = ("input_ids", "attention_mask", "token_type_ids")
+_UNCUT = {"truncation": False}
+# A call pads to its longest text.
+_TEXTS_AT_A_TIME = 32
+
+
+class SentenceTransformersEngine:
+    """Runs the module chain of a ``CrossEncoder``.
+
+    Args:
+        model: The model, on its device.
+        constants: What ``preprocess`` gives beside the rows' arrays, the same for all rows.
+        precision: Of the weights: ``fp32``, ``bf16`` or ``fp16``.
+    """
+
+    name = "sentence-transformers"
+    packed = False
+
+    def __init__(self, model: Any, constants: dict[str, Any], *, precision: str) -> None:
+        self.model = model.eval()
+        self.device = model.device
+        self.precision = precision
+        self._constants = constants
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights."""
+        return sum(weight.numel() for weight in self.model.parameters())
+
+    def logits(self, batch: Batch) -> NDArray[np.float32]:
+        """Shape (rows, labels), float32, before any activation function.
+
+        Raises:
+            OutOfMemoryError: The batch does not fit in the device's memory; a smaller may.
+        """
+        import torch
+
+        def forward() -> torch.Tensor:
+            arrays = {name: getattr(batch, name) for name in _ROW}
+            features = {
+                name: torch.from_numpy(values).to(self.device)
+                for name, values in arrays.items()
+                if values is not None
+            }
+            scores: torch.Tensor = self.model({**features, **self._constants})["scores"]
+            return scores.reshape(len(batch.input_ids), -1)
+
+        return forward_on(self.device, batch.input_ids.shape, forward)
+
+
+class SentenceTransformersEncoder(TextPairEncoder):
+    """Rows by the model's own ``preprocess``; ``truncate`` cuts as ``predict`` does.
+
+    ``predict`` cuts the longer of the two texts first (``longest_first``), the query too where
+    it is the longer one; windows cap the query and leave it whole in each.
+
+    Args:
+        model: A ``CrossEncoder``.
+        prompt: In front of the query, or the chat template's system message; "" for none.
+        max_length: Tokens per pair; None for the model's own limit.
+        window_tokens: Passage tokens per window; None for as many as fit.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        prompt: str = "",
+        max_length: int | None = None,
+        window_tokens: int | None = None,
+    ) -> None:
+        self._model = model
+        self._prompt = prompt or None
+        self._saved: dict[str, Any] = getattr(model[0], "processing_kwargs", {})
+        limit = self._limit()
+        with _explained("encode a pair"):
+            super().__init__(
+                model.tokenizer,
+                max_length=limit if max_length is None else min(limit, max_length),
+                window_tokens=window_tokens,
+            )
+
+    def constants(self) -> dict[str, Any]:
+        """What ``preprocess`` gives beside the arrays of the rows.
+
+        Raises:
+            UnsupportedModelError: An array that is not known here is among it.
+        """
+        with self._lock, _explained("encode a pair"):
+            features = self._model.preprocess([("a", "a")], prompt=self._prompt)
+        rest = {name: value for name, value in features.items() if name not in _ROW}
+        if arrays := sorted(name for name, value in rest.items() if hasattr(value, "shape")):
+            raise UnsupportedModelError(
+                f"the checkpoint's tokenizer gives {arrays}, which cannot be batched here"
+            )
+        return rest
+
+    def _limit(self) -> int:
+        """The length that ``preprocess`` cuts at."""
+        for bucket in ("chat_template", "common", "text"):
+            if (stated := self._saved.get(bucket, {}).get("max_length")) is not None:
+                return int(stated)
+        limits = [int(self._model.max_seq_length or 1 << 30)]
+        config = self._model.config
+        positions = getattr(config, "max_position_embeddings", None)
+        if positions is not None and positions > 0:
+            limits.append(int(positions) - positions_before_the_first(config))
+        return min(limits)
+
+    def _rows(self, pairs: Sequence[Pair]) -> tuple[Rows, Rows | None]:
+        return self._preprocessed(pairs, _UNCUT)
+
+    def _cut_rows(self, pairs: Sequence[Pair]) -> tuple[Rows, Rows | None]:
+        return self._preprocessed(pairs, {"max_length": self.max_length})
+
+    def _preprocessed(
+        self, pairs: Sequence[Pair], settings: dict[str, Any]
+    ) -> tuple[Rows, Rows | None]:
+        # Saved settings of the other two buckets win over those of the first.
+        overrides: dict[str, Any] = {"text": settings}
+        for bucket in ("common", "chat_template"):
+            if known := settings.keys() & self._saved.get(bucket, {}).keys():
+                overrides[bucket] = {name: settings[name] for name in known}
+        rows: Rows = []
+        types: Rows = []
+        if not pairs:
+            return rows, None
+        for start in range(0, len(pairs), _TEXTS_AT_A_TIME):
+            some = list(pairs[start : start + _TEXTS_AT_A_TIME])
+            with self._lock:
+                features = self._model.preprocess(
+                    some, prompt=self._prompt, processing_kwargs=overrides
+                )
+            real = features["attention_mask"].bool()
+            rows += _unpadded(features["input_ids"], real)
+            if "token_type_ids" in features:
+                types += _unpadded(features["token_type_ids"], real)
+        return rows, types or None
+
+
+def _unpadded(values: torch.Tensor, real: torch.Tensor) -> Rows:
+    return [row[mask].tolist() for row, mask in zip(values, real, strict=True)]
+
+
+@contextmanager
+def _explained(what: str) -> Iterator[None]:
+    """Turns whatever the library raises into an error that says what was tried."""
+    try:
+        yield
+    except RerankPluginsError:
+        raise
+    except Exception as error:
+        raise UnsupportedModelError(
+            f"sentence-transformers could not {what} with this checkpoint: {error}"
+        ) from error
+
+
+def load_cross_encoder(
+    checkpoint: Checkpoint,
+    *,
+    device: str,
+    precision: Precision,
+    trust_remote_code: bool,
+    allow_pickle_weights: bool,
+) -> tuple[Any, Checkpoint, SentenceTransformersEngine]:
+    """A checkpoint's ``CrossEncoder``, what it says of itself once loaded, and its engine.
+
+    Args:
+        checkpoint: What its files say.
+        device: ``auto`` or a torch device name.
+        precision: As of `TorchEngine`.
+        trust_remote_code: Whether code in the checkpoint may run.
+        allow_pickle_weights: Whether weights other than safetensors may be read.
+
+    Raises:
+        MissingDependencyError: It has a PEFT adapter, and peft is not installed.
+        UnsupportedModelError: sentence-transformers cannot load it, or weights are missing.
+    """
+    from sentence_transformers import CrossEncoder
+
+    folder = checkpoint.folder
+    where = torch_device(device)
+    settled = torch_precision(precision, where)
+    weights = {} if allow_pickle_weights else {"use_safetensors": True}
+    if not allow_pickle_weights:
+        _refuse_pickled_modules(folder)
+    try:
+        with bars_on_a_terminal_only(), _explained("load a CrossEncoder"):
+            model = CrossEncoder(
+                str(folder),
+                device=str(where),
+                model_kwargs={"dtype": torch_dtype(settled), **weights},
+                trust_remote_code=trust_remote_code,
+                local_files_only=True,
+            )
+    except UnsupportedModelError as error:
+        if isinstance(error.__cause__, ImportError) and "peft" in str(error.__cause__).lower():
+            raise MissingDependencyError(
+                f"the checkpoint in {folder} is a PEFT adapter: pip install peft"
+            ) from error
+        raise
+    _check_weights(model, folder)
+    encoder = SentenceTransformersEncoder(model, prompt=checkpoint.saved.prompt)
+    engine = SentenceTransformersEngine(model, encoder.constants(), precision=settled)
+    return model, told_by(model, checkpoint, encoder.max_length), engine
+
+
+def told_by(model: Any, checkpoint: Checkpoint, max_length: int) -> Checkpoint:
+    """The checkpoint with what only the loaded model tells: labels, activation, length.
+
+    Raises:
+        UnsupportedModelError: It has more than two labels.
+    """
+    labels = int(model.num_labels)
+    if labels not in (1, 2):
+        raise UnsupportedModelError(
+            f"a cross-encoder has one label or two, but the checkpoint in {checkpoint.folder} "
+            f"has {labels}"
+        )
+    stated = checkpoint.saved.activation
+    return replace(
+        checkpoint,
+        labels=labels,
+        relevant=checkpoint.relevant if labels == 2 else 0,
+        activation=stated or ("sigmoid" if labels == 1 else "softmax"),
+        architecture=str(getattr(model.config, "model_type", checkpoint.architecture)),
+        max_length=min(max_length, checkpoint.max_length),
+    )
+
+
+def _refuse_pickled_modules(folder: Path) -> None:
+    for name in module_folders(folder):
+        if (folder / name / "pytorch_model.bin").is_file() and not any(
+            (folder / name).glob("*.safetensors")
+        ):
+            raise UnsupportedModelError(
+                f"the module {name} in {folder} has pickled weights alone; if you trust them, "
+                "pass allow_pickle_weights=True"
+            )
+
+
+def _check_weights(model: Any, folder: Path) -> None:
+    """Refuses a model of which some weights were made up, as they are for a missing head."""
+    body = model.transformers_model
+    if body is None:
+        return
+    # transformers marks what it has read (core_model_loading.py); a tied weight counts as read.
+    missing = sorted(
+        name
+        for name, weight in body.named_parameters()
+        if not getattr(weight, "_is_hf_initialized", False)
+        # An adapter brings its own copy of what it replaces.
+        and "original_module" not in name
+    )
+    if missing:
+        raise UnsupportedModelError(
+            f"the checkpoint in {folder} has no weights for {missing[:4]}: it is no trained "
+            "cross-encoder (its scores would be random)"
+        )
