@@ -1,33 +1,78 @@
-"""Sphinx: the docstrings of every module, as one site; `make docs`."""
+"""Sphinx: the pages of this folder and the docstrings, as one site; `make docs`."""
+
+from pathlib import Path
+from typing import Any
 
 # autodoc imports with typing.TYPE_CHECKING set, under which pydantic cannot build LlamaIndex's
 # classes; what is imported before stays as it is.
 import llama_index.core  # noqa: F401
 
+from rerank_plugins import __version__
+
 project = "rerank-plugins"
-extensions = ["sphinx.ext.apidoc", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-apidoc_modules = [
-    {
-        "path": "../rerank_plugins",
-        "destination": "api",
-        "exclude_patterns": ["**/__main__.py"],
-        "separate_modules": True,
-        "module_first": True,
-        "max_depth": 1,
-    }
+version = release = __version__
+copyright = "rerank-plugins contributors"  # noqa: A001  (Sphinx's name)
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinxarg.ext",
+    "sphinx_copybutton",
 ]
-exclude_patterns = ["api/modules.rst"]
 html_theme = "furo"
+html_title = "rerank-plugins"
+html_static_path = ["_static"]
+html_css_files = ["rtl.css"]
+html_theme_options = {
+    "source_repository": "https://github.com/rerank-plugins/rerank-plugins/",
+    "source_branch": "main",
+    "source_directory": "docs/",
+}
+myst_enable_extensions = ["colon_fence", "deflist", "attrs_block"]
+myst_heading_anchors = 3
 default_role = "py:obj"
-# A package that gathers its modules' names would describe each a second time.
-autodoc_default_options = {"ignore-module-all": True}
-# Attributes in a docstring beside the fields of the dataclass, likewise.
-napoleon_use_ivar = True
+
+# Classes are described under the path that people import them from.
+autodoc_default_options = {"members": True, "show-inheritance": False}
 autodoc_member_order = "bysource"
-autodoc_typehints = "description"
+autodoc_typehints = "none"
 autodoc_mock_imports = ["ray"]
-napoleon_google_docstring = True
-napoleon_numpy_docstring = False
 # The frameworks' own docstrings are not ours to mend.
 autodoc_inherit_docstrings = False
+# Attributes in a docstring beside the fields of the dataclass would be described twice.
+napoleon_use_ivar = True
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
 suppress_warnings = ["ref.python"]
+
+
+def _versions() -> str:
+    """The pinned versions that the tests run with, as a table."""
+    wanted = {
+        "torch": "scoring",
+        "transformers": "scoring",
+        "tokenizers": "scoring",
+        "sentence-transformers": "training; checkpoints of other forms",
+        "openvino": "extra openvino",
+        "faiss-cpu": "dense search",
+        "bm25s": "BM25",
+        "PyStemmer": "text analysis",
+        "langchain-core": "extra langchain",
+        "langgraph": "examples",
+        "llama-index-core": "extra llama-index",
+        "ray": "extra ray",
+        "ir-measures": "extra evaluation",
+    }
+    lines = (Path(__file__).parents[1] / "constraints.txt").read_text("utf-8").splitlines()
+    pinned = dict(line.split("==") for line in lines if "==" in line)
+    rows = [f"| {name} | {pinned[name]} | {use} |" for name, use in wanted.items()]
+    return "\n".join(["| package | version | used for |", "|---|---|---|", *rows])
+
+
+def _fill(app: Any, page: str, source: list[str]) -> None:  # noqa: ARG001
+    source[0] = source[0].replace("%VERSIONS%", _versions())
+
+
+def setup(app: Any) -> None:
+    """Fills in the table of versions."""
+    app.connect("source-read", _fill)
