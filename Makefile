@@ -11,7 +11,7 @@ PIP_INSTALL := $(RUN)/python -m pip install --quiet --disable-pip-version-check 
 WORKERS ?= 2
 
 .PHONY: notebooks docs pictures
-.PHONY: help demo test test-fast lint bounds bench clean
+.PHONY: help demo test test-fast lint bounds outputs bench clean
 
 help:
 	@echo "make demo   install into $(VENV) and answer one question in each of four languages"
@@ -22,7 +22,8 @@ help:
 	@echo "make bench  time engines and first stages beside their peers (hours; question sets in BENCH_DATA)"
 	@echo "make notebooks  run the notebooks anew, in place"
 	@echo "make pictures  screenshots of rankings and of a report, in Chromium, into build/pictures; README's too"
-	@echo "make docs   render the docstrings into build/docs"
+	@echo "make docs   build the documentation into build/docs"
+	@echo "make outputs  run the pages' code blocks and write down what they print"
 	@echo "make clean  remove $(VENV) and everything built"
 
 demo: $(VENV)/.demo-installed
@@ -88,8 +89,12 @@ pictures: $(VENV)/.test-installed
 
 docs: $(VENV)/.test-installed
 	@$(PIP_INSTALL) -e ".[docs]"
-	@echo "==> Rendering the docstrings into build/docs"
+	@echo "==> Building the documentation into build/docs"
 	@$(RUN)/sphinx-build --quiet --fail-on-warning --keep-going docs build/docs
+
+# After a change that moves scores, so that pages show what a reader gets.
+outputs: $(VENV)/.test-installed
+	@PYTHONPATH=. $(RUN)/python tests/pages.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -33,7 +33,7 @@ myst_heading_anchors = 3
 default_role = "py:obj"
 
 # Classes are described under the path that people import them from.
-autodoc_default_options = {"members": True, "show-inheritance": False}
+autodoc_default_options = {"members": True, "exclude-members": "model_post_init"}
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
 autodoc_mock_imports = ["ray"]
@@ -69,10 +69,23 @@ def _versions() -> str:
     return "\n".join(["| package | version | used for |", "|---|---|---|", *rows])
 
 
+def _catalog() -> str:
+    """The models that load by name, as a table."""
+    from rerank_plugins import CATALOG
+
+    rows = [
+        f"| `{one.name}` | {' '.join(one.languages)} | {one.max_length:,} | {one.licence} "
+        f"| {one.headline} | {one.note} |"
+        for one in CATALOG.values()
+    ]
+    head = "| name | languages | tokens | licence | the card's figure | note |"
+    return "\n".join([head, "|---|---|---|---|---|---|", *rows])
+
+
 def _fill(app: Any, page: str, source: list[str]) -> None:  # noqa: ARG001
-    source[0] = source[0].replace("%VERSIONS%", _versions())
+    source[0] = source[0].replace("%VERSIONS%", _versions()).replace("%CATALOG%", _catalog())
 
 
 def setup(app: Any) -> None:
-    """Fills in the table of versions."""
+    """Fills in the tables that are made from files of the repository."""
     app.connect("source-read", _fill)

@@ -41,9 +41,7 @@ def test_python_blocks_run_and_print_what_the_page_shows(page, monkeypatch, tmp_
 def test_the_right_passage_comes_first_in_each_example_of_the_readme(monkeypatch, tmp_path):
     """A page that shows a wrong ranking sells nothing."""
     monkeypatch.chdir(tmp_path)
-    rankings = [
-        block.output.code for block in pages.blocks(pages.README, "python") if block.output
-    ]
+    rankings = [block.output.code for block in pages.blocks(pages.README, "python") if block.output]
     assert len(rankings) >= 3
     assert all(shown.splitlines()[0].split()[0] == "hours" for shown in rankings), rankings
 
