@@ -113,6 +113,17 @@ def own_stages(retrievers: Iterable[object], kinds: tuple[type[Any], ...]) -> li
     return own
 
 
+def blank(query: object) -> bool:
+    """Whether a retriever has nothing to look for: agents call their tools with empty queries.
+
+    Raises:
+        InvalidInputError: If the query is not text.
+    """
+    if not isinstance(query, str):
+        raise InvalidInputError(f"query must be text, but got {type(query).__name__}")
+    return not query.strip()
+
+
 def judged_by_the_model(metadata: Mapping[str, Any]) -> bool:
     """Whether a document's score is its model's, and may be held to a minimum."""
     return metadata.get("relevance_scale") not in ("first_stage", "small_model")

@@ -1,28 +1,37 @@
-"""Documents to candidates and back: the only place that reads or writes their metadata."""
+"""Documents to records and candidates, and back: the only place that reads or writes them."""
 
 from __future__ import annotations
 
+import hashlib
 import math
+import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from langchain_core.documents import Document
-from numpy.typing import NDArray
 
 from rerank_plugins._adapters import Detail, score_metadata
 from rerank_plugins._validation import check_iterable
 from rerank_plugins.candidates import Candidate, Ranking
+from rerank_plugins.collection import Filter, Record, check_id, own, read
 from rerank_plugins.errors import InvalidInputError
 
 MetadataFilter = Mapping[str, Any] | Callable[[Document], bool]
+
+STAMPS: Final = ("retrieval_score", "retrieval_rank", "retrieval_method", "retrieval_list")
+
+
+def read_filter(keep: MetadataFilter | None) -> Filter | None:
+    """A filter of LangChain's kind as the collection's; see `rerank_plugins.collection.filters`."""
+    return None if keep is None else read(keep)
 
 
 def check_documents(documents: Iterable[Document]) -> list[Document]:
     """The documents as a list.
 
     Raises:
-        InvalidInputError: An element is no Document.
+        InvalidInputError: If an element is not a Document.
     """
     checked = list(check_iterable("documents", documents))
     for position, document in enumerate(checked):
@@ -38,7 +47,7 @@ def document_of(item: Document | str | Mapping[str, Any]) -> Document:
     """A Document from what other integrations' ``rerank`` takes.
 
     Raises:
-        InvalidInputError: It is no Document, no text, and no dict with a text.
+        InvalidInputError: If it is not a Document, a text, or a dict with a text.
     """
     if isinstance(item, Document):
         return item
@@ -54,31 +63,6 @@ def document_of(item: Document | str | Mapping[str, Any]) -> Document:
     return Document(page_content=text, metadata=dict(item.get("metadata") or {}))
 
 
-def candidates_of(
-    documents: Sequence[Document], metadata_fields: Sequence[str] = (), separator: str = "\n"
-) -> list[Candidate]:
-    """One candidate a document, its key the position.
-
-    A ``retrieval_score`` in the metadata becomes the first-stage score. Documents that
-    retrievers of different kinds stamped (an ensemble) hold scores on different scales, of
-    which no common opinion can be made: those are left out, and the position is the rank.
-    """
-    one_scale = len({document.metadata.get("retrieval_method") for document in documents}) <= 1
-    candidates = []
-    for position, document in enumerate(documents):
-        score = finite(document.metadata.get("retrieval_score")) if one_scale else None
-        rank = _rank(document.metadata.get("retrieval_rank")) if one_scale else None
-        candidates.append(
-            Candidate(
-                key=position,
-                text=text_of(document, metadata_fields, separator),
-                score=score,
-                rank=position + 1 if rank is None else rank,
-            )
-        )
-    return candidates
-
-
 def documents_of(
     texts: Iterable[str],
     metadatas: Iterable[Mapping[str, Any]] | None,
@@ -87,12 +71,10 @@ def documents_of(
     """Documents from texts, with metadata and ids where there are any.
 
     Raises:
-        InvalidInputError: There are more or fewer metadatas or ids than texts, or the texts
+        InvalidInputError: If there are more or fewer metadatas or ids than texts, or the texts
             are one string.
     """
-    if isinstance(texts, str):
-        raise InvalidInputError("texts must be many texts, but got one string: put it in a list")
-    all_texts = list(texts)
+    all_texts = list(check_iterable("texts", texts))
     all_metadatas = [{} for _ in all_texts] if metadatas is None else list(metadatas)
     all_ids = [None for _ in all_texts] if ids is None else list(ids)
     if not len(all_texts) == len(all_metadatas) == len(all_ids):
@@ -104,6 +86,118 @@ def documents_of(
         Document(page_content=text, metadata=dict(metadata), id=id_)
         for text, metadata, id_ in zip(all_texts, all_metadatas, all_ids, strict=True)
     ]
+
+
+def records_of(
+    documents: Iterable[Document],
+    ids: Iterable[str | None] | None = None,
+    vectors: Sequence[Sequence[float]] | None = None,
+    *,
+    named: bool = True,
+) -> list[Record]:
+    """Records of the documents, which are copied.
+
+    Args:
+        documents: Any.
+        ids: In place of the documents' own.
+        vectors: Embeddings of their texts, where those are known already.
+        named: Whether a document without an id gets a new one.
+
+    Raises:
+        InvalidInputError: If an element is not a Document, an id is not one, or there are more
+            or fewer ids than documents.
+    """
+    given = check_documents(documents)
+    names = [document.id for document in given] if ids is None else list(ids)
+    if len(names) != len(given):
+        raise InvalidInputError(
+            f"there must be as many ids as documents, but got {len(names)} ids for "
+            f"{len(given)} documents"
+        )
+    records = []
+    for place, (name, document) in enumerate(zip(names, given, strict=True)):
+        id_ = check_id(name) if name is not None else str(uuid.uuid4()) if named else None
+        kept = copied(document).model_copy(update={"id": id_})
+        vector = None if vectors is None else vectors[place]
+        records.append(Record(id_, kept.page_content, kept.metadata, kept, vector))
+    return records
+
+
+def copied(document: Document, added: Mapping[str, Any] | None = None) -> Document:
+    """A copy that shares nothing; id, type and subclass stay."""
+    plain = type(document) is Document
+    metadata = {**own(document.metadata), **(added or {})}
+    return document.model_copy(update={"metadata": metadata}, deep=not plain)
+
+
+def retrieved(
+    found: Sequence[tuple[Document, float | None]], query: str, method: str
+) -> list[Document]:
+    """Copies of what a first stage found for the query, best first, stamped with its scores.
+
+    ``retrieval_list`` says which query and which list the stamps belong to.
+    """
+    members = repr([(document.id, score) for document, score in found])
+    mark = f"{_digest(query)}-{_digest(method + members)}"
+    return [
+        copied(document, dict(zip(STAMPS, (score, rank, method, mark), strict=True)))
+        for rank, (document, score) in enumerate(found, start=1)
+    ]
+
+
+def unstamped(document: Document) -> Document:
+    """The document, a copy of ours, without the stamps."""
+    for name in STAMPS:
+        document.metadata.pop(name, None)
+    return document
+
+
+def candidates_of(
+    documents: Sequence[Document],
+    query: str,
+    metadata_fields: Sequence[str] = (),
+    separator: str = "\n",
+) -> list[Candidate]:
+    """One candidate per document; its key is the position.
+
+    Its first-stage score and rank are the stamped ones if the stamps of all documents belong to
+    one list and this query; else there is no score, and the position is the rank.
+    """
+    scores = [finite(document.metadata.get("retrieval_score")) for document in documents]
+    ranks = [_rank(document.metadata.get("retrieval_rank")) for document in documents]
+    believed = _one_list(documents, query, scores, ranks)
+    return [
+        Candidate(
+            key=position,
+            text=text_of(document, metadata_fields, separator),
+            score=score if believed else None,
+            rank=rank if believed and rank is not None else position + 1,
+        )
+        for position, (document, score, rank) in enumerate(
+            zip(documents, scores, ranks, strict=True)
+        )
+    ]
+
+
+def _one_list(
+    documents: Sequence[Document],
+    query: str,
+    scores: Sequence[float | None],
+    ranks: Sequence[int | None],
+) -> bool:
+    """Whether all stamps can be of one list: those of others may have no mark, or no ranks."""
+    marks = {document.metadata.get("retrieval_list") for document in documents}
+    methods = {repr(document.metadata.get("retrieval_method")) for document in documents}
+    if len(marks) > 1 or len(methods) > 1:
+        return False
+    mark = marks.pop() if marks else None
+    if mark is not None and str(mark).partition("-")[0] != _digest(query):
+        return False
+    known = [rank for rank in ranks if rank is not None]
+    if known:
+        return len(known) == len(ranks) == len(set(known))
+    given = [score for score in scores if score is not None]
+    return all(score >= following for score, following in zip(given, given[1:], strict=False))
 
 
 def text_of(document: Document, metadata_fields: Sequence[str], separator: str) -> str:
@@ -119,72 +213,18 @@ def reranked(
     documents: Sequence[Document], ranking: Ranking, details: Sequence[Detail], prefix: str
 ) -> list[Document]:
     """Copies of the ranked documents, best first, with their scores in the metadata."""
-    return [
-        with_metadata(documents[item.candidate.key], score_metadata(item, ranking, details, prefix))
-        for item in ranking
-    ]
-
-
-def retrieved(
-    documents: Mapping[int, Document] | Sequence[Document],
-    candidates: Iterable[Candidate],
-    method: str,
-) -> list[Document]:
-    """Copies of the documents that a first stage found, with its scores in the metadata."""
-    return [
-        with_metadata(
-            documents[candidate.key],
-            {
-                "retrieval_score": candidate.score,
-                "retrieval_rank": candidate.rank,
-                "retrieval_method": method,
-            },
-        )
-        for candidate in candidates
-    ]
-
-
-def with_metadata(document: Document, added: Mapping[str, Any]) -> Document:
-    """A copy whose metadata are a dict of its own; id, type and subclass stay."""
-    return document.model_copy(update={"metadata": {**document.metadata, **added}})
-
-
-def mask_of(
-    documents: Iterable[tuple[int, Document]], size: int, keep: MetadataFilter | None
-) -> NDArray[np.bool_] | None:
-    """Shape (size,), True at the keys of the documents that the filter keeps; None for all.
-
-    Args:
-        documents: With their keys, every key below ``size``.
-        size: Length of the mask.
-        keep: Values that the metadata must equal (a missing key equals nothing), or a
-            function of the document.
-
-    Raises:
-        InvalidInputError: The filter is neither.
-    """
-    if keep is None:
-        return None
-    mask = np.zeros(size, dtype=np.bool_)
-    if callable(keep):
-        for key, document in documents:
-            mask[key] = bool(keep(document))
-    elif isinstance(keep, Mapping):
-        wanted = keep.items()
-        for key, document in documents:
-            mask[key] = all(
-                name in document.metadata and document.metadata[name] == value
-                for name, value in wanted
-            )
-    else:
-        raise InvalidInputError(
-            "filter must be a dict of metadata values or a function of a Document, but got "
-            f"{type(keep).__name__}"
-        )
-    return mask
+    found = []
+    for item in ranking:
+        document = documents[item.candidate.key]
+        stale = finite(document.metadata.get("retrieval_score"))
+        native = {} if stale is None else {"retrieval_score": stale}
+        scores = score_metadata(item, ranking, details, prefix)
+        found.append(copied(document, native | scores))
+    return found
 
 
 def finite(value: object) -> float | None:
+    """The value as a float; None if it is not a finite number."""
     real = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
     return float(value) if real and math.isfinite(value) else None  # type: ignore[arg-type]
 
@@ -192,3 +232,7 @@ def finite(value: object) -> float | None:
 def _rank(value: object) -> int | None:
     whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     return int(value) if whole and int(value) >= 1 else None  # type: ignore[call-overload]
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.strip().encode(errors="replace"), digest_size=6).hexdigest()

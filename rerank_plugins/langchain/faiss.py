@@ -4,46 +4,40 @@ from __future__ import annotations
 
 import math
 import os
-import threading
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore
 from langchain_core.vectorstores.utils import maximal_marginal_relevance
-from numpy.typing import NDArray
 from typing_extensions import Self
 
-from rerank_plugins._validation import check_count, check_names
-from rerank_plugins.candidates import Candidate, check_query
+from rerank_plugins._threads import in_thread
+from rerank_plugins._validation import check_count, check_threshold
+from rerank_plugins.candidates import check_query
+from rerank_plugins.collection import Collection
+from rerank_plugins.collection.stages import position_of
+from rerank_plugins.collection.stored import place
 from rerank_plugins.errors import InvalidInputError
-from rerank_plugins.first_stage import storage
 from rerank_plugins.first_stage.dense import Dense, IndexChoice, Metric
+from rerank_plugins.langchain._collected import Collected, found_in, refuse
 from rerank_plugins.langchain._documents import (
     MetadataFilter,
+    copied,
     documents_of,
-    mask_of,
-    with_metadata,
+    read_filter,
 )
-from rerank_plugins.langchain._stored import by_key, named, read_documents, write_documents
 from rerank_plugins.langchain.embeddings import EmbeddedEmbeddings
 
 if TYPE_CHECKING:
     from rerank_plugins.langchain.faiss_retriever import FaissRetriever
 
-
-class Search(Protocol):
-    """A search that needs a mask only."""
-
-    def __call__(self, *, mask: NDArray[np.bool_] | None) -> list[Candidate]:
-        """Candidates, best first."""
-        ...
+Found = list[tuple[Document, float]]
 
 
-class FaissVectorStore(VectorStore):
+class FaissVectorStore(Collected, VectorStore):
     """Documents by the vectors of their texts, in FAISS.
 
     Scores are higher for the nearer, whatever the metric: the cosine, the inner product, or
@@ -53,16 +47,27 @@ class FaissVectorStore(VectorStore):
         store = FaissVectorStore.from_documents(documents)
         retriever = store.as_retriever(k=10)
 
+    The searches take ``filter``: conditions on the metadata (see
+    `rerank_plugins.collection.filters`) or a function of the document; ``score_threshold``: the
+    least score; and, because LangChain's stores do, ``fetch_k``, which changes nothing: as many
+    as ``k`` of the documents that pass the filter come back. The asynchronous ones await the
+    embedding.
+
     Args:
-        embedding: Any LangChain embeddings; None for `EmbeddedEmbeddings`, which ship.
+        embedding: Any LangChain embeddings; None for the bundled `EmbeddedEmbeddings`.
         metric: ``cosine``, ``inner_product`` or ``l2``.
         index_kind: ``exact``, ``hnsw``, ``ivfpq``, or ``auto``, which goes from one to the
             next as the documents grow in number; see `rerank_plugins.first_stage.Dense`.
+        relevance_score_fn: From a score to a relevance in [0, 1]; None for the metric's own.
+        collection: Documents that another store or retriever has; it must have been made with
+            this embedding.
 
     Raises:
-        InvalidInputError: An option breaks its rule.
-        MissingDependencyError: faiss is not installed.
+        InvalidInputError: If an option is invalid.
+        MissingDependencyError: If faiss is not installed.
     """
+
+    _KIND: ClassVar[str] = "langchain.FaissVectorStore"
 
     def __init__(
         self,
@@ -70,25 +75,27 @@ class FaissVectorStore(VectorStore):
         *,
         metric: Metric = "cosine",
         index_kind: IndexChoice = "auto",
+        relevance_score_fn: Callable[[float], float] | None = None,
+        collection: Collection | None = None,
     ) -> None:
-        self._embedding = EmbeddedEmbeddings() if embedding is None else embedding
-        if not isinstance(self._embedding, Embeddings):
+        self._embed = EmbeddedEmbeddings() if embedding is None else embedding
+        if not isinstance(self._embed, Embeddings):
             raise InvalidInputError(
                 f"embedding must be LangChain Embeddings, but got {type(embedding).__name__}"
             )
-        self._dense = Dense(embed=self._embedding, metric=metric, index=index_kind)
-        self._documents: dict[int, Document] = {}
-        self._keys: dict[str, int] = {}
-        self._size = 0  # keys ever given: the length of a mask
-        self._writing = threading.Lock()
+        if collection is None:
+            collection = Collection([Dense(embed=self._embed, metric=metric, index=index_kind)])
+        self._stage = position_of(Dense, collection)
+        self._relevance_score_fn = relevance_score_fn
+        self.collection = collection
 
     @property
     def embeddings(self) -> Embeddings:
         """What embeds documents and queries."""
-        return self._embedding
+        return self._embed
 
     def __len__(self) -> int:
-        return len(self._keys)
+        return len(self.collection)
 
     @classmethod
     def from_texts(
@@ -100,11 +107,11 @@ class FaissVectorStore(VectorStore):
         ids: Iterable[str | None] | None = None,
         **options: Any,
     ) -> Self:
-        """A store of documents made of these texts; ``options`` as of the class.
+        """A store of documents made of these texts; ``options`` as in the class.
 
         Raises:
-            InvalidInputError: There are more or fewer metadatas or ids than texts, or an option
-                breaks its rule.
+            InvalidInputError: If there are more or fewer metadatas or ids than texts, or an
+                option is invalid.
         """
         store = cls(embedding, **options)
         store.add_documents(documents_of(texts, metadatas, ids))
@@ -114,10 +121,32 @@ class FaissVectorStore(VectorStore):
     def from_documents(
         cls, documents: Iterable[Document], embedding: Embeddings | None = None, **options: Any
     ) -> Self:
-        """A store of these documents; ``options`` as of the class, and ``ids``."""
+        """A store of these documents; ``options`` as in the class, and ``ids``."""
         ids = options.pop("ids", None)
         store = cls(embedding, **options)
         store.add_documents(documents, ids=ids)
+        return store
+
+    @classmethod
+    async def afrom_texts(
+        cls,
+        texts: Iterable[str],
+        embedding: Embeddings | None = None,
+        metadatas: Iterable[dict[str, Any]] | None = None,
+        **options: Any,
+    ) -> Self:
+        """`from_texts` that leaves the event loop free and awaits the embedding."""
+        documents = documents_of(texts, metadatas, options.pop("ids", None))
+        return await cls.afrom_documents(documents, embedding, **options)
+
+    @classmethod
+    async def afrom_documents(
+        cls, documents: Iterable[Document], embedding: Embeddings | None = None, **options: Any
+    ) -> Self:
+        """`from_documents` that leaves the event loop free and awaits the embedding."""
+        ids = options.pop("ids", None)
+        store = cls(embedding, **options)
+        await store.aadd_documents(documents, ids=ids)
         return store
 
     def add_texts(
@@ -126,120 +155,85 @@ class FaissVectorStore(VectorStore):
         metadatas: Iterable[dict[str, Any]] | None = None,
         *,
         ids: Iterable[str | None] | None = None,
-        **unknown: Any,
+        **options: Any,
     ) -> list[str]:
         """Adds documents made of these texts; see `add_documents`."""
-        _refuse(unknown)
-        return self.add_documents(documents_of(texts, metadatas, ids))
+        return self.add_documents(documents_of(texts, metadatas, ids), **options)
 
-    def add_documents(
+    async def aadd_texts(
         self,
-        documents: Iterable[Document],
+        texts: Iterable[str],
+        metadatas: Iterable[dict[str, Any]] | None = None,
         *,
         ids: Iterable[str | None] | None = None,
-        **unknown: Any,
+        **options: Any,
     ) -> list[str]:
-        """Embeds and adds documents: all of them, or after an error none.
-
-        Args:
-            documents: Kept as copies.
-            ids: In place of the documents' own. A document without either gets a new one; one
-                with an id that is in the store, or twice in the list, replaces the earlier.
-            **unknown: Nothing else is taken.
-
-        Returns:
-            One id a document, in the order given.
-
-        Raises:
-            InvalidInputError: An element is no Document, or there are more or fewer ids.
-        """
-        _refuse(unknown)
-        final, newest = named(documents, ids)
-        with self._writing:
-            keys = self._dense.add(document.page_content for document in newest.values())
-            replaced = [self._keys[name] for name in newest if name in self._keys]
-            for key, (name, document) in zip(keys, newest.items(), strict=True):
-                self._documents[key] = document
-                self._keys[name] = key
-                self._size = key + 1
-            self._remove(replaced)
-        return final
-
-    def delete(self, ids: Iterable[str] | None = None, **unknown: Any) -> bool:
-        """Makes documents unfindable.
-
-        Args:
-            ids: Those that are not in the store are passed over; None for all that are.
-            **unknown: Nothing else is taken.
-
-        Returns:
-            True.
-        """
-        _refuse(unknown)
-        with self._writing:
-            names = list(self._keys) if ids is None else check_names(ids)
-            self._remove([self._keys.pop(name) for name in names if name in self._keys])
-        return True
-
-    def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
-        """Copies of the documents with these ids, in their order; unknown ids are passed over."""
-        keys = [self._keys.get(name) for name in ids]
-        found = [self._documents.get(key) for key in keys if key is not None]
-        return [with_metadata(document, {}) for document in found if document is not None]
+        """`add_texts` that leaves the event loop free and awaits the embedding."""
+        return await self.aadd_documents(documents_of(texts, metadatas, ids), **options)
 
     def similarity_search(
         self,
         query: str,
         k: int = 4,
         filter: MetadataFilter | None = None,  # noqa: A002  (LangChain's word)
-        **unknown: Any,
+        **options: Any,
     ) -> list[Document]:
         """The ``k`` nearest documents, best first, as they were added.
 
         Args:
             query: Non-blank text.
             k: How many at most.
-            filter: Metadata values that a document must have, or a function of the document
-                that says whether it may come back. As many as ``k`` of those come back.
-            **unknown: Nothing else is taken.
+            filter: See the class.
+            **options: ``score_threshold`` and ``fetch_k``; see the class.
 
         Raises:
-            InvalidInputError: The query is blank, or ``k`` or the filter breaks its rule.
+            InvalidInputError: If the query is blank, or an option is invalid.
         """
-        found = self.similarity_search_with_score(query, k, filter, **unknown)
-        return [document for document, _ in found]
+        return _documents(self.similarity_search_with_score(query, k, filter, **options))
+
+    async def asimilarity_search(
+        self,
+        query: str,
+        k: int = 4,
+        filter: MetadataFilter | None = None,  # noqa: A002
+        **options: Any,
+    ) -> list[Document]:
+        """`similarity_search` that leaves the event loop free."""
+        return _documents(await self.asimilarity_search_with_score(query, k, filter, **options))
 
     def similarity_search_with_score(
         self,
         query: str,
         k: int = 4,
         filter: MetadataFilter | None = None,  # noqa: A002
-        **unknown: Any,
-    ) -> list[tuple[Document, float]]:
-        """As `similarity_search`, each document with its score, higher for the nearer."""
-        _refuse(unknown)
-        return self._found(partial(self._dense.search, query, k), filter)
+        **options: Any,
+    ) -> Found:
+        """`similarity_search`, each document with its score, higher for the nearer."""
+        return self._near(check_query(query), k, None, filter, **options)
+
+    async def asimilarity_search_with_score(
+        self,
+        query: str,
+        k: int = 4,
+        filter: MetadataFilter | None = None,  # noqa: A002
+        **options: Any,
+    ) -> Found:
+        """`similarity_search_with_score` that leaves the event loop free."""
+        vector = await self._embed.aembed_query(check_query(query))
+        return await in_thread(self._near, query, k, vector, filter, **options)
 
     def similarity_search_by_vector(
         self,
         embedding: list[float],
         k: int = 4,
         filter: MetadataFilter | None = None,  # noqa: A002
-        **unknown: Any,
+        **options: Any,
     ) -> list[Document]:
-        """As `similarity_search`, for a query that is embedded already."""
-        _refuse(unknown)
-        found = self._found(partial(self._dense.search_by_vector, embedding, k), filter)
-        return [document for document, _ in found]
+        """`similarity_search` for a query that is embedded already."""
+        return _documents(self._near("", k, embedding, filter, **options))
 
     def max_marginal_relevance_search(
-        self,
-        query: str,
-        k: int = 4,
-        fetch_k: int = 20,
-        lambda_mult: float = 0.5,
-        filter: MetadataFilter | None = None,  # noqa: A002
-        **unknown: Any,
+        self, query: str, k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **options: Any
     ) -> list[Document]:
         """The ``k`` of the ``fetch_k`` nearest that are near and unlike each other.
 
@@ -248,17 +242,20 @@ class FaissVectorStore(VectorStore):
             k: How many at most.
             fetch_k: How many to choose from.
             lambda_mult: 1 weighs nearness alone, 0 unlikeness alone.
-            filter: As of `similarity_search`.
-            **unknown: Nothing else is taken.
+            **options: ``filter``; see the class.
         """
+        vector = self._embed.embed_query(check_query(query))
         return self.max_marginal_relevance_search_by_vector(
-            self._embedding.embed_query(check_query(query)),
-            k,
-            fetch_k,
-            lambda_mult,
-            filter,
-            **unknown,
+            vector, k, fetch_k, lambda_mult, **options
         )
+
+    async def amax_marginal_relevance_search(
+        self, query: str, k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **options: Any
+    ) -> list[Document]:
+        """`max_marginal_relevance_search` that leaves the event loop free."""
+        vector = await self._embed.aembed_query(check_query(query))
+        search = self.max_marginal_relevance_search_by_vector
+        return await in_thread(search, vector, k, fetch_k, lambda_mult, **options)
 
     def max_marginal_relevance_search_by_vector(
         self,
@@ -269,119 +266,88 @@ class FaissVectorStore(VectorStore):
         filter: MetadataFilter | None = None,  # noqa: A002
         **unknown: Any,
     ) -> list[Document]:
-        """As `max_marginal_relevance_search`, for a query that is embedded already."""
-        _refuse(unknown)
-        vectors: list[list[float]] = []
-
-        def search(*, mask: NDArray[np.bool_] | None) -> list[Candidate]:
-            near = self._dense.search_by_vector(embedding, fetch_k, mask=mask)
-            vectors[:] = self._dense.vectors([one.key for one in near]).tolist()
-            return near
-
-        found = self._found(search, filter)
+        """`max_marginal_relevance_search` for a query that is embedded already."""
+        refuse(unknown)
+        view = self.collection.view
+        near = view.search("", fetch_k, read_filter(filter), stage=self._stage, vector=embedding)
+        vectors = view.stages[self._stage].vectors([one.key for _, one in near]).tolist()
         chosen = maximal_marginal_relevance(
             np.asarray(embedding), vectors, lambda_mult=lambda_mult, k=check_count("k", k)
         )
-        return [found[position][0] for position in chosen]
+        return [copied(near[position][0].item) for position in chosen]
 
     def as_retriever(self, **kwargs: Any) -> FaissRetriever:
-        """A retriever over this store; ``kwargs`` as of `FaissRetriever`."""
+        """A retriever over this store; ``kwargs`` as in `FaissRetriever`."""
         from rerank_plugins.langchain.faiss_retriever import FaissRetriever
 
         tags = kwargs.pop("tags", None) or self._get_retriever_tags()
         return FaissRetriever(vectorstore=self, tags=tags, **kwargs)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes documents and vectors to a folder, in place of the index that may be there.
-
-        Whatever interrupts it, the folder holds the old index whole or the new one whole.
-
-        Args:
-            path: The folder; it may hold nothing but an index.
-
-        Raises:
-            IndexWriteError: It cannot be written.
-            InvalidInputError: A document's metadata are no JSON.
-        """
-        storage.save(path, "langchain.FaissVectorStore", self.store)
-
     @classmethod
-    def load(cls, path: str | os.PathLike[str], embedding: Embeddings | None = None) -> Self:
+    def load(
+        cls, path: str | os.PathLike[str], embedding: Embeddings | None = None, **options: Any
+    ) -> Self:
         """Reads a store that `save` wrote, its vectors mapped from the disk; nothing is pickled.
 
         Args:
             path: The folder.
             embedding: What embedded the documents: embeddings are not stored.
+            **options: ``relevance_score_fn``.
 
         Raises:
-            IndexNotFoundError: There is no index.
-            IndexDamagedError: A file is missing or altered.
-            IndexVersionError: A newer version of this library wrote it.
-            IndexMismatchError: The embedding gives other vectors than it did, or the index is of
-                another kind.
+            IndexNotFoundError: If there is no index.
+            IndexDamagedError: If a file is missing or altered.
+            IndexVersionError: If another version of this library wrote it.
+            IndexMismatchError: If the embedding gives other vectors than it did, or the index is
+                of another kind.
         """
-        found = storage.load(
-            path, "langchain.FaissVectorStore", lambda part: cls.restore(part, embedding)
-        )
-        found.check()
-        return found
+        embedding = EmbeddedEmbeddings() if embedding is None else embedding
+        return cls._load(path, embedding, None, options | {"embedding": embedding})
 
-    def store(self, out: storage.Writer) -> None:
-        """Gives documents and vectors to a writer."""
-        with self._writing:
-            write_documents(out, self._documents.values())
-            self._dense.store(out.part("vectors"), texts=False)
+    def _collections(self) -> list[Collection]:
+        return [self.collection]
+
+    def _embedding(self) -> Embeddings:
+        return self._embed
+
+    def _told(self, collections: list[Collection]) -> dict[str, Any]:
+        return {"collection": place(self.collection, collections)}
 
     @classmethod
-    def restore(cls, part: storage.Reader, embedding: Embeddings | None = None) -> Self:
-        """The store that `store` gave; call `check` before it is used."""
-        found = cls(embedding)
-        documents = read_documents(part)
-        texts = [document.page_content for document in documents]
-        dense = Dense.restore(part.part("vectors"), texts=texts, embed=found.embeddings)
-        found._dense, found._size = dense, dense.keys_given
-        found._documents = by_key(documents, dense.keys)
-        found._keys = {str(document.id): key for key, document in found._documents.items()}
-        return found
-
-    def check(self) -> None:
-        """Checks that the embedding of a restored store gives the vectors that it gave.
-
-        Raises:
-            IndexMismatchError: It does not.
-        """
-        self._dense.check_encoder()
+    def _made(
+        cls, told: Mapping[str, Any], collections: list[Collection], given: Mapping[str, Any]
+    ) -> Self:
+        return cls(collection=collections[told["collection"]], **given)
 
     def _select_relevance_score_fn(self) -> Callable[[float], float]:
-        return _RELEVANCE[self._dense.metric]
+        dense: Dense = self.collection.view.stages[self._stage]
+        return self._relevance_score_fn or _RELEVANCE[dense.metric]
 
-    def _found(self, search: Search, keep: MetadataFilter | None) -> list[tuple[Document, float]]:
-        """Copies of what the search finds among the documents that the filter keeps.
-
-        Writers do not stop readers. A reader that sees a writer's work half done (a vector
-        without its document, a mask of the old length) looks again when it is finished.
-        """
-        try:
-            return self._found_once(search, keep)
-        except (KeyError, IndexError, InvalidInputError):
-            with self._writing:
-                return self._found_once(search, keep)
-
-    def _found_once(
-        self, search: Search, keep: MetadataFilter | None
-    ) -> list[tuple[Document, float]]:
-        documents = () if keep is None else list(self._documents.items())
-        mask = mask_of(documents, self._size, keep)
+    def _near(
+        self,
+        query: str,
+        k: int,
+        vector: Sequence[float] | None,
+        keep: MetadataFilter | None,
+        *,
+        score_threshold: float | None = None,
+        fetch_k: int | None = None,
+        **unknown: Any,
+    ) -> Found:
+        refuse(unknown)
+        least = check_threshold(score_threshold)
+        if fetch_k is not None:
+            check_count("fetch_k", fetch_k)
+        found = found_in(self.collection.view, query, k, keep, self._stage, vector)
         return [
-            (with_metadata(self._documents[one.key], {}), 0.0 if one.score is None else one.score)
-            for one in search(mask=mask)
+            (copied(document), score)
+            for document, score in found
+            if least is None or score >= least
         ]
 
-    def _remove(self, keys: list[int]) -> None:
-        """Takes documents out; readers meet a missing document before a missing vector."""
-        for key in keys:
-            del self._documents[key]
-        self._dense.remove(keys)
+
+def _documents(found: Found) -> list[Document]:
+    return [document for document, _ in found]
 
 
 def _cosine_relevance(score: float) -> float:
@@ -403,9 +369,3 @@ _RELEVANCE: dict[Metric, Callable[[float], float]] = {
     "inner_product": _inner_product_relevance,
     "l2": _l2_relevance,
 }
-
-
-def _refuse(unknown: dict[str, Any]) -> None:
-    """A misspelt filter that was passed over would let out what it should keep back."""
-    if unknown:
-        raise InvalidInputError(f"there is no option {', '.join(sorted(unknown))}")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from langchain_core.callbacks import (
     AsyncCallbackManagerForRetrieverRun,
@@ -16,140 +16,123 @@ from langchain_core.vectorstores import VectorStoreRetriever
 from pydantic import ConfigDict, SkipValidation
 from typing_extensions import Self
 
-from rerank_plugins._threads import in_thread
-from rerank_plugins._validation import check_count
-from rerank_plugins.candidates import Candidate
-from rerank_plugins.first_stage import storage
-from rerank_plugins.langchain._documents import MetadataFilter, retrieved
-from rerank_plugins.langchain._stages import check_fields
-from rerank_plugins.langchain._stored import restored_filter, stored_filter
+from rerank_plugins._adapters import blank
+from rerank_plugins._validation import check_count, check_flag
+from rerank_plugins.collection import Collection
+from rerank_plugins.langchain._collected import Collected, made_filter, results, told_filter
+from rerank_plugins.langchain._documents import read_filter
+from rerank_plugins.langchain._handing import check_fields
+from rerank_plugins.langchain.embeddings import EmbeddedEmbeddings
 from rerank_plugins.langchain.faiss import FaissVectorStore
 
 
-class FaissRetriever(VectorStoreRetriever):
+class FaissRetriever(Collected, VectorStoreRetriever):
     """A `FaissVectorStore` as retriever, with its scores in the documents' metadata.
 
-    What comes back are copies with ``retrieval_score``, ``retrieval_rank`` and
-    ``retrieval_method``, but for the search type ``mmr``, whose order is not that of the scores.
+    What comes back are copies with ``retrieval_score``, ``retrieval_rank``,
+    ``retrieval_method`` and ``retrieval_list``, except for the search type ``mmr``, whose order
+    is not that of the scores. A blank query finds nothing.
 
     Args:
         vectorstore: Where the documents are.
         k: How many to return; ``invoke(query, k=...)`` for one call.
+        stamp: Whether to write those metadata; see `BM25Retriever`.
         search_type: ``similarity``, ``similarity_score_threshold`` (scores are then in [0, 1])
             or ``mmr``.
         search_kwargs: More for every search, such as ``{"filter": {"language": "ar"}}``.
-        name: As of any retriever, like ``tags`` and ``metadata``.
+        name: Of any retriever, like ``tags`` and ``metadata``.
     """
 
+    _KIND: ClassVar[str] = "langchain.FaissRetriever"
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
     vectorstore: FaissVectorStore
     k: SkipValidation[int] = 4
+    stamp: SkipValidation[bool] = True
 
     def __init__(self, **fields: Any) -> None:
         check_fields(type(self), fields)
         check_count("k", fields.get("k", 0))
+        check_flag("stamp", fields.get("stamp", True))
+        read_filter(fields.get("search_kwargs", {}).get("filter"))
         super().__init__(**fields)
-
-    def delete(self, ids: Iterable[str]) -> None:
-        """Makes documents unfindable; see `FaissVectorStore.delete`."""
-        self.vectorstore.delete(list(ids))
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes store and settings to a folder; see `FaissVectorStore.save`."""
-        storage.save(path, "langchain.FaissRetriever", self.store)
 
     @classmethod
     def load(
-        cls,
-        path: str | os.PathLike[str],
-        embedding: Embeddings | None = None,
-        *,
-        filter: MetadataFilter | None = None,  # noqa: A002  (LangChain's word)
+        cls, path: str | os.PathLike[str], embedding: Embeddings | None = None, **options: Any
     ) -> Self:
-        """Reads a retriever that `save` wrote; errors as of `FaissVectorStore.load`.
+        """Reads a retriever that `save` wrote; errors as in `FaissVectorStore.load`.
 
         Args:
             path: The folder.
             embedding: What embedded the documents: embeddings are not stored.
-            filter: In place of the stored one; a filter that is a function is not stored.
+            **options: ``filter``, in place of the stored one (one that is a function is not
+                stored), ``k`` and ``stamp``.
         """
-        found = storage.load(
-            path, "langchain.FaissRetriever", lambda part: cls.restore(part, embedding, filter)
-        )
-        found.check()
-        return found
+        embedding = EmbeddedEmbeddings() if embedding is None else embedding
+        return cls._load(path, embedding, None, options | {"embedding": embedding})
 
-    def store(self, out: storage.Writer) -> None:
-        """Gives store and settings to a writer."""
+    def _collections(self) -> list[Collection]:
+        return [self.vectorstore.collection]
+
+    def _embedding(self) -> Embeddings:
+        return self.vectorstore.embeddings
+
+    def _told(self, collections: list[Collection]) -> dict[str, Any]:
         searched = {name: value for name, value in self.search_kwargs.items() if name != "filter"}
-        storage.check_json("search_kwargs", searched)
-        keep = stored_filter(self.search_kwargs.get("filter"))
-        storage.check_json("filter", keep)
-        out.settings |= {
+        return {
+            "kind": self._KIND,
+            "store": self.vectorstore._told(collections),  # noqa: SLF001
             "k": self.k,
+            "stamp": self.stamp,
             "search_type": self.search_type,
             "search_kwargs": searched,
-            "filter": keep,
+            "filter": told_filter(self.search_kwargs.get("filter")),
         }
-        self.vectorstore.store(out.part("store"))
 
     @classmethod
-    def restore(
-        cls,
-        part: storage.Reader,
-        embedding: Embeddings | None = None,
-        keep: MetadataFilter | None = None,
+    def _made(
+        cls, told: Mapping[str, Any], collections: list[Collection], given: Mapping[str, Any]
     ) -> Self:
-        """The retriever that `store` gave; call `check` before it is used."""
-        told = part.settings
-        store = FaissVectorStore.restore(part.part("store"), embedding)
-        kept = restored_filter(told["filter"], keep)
-        options = told["search_kwargs"] | ({} if kept is None else {"filter": kept})
-        return cls(
-            vectorstore=store,
-            k=told["k"],
-            search_type=told["search_type"],
-            search_kwargs=options,
-            tags=store._get_retriever_tags(),  # noqa: SLF001  (LangChain's)
+        own = dict(given)
+        store = FaissVectorStore._made(  # noqa: SLF001
+            told["store"], collections, {"embedding": own.pop("embedding")}
         )
-
-    def check(self) -> None:
-        """Checks that the embedding of a restored retriever gives the vectors that it gave.
-
-        Raises:
-            IndexMismatchError: It does not.
-        """
-        self.vectorstore.check()
+        keep = made_filter(told["filter"], own.pop("filter", None))
+        options = told["search_kwargs"] | ({} if keep is None else {"filter": keep})
+        stored = {name: told[name] for name in ("k", "stamp", "search_type")}
+        tags = store._get_retriever_tags()  # noqa: SLF001  (LangChain's)
+        return cls(**{**stored, "search_kwargs": options, "tags": tags, **own, "vectorstore": store})
 
     def _get_relevant_documents(
         self, query: str, *, run_manager: CallbackManagerForRetrieverRun, **kwargs: Any
     ) -> list[Document]:
         options = self._options(kwargs)
+        if blank(query):
+            return []
+        if self.search_type == "mmr":
+            return super()._get_relevant_documents(query, run_manager=run_manager, **options)
         if self.search_type == "similarity":
-            return _stamped(self.vectorstore.similarity_search_with_score(query, **options))
-        if self.search_type == "similarity_score_threshold":
-            return _stamped(
-                self.vectorstore.similarity_search_with_relevance_scores(query, **options)
-            )
-        return super()._get_relevant_documents(query, run_manager=run_manager, **options)
+            found = self.vectorstore.similarity_search_with_score(query, **options)
+        else:
+            found = self.vectorstore.similarity_search_with_relevance_scores(query, **options)
+        return results(found, query, "faiss", stamp=self.stamp)
 
     async def _aget_relevant_documents(
         self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, **kwargs: Any
     ) -> list[Document]:
-        return await in_thread(
-            self._get_relevant_documents, query, run_manager=run_manager.get_sync(), **kwargs
-        )
+        options, store = self._options(kwargs), self.vectorstore
+        if blank(query):
+            return []
+        if self.search_type == "mmr":
+            return await super()._aget_relevant_documents(query, run_manager=run_manager, **options)
+        if self.search_type == "similarity":
+            found = await store.asimilarity_search_with_score(query, **options)
+        else:
+            found = await store.asimilarity_search_with_relevance_scores(query, **options)
+        return results(found, query, "faiss", stamp=self.stamp)
 
     def _options(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         given = {**self.search_kwargs, **kwargs}
-        return {**given, "k": self.k if given.get("k") is None else given["k"]}
-
-
-def _stamped(found: list[tuple[Document, float]]) -> list[Document]:
-    documents = [document for document, _ in found]
-    candidates = [
-        Candidate(key=position, text="", score=score, rank=position + 1)
-        for position, (_, score) in enumerate(found)
-    ]
-    return retrieved(documents, candidates, "faiss")
+        k = self.k if given.get("k") is None else given["k"]
+        return {**given, "k": check_count("k", k)}

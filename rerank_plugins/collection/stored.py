@@ -1,0 +1,148 @@
+"""Collections on disk, and the retrievers and stores that stand on them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+from typing_extensions import Self
+
+from rerank_plugins.collection.collection import Collection
+from rerank_plugins.collection.records import Record
+from rerank_plugins.collection.stages import stage_texts
+from rerank_plugins.errors import IndexDamagedError, InvalidInputError
+from rerank_plugins.first_stage import storage
+from rerank_plugins.first_stage.fusion import check_restored, restored
+
+_KINDS = ("BM25", "Dense")
+
+class Stored:
+    """Saving and loading, for an adapter's retriever or store; its class writes the rest.
+
+    Attributes:
+        _KIND: What the manifest calls it.
+    """
+
+    _KIND: ClassVar[str]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes all of it to a folder, in place of the index that may be there.
+
+        Whatever interrupts it, the folder holds the old index whole or the new one whole.
+
+        Args:
+            path: The folder; it may hold nothing but an index.
+
+        Raises:
+            IndexWriteError: If it cannot be written.
+            InvalidInputError: If metadata, a filter or an option would not come back from JSON
+                as it is, or a retriever is not one of this package.
+        """
+        storage.save(path, self._KIND, self._write)
+
+    def _told(self, collections: list[Collection]) -> dict[str, Any]:
+        """Its settings, and those of what it holds; JSON values.
+
+        Args:
+            collections: Its collections are added to these, each once; see `place`.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def _made(
+        cls, told: Mapping[str, Any], collections: list[Collection], given: Mapping[str, Any]
+    ) -> Self:
+        """It again, from `_told` and options that go before stored ones."""
+        raise NotImplementedError
+
+    @staticmethod
+    def _line(record: Record) -> Any:
+        """A record as a JSON value.
+
+        Raises:
+            InvalidInputError: If it would not come back as it is.
+        """
+        raise NotImplementedError
+
+    @staticmethod
+    def _record(line: Any) -> Record:
+        """The record that `_line` gave."""
+        raise NotImplementedError
+
+    def _write(self, out: storage.Writer) -> None:
+        collections: list[Collection] = []
+        told = self._told(collections)
+        storage.check_json("options", told)
+        out.settings |= {"made_of": told, "collections": len(collections)}
+        for number, one in enumerate(collections):
+            self._write_collection(out.part(f"collection{number}"), one)
+
+    def _write_collection(self, out: storage.Writer, collection: Collection) -> None:
+        view = collection.view
+        out.settings["stages"] = [_kind_of(stage) for stage in view.stages]
+        out.array("alive.npy", view.alive)
+        out.lines("records.jsonl", map(self._line, view))
+        for number, stage in enumerate(view.stages):
+            stage.store(out.part(f"stage{number}"), texts=False)
+
+    @classmethod
+    def _load(
+        cls, path: str | os.PathLike[str], embed: Any, analyzer: Any, given: Mapping[str, Any]
+    ) -> Self:
+        """What `save` wrote, once it is sure that encoder and analyzer are what they were."""
+        collections: list[Collection] = []
+
+        def make(part: storage.Reader) -> Self:
+            collections[:] = [
+                cls._read_collection(part.part(f"collection{number}"), embed, analyzer)
+                for number in range(part.settings["collections"])
+            ]
+            return cls._made(part.settings["made_of"], collections, given)
+
+        found = storage.load(path, cls._KIND, make)
+        for one in collections:
+            for stage in one.view.stages:
+                check_restored(stage)
+        return found
+
+    @classmethod
+    def _read_collection(cls, part: storage.Reader, embed: Any, analyzer: Any) -> Collection:
+        records = [cls._record(line) for line in part.lines("records.jsonl")]
+        stages = [
+            restored(
+                kind, part.part(f"stage{number}"), stage_texts(kind, records), embed, analyzer
+            )
+            for number, kind in enumerate(part.settings["stages"])
+        ]
+        try:
+            collection = Collection(stages, records)
+        except InvalidInputError as error:
+            raise IndexDamagedError(f"records and stages do not belong together: {error}") from error
+        if not np.array_equal(collection.view.alive, part.array("alive.npy", np.bool_)):
+            raise IndexDamagedError("alive.npy must have the keys of the records")
+        return collection
+
+def place(collection: Collection, collections: list[Collection]) -> int:
+    """Where the collection is in the list, at the end if it was not there."""
+    for number, one in enumerate(collections):
+        if one is collection:
+            return number
+    collections.append(collection)
+    return len(collections) - 1
+
+
+def _kind_of(stage: object) -> str:
+    """What `restored` knows the stage by.
+
+    Raises:
+        InvalidInputError: If it is not one of this package's own.
+    """
+    kind = type(stage).__name__
+    if kind not in _KINDS:
+        raise InvalidInputError(
+            f"a collection can be saved when its stages are {' or '.join(_KINDS)}, "
+            f"but one is {kind}"
+        )
+    return kind
