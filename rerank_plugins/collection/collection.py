@@ -94,16 +94,15 @@ class Collection:
         """Removes the records that pass the filter; None for all of them."""
 
         def passing(view: View) -> tuple[Sequence[Record], Iterable[int]]:
-            mask = view.alive if kept is None else view.mask(kept, hidden=True)
-            return (), np.flatnonzero(mask).tolist()
+            mask = None if kept is None else view.mask(kept, hidden=True)
+            return (), np.flatnonzero(view.alive if mask is None else mask).tolist()
 
         self._change(passing)
 
     def snapshot(self) -> Self:
         """A collection of its own that begins with what this one holds; costs nothing."""
         copied = type(self).__new__(type(self))
-        copied._view = self._view
-        copied._ready()
+        copied.__setstate__(self._view)
         return copied
 
     def __copy__(self) -> Self:

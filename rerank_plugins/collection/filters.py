@@ -103,7 +103,9 @@ def _condition(name: Any, value: Any) -> Filter:
     if name in ("$and", "$or"):
         parts = _listed(name, value)
         if not parts or not all(isinstance(part, Mapping) for part in parts):
-            raise InvalidInputError(f"{name} must be a non-empty list of filters, but got {value!r}")
+            raise InvalidInputError(
+                f"{name} must be a non-empty list of filters, but got {value!r}"
+            )
         return (Every if name == "$and" else Either)(tuple(map(read, parts)))
     if name == "$not":
         if not isinstance(value, Mapping):
@@ -231,19 +233,9 @@ def _tested(part: Test, block: Block, alive: Mask) -> Mask:
 
 def _compared(part: Compare, block: Block, alive: Mask) -> Mask:
     column, value = block.column(part.field), part.value
-    match part.operator:
-        case "exists":
-            return column.has()
-        case "eq":
-            return column.equal([value])
-        case "in":
-            return column.equal(value)
-        case "holds":
-            return column.holding([value])
-        case "holds_any":
-            return column.holding(value)
-        case "empty":
-            return ~column.has() | column.equal([None, "", []])
+    direct = _DIRECT.get(part.operator)
+    if direct is not None:
+        return direct(column, value)
     if part.operator in _ORDERINGS and isinstance(value, (int, float)):
         found = column.compared(_TESTS[part.operator], value)
         if found is not None:
@@ -278,6 +270,14 @@ def _text(stored: Any, wanted: Any) -> bool:
     return wanted in stored
 
 
+_DIRECT: Final[dict[str, Callable[[Column, Any], Mask]]] = {
+    "exists": lambda column, _: column.has(),
+    "eq": lambda column, wanted: column.equal([wanted]),
+    "in": lambda column, wanted: column.equal(wanted),
+    "holds": lambda column, wanted: column.holding([wanted]),
+    "holds_any": lambda column, wanted: column.holding(wanted),
+    "empty": lambda column, _: ~column.has() | column.equal([None, "", []]),
+}
 _ORDERINGS: Final = ("gt", "gte", "lt", "lte")
 _TESTS: Final[dict[str, Callable[[Any, Any], Any]]] = {
     "gt": operator.gt,

@@ -6,11 +6,11 @@ import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
+from rerank_plugins._validation import check_iterable
 from rerank_plugins.collection.columns import Column
 from rerank_plugins.errors import InvalidInputError
-from rerank_plugins._validation import check_iterable
 
 T = TypeVar("T")
 
@@ -123,7 +123,7 @@ def own(value: T) -> T:
         InvalidInputError: If a value cannot be copied.
     """
     try:
-        return _copied(value)
+        return cast("T", _copied(value))
     except InvalidInputError:
         raise
     except Exception as error:

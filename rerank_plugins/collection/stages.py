@@ -29,9 +29,14 @@ class CollectedStage(StoredStage, Protocol):
 
 def with_added(stage: Any, records: Sequence[Record]) -> Any:
     """The stage with the records' texts under the next keys."""
-    texts = stage_texts(type(stage).__name__, records)
+    kind = type(stage).__name__
+    texts = stage_texts(kind, records)
     if not texts:
         return stage
+    if hasattr(stage, "at"):
+        vectors = [record.vector for record in records]
+        given = {"vectors": vectors} if kind == "Dense" and any(vectors) else {}
+        return stage.at(stage.view.with_added(texts, **given))
     stage = copy(stage)
     stage.add(texts)
     return stage
@@ -41,6 +46,8 @@ def with_removed(stage: Any, keys: Sequence[int]) -> Any:
     """The stage without these keys."""
     if not keys:
         return stage
+    if hasattr(stage, "at"):
+        return stage.at(stage.view.with_removed(keys))
     stage = copy(stage)
     stage.remove(keys)
     return stage

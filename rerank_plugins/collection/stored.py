@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 from typing_extensions import Self
@@ -17,6 +17,7 @@ from rerank_plugins.first_stage import storage
 from rerank_plugins.first_stage.fusion import check_restored, restored
 
 _KINDS = ("BM25", "Dense")
+
 
 class Stored:
     """Saving and loading, for an adapter's retriever or store; its class writes the rest.
@@ -94,14 +95,14 @@ class Stored:
         """What `save` wrote, once it is sure that encoder and analyzer are what they were."""
         collections: list[Collection] = []
 
-        def make(part: storage.Reader) -> Self:
+        def make(part: storage.Reader) -> Stored:
             collections[:] = [
                 cls._read_collection(part.part(f"collection{number}"), embed, analyzer)
                 for number in range(part.settings["collections"])
             ]
             return cls._made(part.settings["made_of"], collections, given)
 
-        found = storage.load(path, cls._KIND, make)
+        found = cast("Self", storage.load(path, cls._KIND, make))
         for one in collections:
             for stage in one.view.stages:
                 check_restored(stage)
@@ -111,18 +112,19 @@ class Stored:
     def _read_collection(cls, part: storage.Reader, embed: Any, analyzer: Any) -> Collection:
         records = [cls._record(line) for line in part.lines("records.jsonl")]
         stages = [
-            restored(
-                kind, part.part(f"stage{number}"), stage_texts(kind, records), embed, analyzer
-            )
+            restored(kind, part.part(f"stage{number}"), stage_texts(kind, records), embed, analyzer)
             for number, kind in enumerate(part.settings["stages"])
         ]
         try:
             collection = Collection(stages, records)
         except InvalidInputError as error:
-            raise IndexDamagedError(f"records and stages do not belong together: {error}") from error
+            raise IndexDamagedError(
+                f"records and stages do not belong together: {error}"
+            ) from error
         if not np.array_equal(collection.view.alive, part.array("alive.npy", np.bool_)):
             raise IndexDamagedError("alive.npy must have the keys of the records")
         return collection
+
 
 def place(collection: Collection, collections: list[Collection]) -> int:
     """Where the collection is in the list, at the end if it was not there."""

@@ -35,9 +35,7 @@ class View:
     stages: tuple[Any, ...]
 
     @classmethod
-    def of(
-        cls, stages: Sequence[Any], records: Iterable[Record], alive: Mask
-    ) -> Self:
+    def of(cls, stages: Sequence[Any], records: Iterable[Record], alive: Mask) -> Self:
         """The view of stages that have indexed the records already, under the living keys."""
         placed: list[Record | None] = [None] * len(alive)
         for key, record in zip(np.flatnonzero(alive).tolist(), records, strict=True):
@@ -55,9 +53,7 @@ class View:
         """The living records, in order of their keys."""
         for block in self.blocks:
             alive = self._living(block).tolist()
-            yield from (
-                one for one, here in zip(block.records, alive, strict=True) if here and one
-            )
+            yield from (one for one, here in zip(block.records, alive, strict=True) if here and one)
 
     def record(self, key: int) -> Record:
         """The record of a living key."""
@@ -123,7 +119,7 @@ class View:
         if vector is None:
             found = searched.search(query, k, mask=mask)
         else:
-            found = searched.search_by_vector(vector, k, mask=mask)  # type: ignore[attr-defined]
+            found = searched.search_by_vector(vector, k, mask=mask)
         return [(self.record(one.key), one) for one in found]
 
     def with_changes(self, added: Sequence[Record], removed: Iterable[int]) -> View:

@@ -9,6 +9,7 @@
 `EmbeddedEmbeddings`       the encoder that ships, for any vector store
 `CrossEncoderModel`        the models, for LangChain's own ``CrossEncoderReranker``
 `format_context`           a runnable: documents in, text for the prompt out
+`FilterTranslator`         filters that a language model writes, for SelfQueryRetriever
 `pack_context`             the same with an account of what went in and what did not
 =========================  ==================================================================
 """
@@ -30,6 +31,7 @@ from rerank_plugins.langchain.cross_encoder import CrossEncoderModel
 from rerank_plugins.langchain.embeddings import EmbeddedEmbeddings
 from rerank_plugins.langchain.faiss import FaissVectorStore
 from rerank_plugins.langchain.faiss_retriever import FaissRetriever
+from rerank_plugins.langchain.filters import FilterTranslator
 from rerank_plugins.langchain.hybrid import HybridRetriever
 from rerank_plugins.langchain.reranking import RerankingRetriever
 
@@ -40,6 +42,7 @@ __all__ = [
     "EmbeddedEmbeddings",
     "FaissRetriever",
     "FaissVectorStore",
+    "FilterTranslator",
     "HybridRetriever",
     "RerankingRetriever",
     "format_context",

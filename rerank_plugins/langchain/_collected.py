@@ -43,7 +43,7 @@ class Collected(Stored):
         documents: Iterable[Document],
         *,
         ids: Iterable[str | None] | None = None,
-        batch_size: int | None = None,
+        batch_size: int | None = None,  # noqa: ARG002
         **unknown: Any,
     ) -> list[str]:
         """Adds documents: all of them, or after an error none.
@@ -70,7 +70,7 @@ class Collected(Stored):
         documents: Iterable[Document],
         *,
         ids: Iterable[str | None] | None = None,
-        batch_size: int | None = None,
+        batch_size: int | None = None,  # noqa: ARG002
         **unknown: Any,
     ) -> list[str]:
         """`add_documents` that leaves the event loop free and awaits the embedding."""
@@ -162,6 +162,7 @@ def found_in(
     query: str,
     k: int,
     keep: MetadataFilter | None,
+    *,
     stage: int,
     vector: Sequence[float] | None = None,
 ) -> list[tuple[Document, float]]:
@@ -177,6 +178,13 @@ def results(
     if stamp:
         return retrieved(found, query, method)
     return [copied(document) for document, _ in found]
+
+
+def snapshot_of(collection: Collection, snapshots: dict[int, Collection]) -> Collection:
+    """The collection's snapshot among these, taken if it is not there yet."""
+    if id(collection) not in snapshots:
+        snapshots[id(collection)] = collection.snapshot()
+    return snapshots[id(collection)]
 
 
 def refuse(unknown: Mapping[str, Any]) -> None:

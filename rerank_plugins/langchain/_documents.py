@@ -6,6 +6,7 @@ import hashlib
 import math
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -197,7 +198,7 @@ def _one_list(
     if known:
         return len(known) == len(ranks) == len(set(known))
     given = [score for score in scores if score is not None]
-    return all(score >= following for score, following in zip(given, given[1:], strict=False))
+    return all(score >= following for score, following in pairwise(given))
 
 
 def text_of(document: Document, metadata_fields: Sequence[str], separator: str) -> str:

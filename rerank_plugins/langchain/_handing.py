@@ -9,6 +9,7 @@ found, or takes no such option, that is an error. ``k`` goes where it is taken.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import singledispatch
 from inspect import Parameter, signature
 from typing import Any, cast
 
@@ -101,12 +102,18 @@ class _Bound(Runnable[str, list[Document]]):
         self._arguments = dict(arguments)
 
     def invoke(
-        self, input: str, config: RunnableConfig | None = None, **kwargs: Any  # noqa: A002
+        self,
+        input: str,  # noqa: A002
+        config: RunnableConfig | None = None,
+        **kwargs: Any,
     ) -> list[Document]:
         return self._retriever.invoke(input, config, **(kwargs | self._arguments))
 
     async def ainvoke(
-        self, input: str, config: RunnableConfig | None = None, **kwargs: Any  # noqa: A002
+        self,
+        input: str,  # noqa: A002
+        config: RunnableConfig | None = None,
+        **kwargs: Any,
     ) -> list[Document]:
         arguments = kwargs | self._arguments
         asynchronous = type(self._retriever)._aget_relevant_documents  # noqa: SLF001
@@ -115,34 +122,59 @@ class _Bound(Runnable[str, list[Document]]):
         return await self._retriever.ainvoke(input, config, **arguments)
 
 
-def _look(stage: Any, k: int | None, options: Options) -> Any:
+@singledispatch
+def _look(stage: Any, k: int | None, options: Options) -> Any:  # noqa: ARG001
     """The runnable anew, with arguments bound to the retrievers in it; None if it has none."""
-    if isinstance(stage, BaseRetriever):
-        return _retriever(stage, k, options)
-    if isinstance(stage, DynamicRunnable):
-        inner = _look(stage.prepare()[0], k, options)
-        return inner if inner is None or stage.config is None else inner.with_config(stage.config)
-    if isinstance(stage, (RunnableBindingBase, RunnableEachBase)):
-        return _with(stage, k, options, ["bound"])
-    if isinstance(stage, RunnableWithFallbacks):
-        inner = _all([stage.runnable, *stage.fallbacks], k, options)
-        return inner and stage.model_copy(update={"runnable": inner[0], "fallbacks": inner[1:]})
-    if isinstance(stage, RunnableBranch):
-        inner = _all([*(one for _, one in stage.branches), stage.default], k, options)
-        tests = [test for test, _ in stage.branches]
-        return inner and RunnableBranch(*zip(tests, inner[:-1], strict=True), inner[-1])
-    if isinstance(stage, RunnableSequence):
-        steps = _some(stage.steps, k, options)
-        return steps and RunnableSequence(*steps, name=stage.name)
-    if isinstance(stage, RunnableParallel):
-        steps = _some(stage.steps__.values(), k, options)
-        return steps and RunnableParallel(dict(zip(stage.steps__, steps, strict=True)))
-    if isinstance(stage, RunnableAssign):
-        inner = _look(stage.mapper, k, options)
-        return inner and RunnableAssign(inner)
-    if isinstance(stage, RunnableLambda) and options and any(map(_searches, stage.deps)):
-        raise _refused(stage, options, "calls a retriever by itself")
     return None
+
+
+@_look.register
+def _(stage: RunnableLambda, k: int | None, options: Options) -> None:  # type: ignore[type-arg]  # noqa: ARG001
+    if options and any(map(_searches, stage.deps)):
+        raise _refused(stage, options, "calls a retriever by itself")
+
+
+@_look.register
+def _(stage: DynamicRunnable, k: int | None, options: Options) -> Any:  # type: ignore[type-arg]
+    inner = _look(stage.prepare()[0], k, options)
+    return inner if inner is None or stage.config is None else inner.with_config(stage.config)
+
+
+@_look.register(RunnableBindingBase)
+@_look.register(RunnableEachBase)
+def _(stage: Any, k: int | None, options: Options) -> Any:
+    return _with(stage, k, options, ["bound"])
+
+
+@_look.register
+def _(stage: RunnableWithFallbacks, k: int | None, options: Options) -> Any:  # type: ignore[type-arg]
+    ways = _all([stage.runnable, *stage.fallbacks], k, options)
+    return ways and stage.model_copy(update={"runnable": ways[0], "fallbacks": ways[1:]})
+
+
+@_look.register
+def _(stage: RunnableBranch, k: int | None, options: Options) -> Any:  # type: ignore[type-arg]
+    ways = _all([*(way for _, way in stage.branches), stage.default], k, options)
+    tests = [test for test, _ in stage.branches]
+    return ways and RunnableBranch(*zip(tests, ways[:-1], strict=True), ways[-1])
+
+
+@_look.register
+def _(stage: RunnableSequence, k: int | None, options: Options) -> Any:  # type: ignore[type-arg]
+    steps = _some(stage.steps, k, options)
+    return steps and RunnableSequence(*steps, name=stage.name)
+
+
+@_look.register
+def _(stage: RunnableParallel, k: int | None, options: Options) -> Any:  # type: ignore[type-arg]
+    steps = _some(stage.steps__.values(), k, options)
+    return steps and RunnableParallel(dict(zip(stage.steps__, steps, strict=True)))
+
+
+@_look.register
+def _(stage: RunnableAssign, k: int | None, options: Options) -> Any:
+    mapper = _look(stage.mapper, k, options)
+    return mapper and RunnableAssign(mapper)
 
 
 def _some(stages: Iterable[Any], k: int | None, options: Options) -> list[Any] | None:
@@ -181,7 +213,8 @@ def _with(stage: Any, k: int | None, options: Options, names: Iterable[str]) -> 
     return stage.model_copy(update=changed) if changed else None
 
 
-def _retriever(stage: BaseRetriever, k: int | None, options: Options) -> Any:
+@_look.register
+def _(stage: BaseRetriever, k: int | None, options: Options) -> Any:
     parameters = signature(stage._get_relevant_documents).parameters  # noqa: SLF001
     any_name = any(one.kind is Parameter.VAR_KEYWORD for one in parameters.values())
     store = isinstance(stage, VectorStoreRetriever)
@@ -247,8 +280,9 @@ def _searches(stage: Any) -> bool:
 
 def _searched_by(store: VectorStore) -> set[str]:
     """The arguments that the searches of a store declare; **kwargs may be dropped by any."""
-    methods = ("similarity_search", "similarity_search_with_score", "similarity_search_by_vector",
-               "similarity_search_with_score_by_vector", "max_marginal_relevance_search")  # fmt: skip
+    by_text = ("similarity_search", "similarity_search_with_score")
+    by_vector = ("similarity_search_by_vector", "similarity_search_with_score_by_vector")
+    methods = (*by_text, *by_vector, "max_marginal_relevance_search")
     found = (getattr(store, name, None) for name in methods)
     return {name for method in found if callable(method) for name in signature(method).parameters}
 

@@ -29,6 +29,7 @@ from rerank_plugins.langchain._collected import (
     found_in,
     made_filter,
     results,
+    snapshot_of,
     told_filter,
 )
 from rerank_plugins.langchain._documents import (
@@ -105,8 +106,13 @@ class BM25Retriever(Collected, BaseRetriever):
                 bm25 = BM25(texts, language=language, analyzer=analyzer, engine=engine, k1=k1, b=b)
             collection = Collection([bm25], records)
         position_of(BM25, collection)
-        own = {"collection": collection, "k": check_count("k", k), "filter": filter}
-        super().__init__(**fields, **own, stamp=check_flag("stamp", stamp))
+        own = {
+            "collection": collection,
+            "k": check_count("k", k),
+            "filter": filter,
+            "stamp": check_flag("stamp", stamp),
+        }
+        super().__init__(**(fields | own))
 
     @property
     def bm25(self) -> BM25:
@@ -182,8 +188,14 @@ class BM25Retriever(Collected, BaseRetriever):
             "k": told["k"],
             "stamp": told["stamp"],
         }
-        keep = made_filter(told["filter"], given.get("filter"))
-        return cls(**{**stored, **given, "filter": keep})
+        own = {name: one for name, one in given.items() if name != "embedding"}
+        keep = made_filter(told["filter"], own.get("filter"))
+        return cls(**{**stored, **own, "filter": keep})
+
+    def _pinned(self, snapshots: dict[int, Collection]) -> Self:
+        """The same over what the collection holds now; see `HybridRetriever`."""
+        held = snapshot_of(self.collection, snapshots)
+        return self.model_copy(update={"collection": held, "stamp": True})
 
     def _get_relevant_documents(
         self,
@@ -211,5 +223,5 @@ class BM25Retriever(Collected, BaseRetriever):
         if blank(query):
             return []
         view = self.collection.view
-        found = found_in(view, query, count, keep, position_of(BM25, view))
+        found = found_in(view, query, count, keep, stage=position_of(BM25, view))
         return results(found, query, "bm25", stamp=self.stamp)

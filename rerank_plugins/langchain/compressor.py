@@ -55,8 +55,8 @@ class CrossEncoderCompressor(BaseDocumentCompressor):
     - ``rerank_rank``, from 1, and ``rerank_model``.
 
     A ``retrieval_score`` that documents bring along (our retrievers write it) is taken for
-    the first stage's score; models that blend it with their own, as the embedded one may,
-    use it.
+    the first stage's score if the documents are of one list, found for this query (see
+    ``retrieval_list``); models that blend it with their own, as the bundled one does, use it.
 
     Args:
         reranker: A `Reranker`, or a name that `load_reranker` takes.
@@ -209,7 +209,9 @@ class CrossEncoderCompressor(BaseDocumentCompressor):
         return await in_thread(self._documents, given, ranking)
 
     def _candidates(self, given: _Given) -> list[Candidate]:
-        return candidates_of(given["documents"], self.metadata_fields, self.separator)
+        return candidates_of(
+            given["documents"], given["query"], self.metadata_fields, self.separator
+        )
 
     def _cut(self, given: _Given) -> _Cut:
         return {"top_n": given["top_n"], "score_threshold": self.score_threshold}

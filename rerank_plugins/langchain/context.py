@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from langchain_core.documents import Document
 from langchain_core.runnables import Runnable, RunnableLambda
+from langchain_core.tools import BaseTool
 
 from rerank_plugins._adapters import RELEVANCE_SCORE, judged_by_the_model
 from rerank_plugins._threads import in_thread
@@ -34,7 +35,7 @@ def pack_context(
             loaders write.
 
     Raises:
-        InvalidInputError: An element is no Document.
+        InvalidInputError: If an element is not a Document.
     """
     builder = ContextBuilder() if builder is None else builder
     return builder.build(
@@ -55,11 +56,11 @@ def format_context(
 
     Args:
         builder: A ready `ContextBuilder`, in place of ``options``.
-        source: As of `pack_context`.
+        source: As in `pack_context`.
         **options: Those of `ContextBuilder`: ``max_tokens``, ``min_score``, ``order`` ...
 
     Raises:
-        InvalidInputError: An option breaks its rule, or options come beside a builder.
+        InvalidInputError: If an option is invalid, or options come beside a builder.
     """
     if builder is not None and options:
         raise InvalidInputError(
@@ -67,13 +68,31 @@ def format_context(
         )
     used = ContextBuilder(**options) if builder is None else builder
 
-    def pack(documents: Sequence[Document]) -> str:
-        return pack_context(documents, builder=used, source=source).text
+    def pack(documents: Sequence[Document] | Mapping[str, Any]) -> str:
+        listed = documents["documents"] if isinstance(documents, Mapping) else documents
+        return pack_context(listed, builder=used, source=source).text
 
-    async def apack(documents: Sequence[Document]) -> str:
+    async def apack(documents: Sequence[Document] | Mapping[str, Any]) -> str:
         return await in_thread(pack, documents)
 
-    return RunnableLambda(pack, apack, name="format_context")
+    return _FormatContext(pack, apack, name="format_context")
+
+
+class _FormatContext(RunnableLambda[Any, str]):
+    """With the types that schemas are made of; as a tool, it takes ``documents``."""
+
+    @property
+    def InputType(self) -> Any:  # noqa: N802  (LangChain's name)
+        return list[Document]
+
+    @property
+    def OutputType(self) -> Any:  # noqa: N802
+        return str
+
+    def as_tool(self, args_schema: Any = None, **options: Any) -> BaseTool:
+        if args_schema is None and options.get("arg_types") is None:
+            options["arg_types"] = {"documents": list[Document]}
+        return super().as_tool(args_schema, **options)
 
 
 def _source(document: Document, source: Source) -> str | None:

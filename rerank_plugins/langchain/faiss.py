@@ -338,7 +338,8 @@ class FaissVectorStore(Collected, VectorStore):
         least = check_threshold(score_threshold)
         if fetch_k is not None:
             check_count("fetch_k", fetch_k)
-        found = found_in(self.collection.view, query, k, keep, self._stage, vector)
+        view = self.collection.view
+        found = found_in(view, query, k, keep, stage=self._stage, vector=vector)
         return [
             (copied(document), score)
             for document, score in found

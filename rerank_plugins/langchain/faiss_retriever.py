@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from copy import copy
 from typing import Any, ClassVar
 
 from langchain_core.callbacks import (
@@ -19,7 +20,13 @@ from typing_extensions import Self
 from rerank_plugins._adapters import blank
 from rerank_plugins._validation import check_count, check_flag
 from rerank_plugins.collection import Collection
-from rerank_plugins.langchain._collected import Collected, made_filter, results, told_filter
+from rerank_plugins.langchain._collected import (
+    Collected,
+    made_filter,
+    results,
+    snapshot_of,
+    told_filter,
+)
 from rerank_plugins.langchain._documents import read_filter
 from rerank_plugins.langchain._handing import check_fields
 from rerank_plugins.langchain.embeddings import EmbeddedEmbeddings
@@ -102,7 +109,15 @@ class FaissRetriever(Collected, VectorStoreRetriever):
         options = told["search_kwargs"] | ({} if keep is None else {"filter": keep})
         stored = {name: told[name] for name in ("k", "stamp", "search_type")}
         tags = store._get_retriever_tags()  # noqa: SLF001  (LangChain's)
-        return cls(**{**stored, "search_kwargs": options, "tags": tags, **own, "vectorstore": store})
+        return cls(
+            **{**stored, "search_kwargs": options, "tags": tags, **own, "vectorstore": store}
+        )
+
+    def _pinned(self, snapshots: dict[int, Collection]) -> Self:
+        """The same over what the collection holds now; see `HybridRetriever`."""
+        store = copy(self.vectorstore)
+        store.collection = snapshot_of(store.collection, snapshots)
+        return self.model_copy(update={"vectorstore": store, "stamp": True})
 
     def _get_relevant_documents(
         self, query: str, *, run_manager: CallbackManagerForRetrieverRun, **kwargs: Any

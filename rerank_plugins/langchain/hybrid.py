@@ -204,14 +204,15 @@ class HybridRetriever(Collected, BaseRetriever):
         cls, told: Mapping[str, Any], collections: list[Collection], given: Mapping[str, Any]
     ) -> Self:
         own = dict(given)
-        shared = {name: own.pop(name) for name in ("embedding", "filter") if name in own}
+        shared: dict[str, Any] = {}
+        for name in ("embedding", "filter"):
+            shared |= {name: own.pop(name)} if name in own else {}
         stages: list[RetrieverLike] = []
         for inner in told["retrievers"]:
-            kind = next((one for one in _OWN if one._KIND == inner["kind"]), None)  # noqa: SLF001
+            kind = next((one for one in _OWN if inner["kind"] == one._KIND), None)  # noqa: SLF001
             if kind is None:
                 raise IndexDamagedError(f"there is no retriever {inner['kind']!r}")
-            taken = {name: one for name, one in shared.items() if name in kind._TAKES}
-            stages.append(kind._made(inner, collections, taken))  # noqa: SLF001
+            stages.append(kind._made(inner, collections, shared))  # noqa: SLF001
         stored = {name: told[name] for name in ("k", "stamp", *SETTINGS)}
         return cls(retrievers=stages, **{**stored, **own})
 
@@ -259,7 +260,12 @@ class HybridRetriever(Collected, BaseRetriever):
     def _asked(self, count: int, options: dict[str, Any]) -> list[RetrieverLike]:
         """The retrievers, over what their collections hold now, with the call's arguments."""
         depth = max(count, self.candidates)
-        return [handed(stage, depth, options) for stage in pinned(self.retrievers)]
+        snapshots: dict[int, Collection] = {}
+        return [handed(pinned(one, snapshots), depth, options) for one in self.retrievers]
+
+    def _pinned(self, snapshots: dict[int, Collection]) -> HybridRetriever:
+        stages = [pinned(stage, snapshots) for stage in self.retrievers]
+        return self.model_copy(update={"retrievers": stages, "stamp": True})
 
     def _fusion(self, lists: Sequence[list[Candidate]], size: int = 0) -> Hybrid:
         return Hybrid(
@@ -305,6 +311,16 @@ class HybridRetriever(Collected, BaseRetriever):
 
 
 _OWN = (BM25Retriever, FaissRetriever, HybridRetriever)
+
+
+def pinned(stage: RetrieverLike, snapshots: dict[int, Collection]) -> RetrieverLike:
+    """A retriever of ours over what its collection holds now, so that no change comes between.
+
+    Args:
+        stage: Any; those of others are returned as they are.
+        snapshots: By the id of the collection: retrievers over one collection share one.
+    """
+    return stage._pinned(snapshots) if isinstance(stage, _OWN) else stage  # noqa: SLF001
 
 
 def _unique(documents: Iterable[Document], *, by_id: bool) -> dict[Hashable, Document]:

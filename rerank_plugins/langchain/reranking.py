@@ -12,10 +12,11 @@ from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever, LangSmithRetrieverParams, RetrieverLike
 from pydantic import ConfigDict, SkipValidation
 
+from rerank_plugins._adapters import blank
 from rerank_plugins._telemetry import span
 from rerank_plugins._validation import check_count
 from rerank_plugins.errors import InvalidInputError
-from rerank_plugins.langchain._stages import ask, check_stage, ls_params, options_for
+from rerank_plugins.langchain._handing import check_stage, found_by, handed, ls_params
 from rerank_plugins.langchain.compressor import CrossEncoderCompressor
 
 _FIELDS = ("name", "tags", "metadata")
@@ -24,26 +25,28 @@ _FIELDS = ("name", "tags", "metadata")
 class RerankingRetriever(BaseRetriever):
     """Fetches candidates from any retriever and returns the best after reranking.
 
-    ::
+    A blank query finds nothing. ::
 
         retriever = RerankingRetriever(first_stage=BM25Retriever.from_documents(documents), k=3)
         retriever.invoke("متى يفتح المتحف؟")
         retriever.invoke("متى يفتح المتحف؟", k=1, filter={"language": "ar"})
 
     Args:
-        first_stage: Any retriever. Ours, those of vector stores, and all others that take a
-            ``k`` are asked for ``candidates``; others bring as many as they do.
-        k: How many documents to return; ``invoke(query, k=...)`` for one call.
-        candidates: How many to fetch and rerank, never fewer than ``k``; None for the first
-            stage's own number.
-        compressor: What reranks, when it is at hand ready.
-        **options: Those of `CrossEncoderCompressor` but ``top_n``: ``reranker``, ``model``,
+        first_stage: Any retriever or runnable. Retrievers that take a ``k``, also inside other
+            runnables, are asked for ``candidates``; others bring as many as they do.
+        k: How many documents to return; ``invoke(query, k=...)`` for one call. Other arguments
+            of a call, such as ``filter``, go to what searches in ``first_stage``; where it
+            cannot be found or does not take them, that is an error.
+        candidates: How many to fetch and rerank, never fewer than ``k``; what a first stage
+            brings beyond them is cut off. None for the first stage's own number.
+        compressor: A ready-made compressor, instead of the options below.
+        **options: Any `CrossEncoderCompressor` option except ``top_n``: ``reranker``, ``model``,
             ``score_threshold``, ``metadata_fields`` ...; and ``name``, ``tags`` and
             ``metadata`` of any retriever.
 
     Raises:
-        InvalidInputError: An option breaks its rule.
-        UnknownModelError: There is no model of that name.
+        InvalidInputError: If an option is invalid.
+        UnknownModelError: If no model has that name.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
@@ -84,7 +87,7 @@ class RerankingRetriever(BaseRetriever):
         super().__init__(**(fields | own))
 
     def _get_ls_params(self, **kwargs: Any) -> LangSmithRetrieverParams:
-        return ls_params(super()._get_ls_params(**kwargs), [self.first_stage])
+        return ls_params(super()._get_ls_params(**kwargs), self.first_stage)
 
     def _get_relevant_documents(
         self,
@@ -95,15 +98,13 @@ class RerankingRetriever(BaseRetriever):
         **options: Any,
     ) -> list[Document]:
         keep = self._count(k)
-        asked = options_for(self.first_stage, self._depth(keep), options)
-        with span("first_stage", engine=type(self.first_stage).__name__) as stage:
-            documents = self.first_stage.invoke(
-                query, {"callbacks": run_manager.get_child()}, **asked
-            )
-            stage.set(candidates=len(documents))
-        return self.compressor.compress_documents(
-            documents, query, run_manager.get_child(), top_n=keep
-        )
+        stage = self._asked(keep, options)
+        if blank(query):
+            return []
+        with span("first_stage", engine=type(self.first_stage).__name__) as seen:
+            found = self._cut(stage.invoke(query, {"callbacks": run_manager.get_child()}), keep)
+            seen.set(candidates=len(found))
+        return self.compressor.compress_documents(found, query, run_manager.get_child(), top_n=keep)
 
     async def _aget_relevant_documents(
         self,
@@ -114,12 +115,15 @@ class RerankingRetriever(BaseRetriever):
         **options: Any,
     ) -> list[Document]:
         keep = self._count(k)
-        asked = options_for(self.first_stage, self._depth(keep), options)
-        with span("first_stage", engine=type(self.first_stage).__name__) as stage:
-            documents = await ask(self.first_stage, query, run_manager, asked)
-            stage.set(candidates=len(documents))
+        stage = self._asked(keep, options)
+        if blank(query):
+            return []
+        with span("first_stage", engine=type(self.first_stage).__name__) as seen:
+            given = await stage.ainvoke(query, {"callbacks": run_manager.get_child()})
+            found = self._cut(given, keep)
+            seen.set(candidates=len(found))
         return await self.compressor.acompress_documents(
-            documents, query, run_manager.get_child(), top_n=keep
+            found, query, run_manager.get_child(), top_n=keep
         )
 
     def _count(self, k: int | None) -> int:
@@ -127,3 +131,9 @@ class RerankingRetriever(BaseRetriever):
 
     def _depth(self, keep: int) -> int | None:
         return None if self.candidates is None else max(keep, self.candidates)
+
+    def _asked(self, keep: int, options: dict[str, Any]) -> RetrieverLike:
+        return handed(self.first_stage, self._depth(keep), options)
+
+    def _cut(self, found: object, keep: int) -> list[Document]:
+        return found_by(self.first_stage, found)[: self._depth(keep)]

@@ -123,6 +123,7 @@ class TestRetriever:
                 "retrieval_score": score,
                 "retrieval_rank": rank,
                 "retrieval_method": "faiss",
+                "retrieval_list": found[0].metadata["retrieval_list"],
             }
             for rank, (document, score) in enumerate(pairs, start=1)
         ]
@@ -241,17 +242,24 @@ class TestDocuments:
         store.add_texts(["new"])
         assert [one.page_content for one in store.similarity_search(query)] == ["new"]
 
-    def test_a_failing_embedding_adds_nothing(self, store, query):
+    def test_a_failing_embedding_adds_nothing(self, documents, query):
         """All or none, and what was there under the id stays."""
-        before = store.similarity_search_with_score(query, k=9)
 
         class Failing(Letters):
-            def embed_documents(self, texts):
-                raise ConnectionError("no network")
+            working = True
 
-        store._dense._embed_texts = Failing().embed_documents
+            def embed_documents(self, texts):
+                if not self.working:
+                    raise ConnectionError("no network")
+                return super().embed_documents(texts)
+
+        embedding = Failing()
+        store = FaissVectorStore.from_documents(documents, embedding)
+        before = store.similarity_search_with_score(query, k=9)
+        embedding.working = False
         with pytest.raises(ConnectionError):
             store.add_texts(["new", "newer"], ids=["id-0", "id-9"])
+        embedding.working = True
         assert store.similarity_search_with_score(query, k=9) == before
         assert len(store) == 6
 

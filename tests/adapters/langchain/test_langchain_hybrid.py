@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.documents import Document
 from langchain_core.embeddings import DeterministicFakeEmbedding
 from langchain_core.retrievers import BaseRetriever
@@ -170,9 +171,19 @@ class TestOptions:
         assert all(one.id for one in found)
         assert [one.id for one in given] == [None, None]
 
-    def test_tells_langsmith_what_is_inside(self, documents):
-        """The vector store of the inner retriever, the hybrid's own name."""
-        params = HybridRetriever.from_documents(documents, EMBEDDING)._get_ls_params()
-        assert params["ls_retriever_name"] == "hybrid"
-        assert params["ls_vector_store_provider"] == "FaissVectorStore"
-        assert params["ls_embedding_provider"] == "DeterministicFakeEmbedding"
+    def test_tells_langsmith_its_own_name_alone(self, documents):
+        """Each retriever inside tells what it searches; a parent's word would reach them all."""
+        hybrid = HybridRetriever.from_documents(documents, EMBEDDING)
+        assert hybrid._get_ls_params() == {"ls_retriever_name": "hybrid"}
+        seen = {}
+
+        class Watch(BaseCallbackHandler):
+            def on_retriever_start(self, serialized, query, *, name, metadata, **more):
+                seen[name] = metadata.get("ls_vector_store_provider")
+
+        hybrid.invoke("museum", {"callbacks": [Watch()]})
+        assert seen == {
+            "HybridRetriever": None,
+            "BM25Retriever": None,
+            "FaissRetriever": "FaissVectorStore",
+        }
