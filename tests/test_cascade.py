@@ -88,10 +88,10 @@ def test_a_threshold_is_the_big_model_s_and_drops_what_it_did_not_score() -> Non
 def test_duplicates_are_the_big_model_s_business() -> None:
     """Dropped before the small model sees them, or kept through both."""
     given = ["e", "a", "e", "a", "b", "c"]
-    ranking = cascade(2).rerank("q", given)
+    ranking = cascade(2, deduplicate=True).rerank("q", given)
     assert ranking.keys == [4, 1, 5, 0]
     assert ranking.deduplicated == 2
-    assert cascade(3, deduplicate=False).rerank("q", given).keys == [4, 1, 3, 5, 0, 2]
+    assert cascade(3).rerank("q", given).keys == [4, 1, 3, 5, 0, 2]
 
 
 def test_each_model_blends_as_it_would_alone() -> None:

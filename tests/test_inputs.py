@@ -193,11 +193,14 @@ def test_duplicate_keys_come_back_both(reranker: Reranker) -> None:
     assert sorted(reranker.rerank("museum", given).texts) == sorted(ALL_PASSAGES[:2])
 
 
-def test_duplicate_texts_come_back_once(reranker: Reranker) -> None:
-    """The first of them; without deduplication all, with one score."""
+def test_duplicate_texts_come_back_with_one_score(reranker: Reranker) -> None:
+    """They may be of two sources; with deduplication, the first of them alone."""
     ranking = reranker.rerank("museum", [PLAIN, ALL_PASSAGES[0], PLAIN])
-    assert sorted(ranking.keys) == [0, 1]
-    assert ranking.deduplicated == 1
+    assert sorted(ranking.keys) == [0, 1, 2]
+    assert len({item.score for item in ranking if item.text == PLAIN}) == 1
+    once = Reranker(reranker.scorer, deduplicate=True).rerank("museum", [PLAIN, "x", PLAIN])
+    assert sorted(once.keys) == [0, 1]
+    assert once.deduplicated == 1
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ def test_candidates_come_back_as_they_went_in() -> None:
 def test_the_ranking_knows_model_counts_and_times() -> None:
     """What came in, what was cut or dropped, and how long it took."""
     scorer = TableScorer(TABLE, truncated=["top"])
-    ranking = Reranker(scorer, top_n=1).rerank(
+    ranking = Reranker(scorer, top_n=1, deduplicate=True).rerank(
         "query", [*PASSAGES, "low"], first_stage_seconds=0.25
     )
     assert (ranking.query, ranking.model) == ("query", "table")
@@ -195,11 +195,11 @@ def test_a_generator_of_passages_is_consumed_once_and_wholly() -> None:
     assert keys(Reranker(TableScorer(TABLE)), (text for text in PASSAGES)) == [3, 2, 1, 0]
 
 
-def test_of_the_same_text_the_first_stays() -> None:
+def test_of_the_same_text_the_first_stays_if_asked() -> None:
     """Its first-stage score and rank are the better ones."""
     given = [Candidate(5, "low", 3.0, 1), Candidate(6, "top", 2.0, 2), Candidate(8, "low", 1.0, 3)]
     scorer = TableScorer(TABLE)
-    ranking = Reranker(scorer).rerank("query", given)
+    ranking = Reranker(scorer, deduplicate=True).rerank("query", given)
     assert ranking.keys == [6, 5]
     assert ranking.deduplicated == 1
     assert scorer.calls[0][0] == [("query", "low"), ("query", "top")]
@@ -207,7 +207,7 @@ def test_of_the_same_text_the_first_stays() -> None:
 
 def test_without_deduplication_every_copy_comes_back_with_the_same_score() -> None:
     """In first-stage order among themselves."""
-    ranking = Reranker(TableScorer(TABLE), deduplicate=False).rerank("q", ["low", "top", "low"])
+    ranking = Reranker(TableScorer(TABLE)).rerank("q", ["low", "top", "low"])
     assert ranking.keys == [1, 0, 2]
     assert ranking.scores[1] == ranking.scores[2]
     assert ranking.deduplicated == 0
@@ -406,7 +406,8 @@ def test_an_error_of_the_scorer_is_raised_as_it_is() -> None:
 )
 def test_a_failing_model_leaves_the_first_stage_order_marked_as_such(scorer: Any) -> None:
     """Order kept, scores 1/rank, no logit, every item and the ranking say where it came from."""
-    ranking = Reranker(scorer, on_error="first_stage").rerank("query", [*PASSAGES, "low"])
+    reranker = Reranker(scorer, on_error="first_stage", deduplicate=True)
+    ranking = reranker.rerank("query", [*PASSAGES, "low"])
     assert ranking.texts == PASSAGES
     assert ranking.scale == "first_stage"
     assert ranking.scores == [1.0, 1 / 2, 1 / 3, 1 / 4]

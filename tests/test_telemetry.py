@@ -92,7 +92,7 @@ def test_a_search_and_a_rerank_are_spans_with_counts(
     """Search, rerank, score, tokenize and forward, each inside the one that called it."""
     stage = BM25(ALL_PASSAGES, language="ar")
     found = stage.search(QUERY, 3)
-    reranker = load_reranker(tiny_checkpoints["bge"], device="cpu", top_n=2)
+    reranker = load_reranker(tiny_checkpoints["bge"], device="cpu", top_n=2, deduplicate=True)
     reranker.rerank_many([QUERY, "museum"], [found, ["a", "b", "b"]])
     assert parents(traced) == {
         "search": None,

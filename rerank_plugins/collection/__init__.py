@@ -13,7 +13,15 @@ An adapter turns its objects into `Record`s and back, and reads its filters into
 """
 
 from rerank_plugins.collection.collection import Collection
-from rerank_plugins.collection.filters import Compare, Either, Every, Filter, Negated, Test, read
+from rerank_plugins.collection.filters import (
+    Compare,
+    Either,
+    Every,
+    Filter,
+    Function,
+    Negated,
+    read,
+)
 from rerank_plugins.collection.records import Record, check_id, check_ids, own
 from rerank_plugins.collection.view import View
 
@@ -23,9 +31,9 @@ __all__ = [
     "Either",
     "Every",
     "Filter",
+    "Function",
     "Negated",
     "Record",
-    "Test",
     "View",
     "check_id",
     "check_ids",

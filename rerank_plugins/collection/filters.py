@@ -75,13 +75,13 @@ class Negated:
 
 
 @dataclass(frozen=True, slots=True)
-class Test:
+class Function:
     """A function of the record's framework object, called for every living record."""
 
     function: Callable[[Any], Any]
 
 
-Filter = Compare | Every | Either | Negated | Test
+Filter = Compare | Every | Either | Negated | Function
 
 
 def read(given: Mapping[str, Any] | Callable[[Any], Any]) -> Filter:
@@ -93,7 +93,7 @@ def read(given: Mapping[str, Any] | Callable[[Any], Any]) -> Filter:
     if isinstance(given, Mapping):
         return Every(tuple(_condition(name, value) for name, value in given.items()))
     if callable(given):
-        return Test(given)
+        return Function(given)
     raise InvalidInputError(
         f"filter must be a dict of metadata or a function, but got {type(given).__name__}"
     )
@@ -213,7 +213,7 @@ def matching(part: Filter, block: Block, alive: Mask) -> Mask:
         return _compared(part, block, alive)
     if isinstance(part, Negated):
         return ~matching(part.part, block, alive)
-    if isinstance(part, Test):
+    if isinstance(part, Function):
         return _tested(part, block, alive)
     every = isinstance(part, Every)
     found = np.full(len(block), every)
@@ -223,7 +223,7 @@ def matching(part: Filter, block: Block, alive: Mask) -> Mask:
     return found
 
 
-def _tested(part: Test, block: Block, alive: Mask) -> Mask:
+def _tested(part: Function, block: Block, alive: Mask) -> Mask:
     found = np.zeros(len(block), dtype=np.bool_)
     for at in np.flatnonzero(alive).tolist():
         record = block.records[at]

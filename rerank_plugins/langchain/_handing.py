@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import singledispatch
-from inspect import Parameter, signature
+from inspect import Parameter, getclosurevars, isfunction, signature
 from typing import Any, cast
 
 from langchain_core.documents import Document
@@ -130,7 +130,7 @@ def _look(stage: Any, k: int | None, options: Options) -> Any:  # noqa: ARG001
 
 @_look.register
 def _(stage: RunnableLambda, k: int | None, options: Options) -> None:  # type: ignore[type-arg]  # noqa: ARG001
-    if options and any(map(_searches, stage.deps)):
+    if options and _searches(stage):
         raise _refused(stage, options, "calls a retriever by itself")
 
 
@@ -268,7 +268,8 @@ def _searches(stage: Any) -> bool:
     if isinstance(stage, BaseRetriever):
         return True
     if isinstance(stage, RunnableLambda):
-        return any(map(_searches, stage.deps))
+        functions = (getattr(stage, name, None) for name in ("func", "afunc"))
+        return any(_searches(one) for function in functions for one in _known_to(function))
     if isinstance(stage, RunnableSequence):
         return any(map(_searches, stage.steps))
     if not isinstance(stage, Runnable):
@@ -276,6 +277,16 @@ def _searches(stage: Any) -> bool:
     parts = [getattr(stage, name, None) for name in ("bound", "runnable", "default", "mapper")]
     parts += [*getattr(stage, "fallbacks", ()), *getattr(stage, "steps__", {}).values()]
     return any(map(_searches, parts))
+
+
+def _known_to(function: Any) -> Iterable[Any]:
+    """What a function can call: what it closes over, globals that it names, its object's parts."""
+    known: list[Any] = [*vars(getattr(function, "__self__", object)).values()]
+    plain = getattr(function, "__func__", function)
+    if isfunction(plain):
+        found = getclosurevars(plain)
+        known += [*found.nonlocals.values(), *found.globals.values()]
+    return known
 
 
 def _searched_by(store: VectorStore) -> set[str]:

@@ -98,7 +98,8 @@ class Reranker:
         top_n: How many passages to keep; None for all, 0 for none.
         score_threshold: Drop passages that score lower, on the scale below; None for none.
         scale: ``probability`` (the logit's sigmoid, in [0, 1]) or the raw ``logit``.
-        deduplicate: Keep one of several passages with the same text, the one that comes first.
+        deduplicate: Keep only the first of several passages with the same text. Off by default:
+            the same text may come from two sources, and both may have to be cited.
         long_passages: What to do with passages that are longer than the model:
             ``truncate``, or score windows and take ``max``, ``mean`` or the ``first``.
             None for the model's own default.
@@ -130,7 +131,7 @@ class Reranker:
         top_n: int | None = None,
         score_threshold: float | None = None,
         scale: ScoreScale = "probability",
-        deduplicate: bool = True,
+        deduplicate: bool = False,
         long_passages: LongPassages | None = None,
         batch_tokens: int = DEFAULT_BATCH_TOKENS,
         first_stage_weight: float | None = None,

@@ -211,13 +211,13 @@ class TestOptions:
         assert scorer.passages == ["Museum | 1999 | one", "two", "0 | three"]
         assert {document.page_content for document in kept} == {"one", "two", "three"}
 
-    def test_a_document_with_an_earlier_ones_text_is_dropped(self, reranker, query):
-        """The first stage's best copy stays, unless duplicates are asked for."""
+    def test_documents_of_one_text_are_all_kept_unless_asked_otherwise(self, reranker, query):
+        """They may be of two sources; with deduplicate=True the first stage's best stays."""
         twins = [Document(id=str(number), page_content="The same.") for number in range(3)]
-        compressor = CrossEncoderCompressor(reranker=reranker)
-        assert [one.id for one in compressor.compress_documents(twins, query)] == ["0"]
-        every = CrossEncoderCompressor(reranker=Reranker(OverlapScorer(), deduplicate=False))
+        every = CrossEncoderCompressor(reranker=reranker)
         assert [one.id for one in every.compress_documents(twins, query)] == ["0", "1", "2"]
+        once = CrossEncoderCompressor(reranker=Reranker(OverlapScorer(), deduplicate=True))
+        assert [one.id for one in once.compress_documents(twins, query)] == ["0"]
 
     def test_a_shared_id_does_not_make_documents_the_same(self, reranker, query):
         """Documents are told apart by their place, so equal ids cannot collide."""

@@ -49,11 +49,11 @@ def _positions(documents):
 @settings(max_examples=40, deadline=None)
 @given(documents=document_lists(), query=QUERY)
 def test_the_output_is_a_permutation_of_the_inputs_distinct_texts(documents, query):
-    """Each text once, as its first copy; without deduplication, each document once."""
-    kept = _positions(_compressor().compress_documents(documents, query))
+    """Each document once; with deduplication each text once, as its first copy."""
+    kept = _positions(_compressor(deduplicate=True).compress_documents(documents, query))
     first = {document.page_content: n for n, document in reversed(list(enumerate(documents)))}
     assert sorted(kept) == sorted(first.values())
-    every = _positions(_compressor(deduplicate=False).compress_documents(documents, query))
+    every = _positions(_compressor().compress_documents(documents, query))
     assert sorted(every) == list(range(len(documents)))
 
 

@@ -219,15 +219,16 @@ def test_a_second_reranker_reads_the_same_text_as_the_first(mode):
     assert twice[0].metadata["retrieval_score"] == once[0].score
 
 
-def test_nodes_of_one_text_are_one_unless_asked_otherwise():
-    """Duplicates go, the best of the first stage stays; deduplicate=False keeps all."""
+def test_nodes_of_one_text_are_all_kept_unless_asked_otherwise():
+    """They may be of two sources; with deduplicate=True the best of the first stage stays."""
     nodes = found(["The museum opens.", "Bread.", "The museum opens."])
     for node in nodes:
         node.node.metadata.clear()
-    assert ids(postprocessor().postprocess_nodes(nodes, query_str=QUERY)) == ["id-0", "id-1"]
-    keep = Reranker(OverlapScorer(), deduplicate=False)
-    reranked = postprocessor(reranker=keep).postprocess_nodes(nodes, query_str=QUERY)
-    assert ids(reranked) == ["id-0", "id-2", "id-1"]
+    every = postprocessor().postprocess_nodes(nodes, query_str=QUERY)
+    assert ids(every) == ["id-0", "id-2", "id-1"]
+    once = Reranker(OverlapScorer(), deduplicate=True)
+    reranked = postprocessor(reranker=once).postprocess_nodes(nodes, query_str=QUERY)
+    assert ids(reranked) == ["id-0", "id-1"]
 
 
 def test_subclasses_of_node_with_score_stay_what_they_are():

@@ -70,7 +70,7 @@ def test_the_output_is_a_permutation_of_a_subset_of_the_input(nodes, query, mode
         assert {nodes[place].get_content(mode) for place in places} == {
             node.get_content(mode) for node in nodes
         }
-    everything = adapter(deduplicate=False).postprocess_nodes(nodes, query_str=query)
+    everything = adapter().postprocess_nodes(nodes, query_str=query)
     assert sorted(n.metadata["retrieval_rank"] for n in everything) == list(
         range(1, len(nodes) + 1)
     )
