@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import threading
-import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from typing_extensions import Self
 
+from rerank_plugins._threads import fork_safe_lock
 from rerank_plugins.collection.filters import Filter
 from rerank_plugins.collection.records import Record, check_ids, newest
 from rerank_plugins.collection.view import View
@@ -54,7 +52,7 @@ class Collection:
         else:
             empty = View((), np.empty(0, dtype=np.bool_), listed)
             self._view = empty.with_changes(kept, ()) if kept else empty
-        self._ready()
+        self._changing = fork_safe_lock()
 
     @property
     def view(self) -> View:
@@ -117,11 +115,7 @@ class Collection:
 
     def __setstate__(self, view: View) -> None:
         self._view = view
-        self._ready()
-
-    def _ready(self) -> None:
-        self._changing = threading.Lock()
-        _LIVING.add(self)
+        self._changing = fork_safe_lock()
 
     def _change(
         self, plan: Callable[[View], tuple[Sequence[Record], Iterable[int | None]]]
@@ -132,16 +126,3 @@ class Collection:
             gone = [key for key in removed if key is not None]
             if added or gone:
                 self._view = view.with_changes(added, gone)
-
-
-_LIVING: weakref.WeakSet[Collection] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    """Locks that another thread held at the fork would be held in the child for ever."""
-    for collection in list(_LIVING):
-        collection._changing = threading.Lock()  # noqa: SLF001
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
