@@ -18,18 +18,13 @@ from rerank_plugins._telemetry import traced_search
 from rerank_plugins._validation import check_count
 from rerank_plugins.candidates import Candidate, check_query
 from rerank_plugins.first_stage._checks import check_mask, check_texts, key_list
+from rerank_plugins.first_stage._merging import REMOVED, merge_from
 from rerank_plugins.first_stage._okapi import Okapi
 from rerank_plugins.first_stage._passages import Passages
 from rerank_plugins.first_stage._postings import Postings, Vocabulary, built, merged
 from rerank_plugins.first_stage.base import Survey
 from rerank_plugins.ordering import descending
 
-# Segments this small are one; above, each is at least twice as large as all after it together.
-# So there are at most log2(N / _SMALL) segments, and a passage is moved as often. Source: the
-# logarithmic method (Bentley and Saxe, 1980), which Lucene's LogMergePolicy follows too.
-_SMALL: Final = 64
-# A segment is written anew when more than one in so many of its passages is removed.
-_REMOVED: Final = 4
 # Fewer postings than one for so many passages are sorted; more are summed into an array of all.
 _SPARSE: Final = 24
 
@@ -112,14 +107,7 @@ class BM25View:
             removed=(*self.removed, 0),
             words=self.words + int(new.lengths.sum()),
         )
-        total, start = len(new), len(self.segments)
-        while start and (
-            len(self.segments[start - 1]) < 2 * total
-            or len(self.segments[start - 1]) + total <= _SMALL
-        ):
-            start -= 1
-            total += len(self.segments[start])
-        return grown.with_merged(start)
+        return grown.with_merged(merge_from(list(map(len, grown.segments))))
 
     def with_removed(self, keys: Iterable[int]) -> BM25View:
         """A view without these passages.
@@ -145,7 +133,7 @@ class BM25View:
             words=words,
         )
         for at in reversed(range(len(removed))):
-            if removed[at] * _REMOVED > len(self.segments[at]):
+            if removed[at] * REMOVED > len(self.segments[at]):
                 view = view.with_merged(at, at + 1)
         return view
 
@@ -301,7 +289,12 @@ class BM25View:
             return None
         kept = self._alive_rows.get(at)
         if kept is None:
-            kept = self._alive_rows[at] = self.passages.alive_at(self.segments[at].keys)
+            keys = self.segments[at].keys
+            first, last = int(keys[0]), int(keys[-1])
+            kept = self.passages.alive_between(first, last)
+            if len(kept) > len(keys):
+                kept = kept[keys - first]
+            self._alive_rows[at] = kept
         return kept
 
     @cached_property

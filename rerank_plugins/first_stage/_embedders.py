@@ -1,32 +1,77 @@
-"""What ``Dense`` takes to embed with, read as two functions."""
+"""What ``Dense`` takes to embed with, read as one kind of object."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeGuard
 
+from rerank_plugins._threads import in_thread
 from rerank_plugins.errors import InvalidInputError
 
 
-def embedders(embed: Any) -> tuple[Callable[[list[str]], Any], Callable[[str], Any]]:
-    """From n texts to (n, d), and from one query to (1, d)."""
-    if embed is None:
-        from rerank_plugins.first_stage.embedded_encoder import EmbeddedEncoder
+class Embedder:
+    """Embeds passages and queries by whatever methods the given object has."""
 
-        embed = EmbeddedEncoder.default()
-    if hasattr(embed, "embed_documents") and hasattr(embed, "embed_query"):
-        return embed.embed_documents, lambda query: [embed.embed_query(query)]
-    if hasattr(embed, "get_text_embedding_batch") and hasattr(embed, "get_query_embedding"):
-        return embed.get_text_embedding_batch, lambda query: [embed.get_query_embedding(query)]
-    if hasattr(embed, "encode"):
-        # From version 5 sentence-transformers gives each side the prompt its model wants.
-        passages = getattr(embed, "encode_document", embed.encode)
-        queries = getattr(embed, "encode_query", embed.encode)
-        return passages, lambda query: queries([query])
-    if callable(embed):
-        return embed, lambda query: embed([query])
-    raise InvalidInputError(
-        "embed must have embed_documents and embed_query, get_text_embedding_batch and "
-        "get_query_embedding, or encode, or be callable on a list of texts, "
-        f"but is {type(embed).__name__}"
-    )
+    def __init__(self, embed: Any = None) -> None:
+        """Reads the object.
+
+        Raises:
+            InvalidInputError: It has none of the methods that `Dense` names.
+        """
+        if embed is None:
+            from rerank_plugins.first_stage.embedded_encoder import EmbeddedEncoder
+
+            embed = EmbeddedEncoder.default()
+        self.embed = embed
+        if _has(embed, "embed_documents", "embed_query"):
+            self._passages, self._query = "embed_documents", "embed_query"
+        elif _has(embed, "get_text_embedding_batch", "get_query_embedding"):
+            self._passages, self._query = "get_text_embedding_batch", "get_query_embedding"
+        elif _has(embed, "encode"):
+            # From version 5 sentence-transformers gives each side the prompt its model wants.
+            self._passages = "encode_document" if _has(embed, "encode_document") else "encode"
+            self._query = "encode_query" if _has(embed, "encode_query") else "encode"
+        elif callable(embed):
+            self._passages = self._query = "__call__"
+        else:
+            raise InvalidInputError(
+                "embed must have embed_documents and embed_query, get_text_embedding_batch and "
+                "get_query_embedding, or encode, or be callable on a list of texts, "
+                f"but is {type(embed).__name__}"
+            )
+
+    def passages(self, texts: list[str]) -> tuple[Any, Any]:
+        """Vectors, shape (m, d), and which text each belongs to; None: one per text, in order."""
+        if _has(self.embed, "embed_windows"):
+            vectors, owners = self.embed.embed_windows(texts)
+            return vectors, owners
+        return getattr(self.embed, self._passages)(texts), None
+
+    def query(self, text: str) -> Any:
+        """Shape (1, d)."""
+        call = getattr(self.embed, self._query)
+        return [call(text)] if self._takes_one() else call([text])
+
+    async def apassages(self, texts: list[str]) -> tuple[Any, Any]:
+        """`passages`, by the object's own coroutine where it has one."""
+        own = self._coroutine(self._passages)
+        if own is None or _has(self.embed, "embed_windows"):
+            return await in_thread(self.passages, texts)
+        return await own(texts), None
+
+    async def aquery(self, text: str) -> Any:
+        """`query`, by the object's own coroutine where it has one."""
+        own = self._coroutine(self._query)
+        if own is None:
+            return await in_thread(self.query, text)
+        return [await own(text)]
+
+    def _takes_one(self) -> bool:
+        return self._query in ("embed_query", "get_query_embedding")
+
+    def _coroutine(self, name: str) -> Any:
+        """LangChain and LlamaIndex put an ``a`` before the name."""
+        return getattr(self.embed, f"a{name}", None) if self._takes_one() else None
+
+
+def _has(embed: Any, *names: str) -> TypeGuard[Any]:
+    return all(hasattr(embed, name) for name in names)

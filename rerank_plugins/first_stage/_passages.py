@@ -38,15 +38,11 @@ class Passages:
         alive.flags.writeable = False
         return alive
 
-    def alive_at(self, keys: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Which of these ascending keys are alive, without a look at those before and after."""
-        if not len(keys):
-            return np.empty(0, dtype=np.bool_)
-        first, last = int(keys[0]), int(keys[-1])
+    def alive_between(self, first: int, last: int) -> NDArray[np.bool_]:
+        """Which of the keys from ``first`` to ``last`` are alive, without a look at the rest."""
         blocks = self._alive[first // _BLOCK : last // _BLOCK + 1]
-        start = first - first // _BLOCK * _BLOCK
-        span = np.concatenate(blocks)[start : start + last - first + 1]
-        return span if len(span) == len(keys) else span[keys - first]
+        start = first % _BLOCK
+        return np.concatenate(blocks)[start : start + last - first + 1]
 
     @property
     def keys(self) -> NDArray[np.int64]:

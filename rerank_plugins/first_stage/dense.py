@@ -3,34 +3,35 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from tqdm import tqdm
 from typing_extensions import Self
 
-from rerank_plugins._telemetry import traced_search
-from rerank_plugins._validation import check_choice, check_count, check_iterable
-from rerank_plugins.candidates import Candidate, check_query
-from rerank_plugins.errors import IndexMismatchError, InvalidInputError
+from rerank_plugins._threads import in_thread
+from rerank_plugins._validation import check_choice, check_count
+from rerank_plugins.candidates import Candidate
+from rerank_plugins.errors import IndexDamagedError, IndexMismatchError
 from rerank_plugins.first_stage import storage
-from rerank_plugins.first_stage._checks import check_keys, check_mask, check_texts, key_list
-from rerank_plugins.first_stage._embedders import embedders
-from rerank_plugins.first_stage._locks import SharedLock
-from rerank_plugins.first_stage._vector_index import (
+from rerank_plugins.first_stage._checks import check_texts
+from rerank_plugins.first_stage._dense_view import DenseSettings, DenseView
+from rerank_plugins.first_stage._embedders import Embedder
+from rerank_plugins.first_stage._faiss_vectors import KINDS, FaissVectors
+from rerank_plugins.first_stage._holder import Holder
+from rerank_plugins.first_stage._passages import Passages
+from rerank_plugins.first_stage._vectors import (
     INDEXES,
     METRICS,
+    ExactVectors,
     IndexChoice,
     IndexKind,
     Metric,
-    VectorIndex,
     Vectors,
-    check_dimension,
+    checked_vectors,
 )
-from rerank_plugins.ordering import descending
 
 __all__ = ["Dense", "IndexChoice", "IndexKind", "Metric"]
 
@@ -40,20 +41,22 @@ _PROBES: Final = 16
 _FARTHEST: Final = 0.5
 
 
-class Dense:
+class Dense(Holder[DenseView]):
     """A first stage over embeddings: exact, HNSW or IVF-PQ.
 
     Scores are higher-is-better for every metric: the cosine, the inner product, or minus the
     squared Euclidean distance. A zero vector has cosine 0 with everything, and a query whose
-    vector is zero under cosine finds nothing.
+    vector is zero under cosine finds nothing. A passage may have several vectors, for its
+    windows, say; its score is the highest of theirs.
 
     ``exact`` returns the true best ``k``, equal scores in order of keys; ``hnsw`` walks a
     graph and may miss some; ``ivfpq`` keeps a byte for each two numbers, so it may miss some
-    more, and its scores are those of the compressed vectors. Each honours a mask to the letter
-    and fills ``k`` as long as the mask allows ``k`` passages.
+    more, and its scores are those of the compressed vectors. New vectors stand beside a graph
+    or codes, searched exactly, until there are enough to take them in. Each kind honours a mask
+    to the letter and fills ``k`` as long as the mask allows ``k`` passages.
 
-    Any number of threads may search, add and remove; a search sees all of an addition or none
-    of it.
+    Any number of threads may search, add and remove; a search sees all of a change or none of
+    it.
     """
 
     def __init__(
@@ -71,116 +74,87 @@ class Dense:
             texts: Passages; an iterator is read once.
             embed: A LangChain ``Embeddings``, a LlamaIndex ``BaseEmbedding``, a
                 sentence-transformers model (anything with ``encode``), or a callable from a
-                list of n texts to an array of shape (n, d). None: the encoder that ships
-                with this package, which needs no network.
+                list of n texts to an array of shape (n, d). If it also has ``embed_windows``,
+                from n texts to vectors, shape (m, d), and to the text that each vector belongs
+                to, shape (m,), rising from 0, passages are embedded by that. None: the encoder
+                that ships with this package, which needs no network.
             metric: ``cosine``, ``inner_product`` or ``l2``.
-            index: ``exact``; ``hnsw``, for hundreds of thousands of passages; ``ivfpq``, for
-                millions, which stays exact below 10,000 and learns its codes from the texts
-                that take it there, so better add many at once; or ``auto``: exact up to
-                100,000 passages, then hnsw up to a million, then ivfpq.
+            index: ``exact``; ``hnsw``, for hundreds of thousands of passages, exact below 1,024
+                vectors; ``ivfpq``, for millions, which stays exact below 10,000 and learns its
+                codes from the texts that take it there, so better add many at once; or
+                ``auto``: exact up to 100,000 vectors, then hnsw up to a million, then ivfpq.
             batch_size: How many texts are handed to ``embed`` at once.
 
         Raises:
-            InvalidInputError: An argument, a text or an embedding breaks a rule.
+            InvalidInputError: An argument, a text or an embedding is invalid.
         """
         check_choice("metric", metric, METRICS)
         check_choice("index", index, INDEXES)
-        self.metric: Metric = metric
-        self.index: IndexChoice = index
-        self._batch_size = check_count("batch_size", batch_size, minimum=1)
-        self._embed_texts, self._embed_query = embedders(embed)
-        self._vectors: VectorIndex | None = None
-        self._texts: dict[int, str] = {}
-        self._live = np.empty(0, dtype=bool)  # by key: given, and not removed since
-        self._lock = SharedLock()
+        batch_size = check_count("batch_size", batch_size, minimum=1)
+        view = DenseView(
+            DenseSettings(Embedder(embed), metric, index, batch_size),
+            kind="hnsw" if index == "hnsw" else "exact",
+        )
+        super().__init__(view)
         self.add(texts)
 
-    def __len__(self) -> int:
-        return len(self._texts)
+    @property
+    def metric(self) -> Metric:
+        """What is compared."""
+        return self._view.settings.metric
+
+    @property
+    def index(self) -> IndexChoice:
+        """As it was asked for."""
+        return self._view.settings.index
 
     @property
     def index_kind(self) -> IndexKind:
         """``exact``, ``hnsw`` or ``ivfpq``: what the passages are in now."""
-        if self._vectors is not None:
-            return self._vectors.kind
-        return "hnsw" if self.index == "hnsw" else "exact"
+        return self._view.kind
 
-    @property
-    def keys(self) -> list[int]:
-        """The keys of the passages that can be found, ascending."""
-        return list(self._texts)
-
-    @property
-    def keys_given(self) -> int:
-        """How many keys were ever given: the length of a mask."""
-        return len(self._live)
-
-    def add(self, texts: Iterable[str]) -> list[int]:
+    def add(
+        self, texts: Iterable[str], *, vectors: ArrayLike | None = None, owners: Any = None
+    ) -> list[int]:
         """Embeds and indexes more texts: all of them, or after an error none.
+
+        Args:
+            texts: Passages.
+            vectors: Their embeddings, shape (m, d), where they are known already.
+            owners: Shape (m,): which text each vector belongs to, rising from 0; None: one
+                vector for each text.
 
         Returns:
             Their keys, which are never given again, not even after a removal.
 
         Raises:
-            InvalidInputError: A text is no string, or the embeddings are not one finite
-                vector of the index's dimension for each text.
+            InvalidInputError: A text is not a string, or the embeddings are not finite vectors
+                of the index's dimension, one for each text.
         """
         listed = check_texts(texts)
-        if not listed:
-            return []
-        vectors = self._embedded(listed)
-        with self._lock.write():
-            if self._vectors is None:
-                self._vectors = VectorIndex(vectors.shape[1], self.metric, self.index)
-            check_dimension(vectors, self._vectors.dimension)
-            keys = self._vectors.add(vectors)
-            self._texts.update(zip(keys, listed, strict=True))
-            live = np.zeros(keys.stop, dtype=bool)
-            live[: len(self._live)] = self._live
-            live[keys.start :] = True
-            self._live = live
-        return list(keys)
+        if listed and vectors is None:
+            vectors, owners = self._view.embedded(listed)  # other writers need not wait for it
+        return self._added(lambda view: view.with_added(listed, vectors, owners))
 
-    def remove(self, keys: Iterable[int]) -> None:
-        """Makes passages unfindable; in an index that is not exact the vectors stay in memory.
+    async def aadd(self, texts: Iterable[str]) -> list[int]:
+        """`add`, by the encoder's coroutine where it has one.
 
         Raises:
-            InvalidInputError: A key is not in the index; nothing is removed then.
+            InvalidInputError: As in `add`.
         """
-        listed = key_list(keys)
-        with self._lock.write():
-            check_keys(listed, self._texts)
-            if self._vectors is not None:
-                self._vectors.remove(listed)
-            for key in listed:
-                del self._texts[key]
-                self._live[key] = False
+        listed = check_texts(texts)
+        vectors, owners = await self._view.aembedded(listed)
+        return await in_thread(self.add, listed, vectors=vectors, owners=owners)
 
-    @traced_search
-    def search(
+    async def asearch(
         self, query: str, k: int, *, mask: NDArray[np.bool_] | None = None
     ) -> list[Candidate]:
-        """The ``k`` nearest passages, best first.
-
-        Args:
-            query: Non-blank text.
-            k: How many at most.
-            mask: One boolean for each key ever given, shape (largest such key + 1,); only
-                passages where it is True come back.
-
-        Returns:
-            Candidates with a higher-is-better score; equal scores keep the order of keys.
+        """`search`, by the encoder's coroutine where it has one.
 
         Raises:
-            InvalidInputError: The query, ``k``, the mask, or the query's embedding breaks a
-                rule.
+            InvalidInputError: As in `search`.
         """
-        query = check_query(query)
-        k = check_count("k", k)
-        check_mask(mask, len(self._live))
-        if k == 0 or not self._texts:
-            return []
-        return self.search_by_vector(self._checked(self._embed_query(query), 1)[0], k, mask=mask)
+        return await self._view.asearch(query, k, mask=mask)
 
     def search_by_vector(
         self, vector: ArrayLike, k: int, *, mask: NDArray[np.bool_] | None = None
@@ -194,33 +168,14 @@ class Dense:
 
         Raises:
             InvalidInputError: The vector is not finite or has a wrong dimension, or ``k`` or
-                the mask breaks the rule of ``search``.
+                the mask is invalid.
         """
-        k = check_count("k", k)
-        query = self._checked([vector], 1)
-        with self._lock.read():
-            mask = check_mask(mask, len(self._live))
-            allowed = self._live if mask is None else self._live & mask
-            k = min(k, int(allowed.sum()))
-            if k == 0 or self._vectors is None:
-                return []
-            check_dimension(query, self._vectors.dimension)
-            if self.metric == "cosine" and not query.any():
-                return []
-            keys = np.sort(self._vectors.find(query, k, allowed))
-            scores = self._vectors.scores(query, keys)
-            return [
-                Candidate(
-                    key=int(keys[at]),
-                    text=self._texts[int(keys[at])],
-                    score=float(scores[at]),
-                    rank=rank,
-                )
-                for rank, at in enumerate(descending(scores, k), start=1)
-            ]
+        return self._view.search_by_vector(vector, k, mask=mask)
 
     def vectors(self, keys: Iterable[int]) -> Vectors:
         """The vectors of passages as they are stored: of length 1 (or 0) under cosine.
+
+        A passage with several has their mean, scaled likewise.
 
         Returns:
             Shape (number of keys, d).
@@ -228,13 +183,7 @@ class Dense:
         Raises:
             InvalidInputError: A key is not in the index.
         """
-        listed = list(check_iterable("keys", keys))
-        key_list(listed)
-        with self._lock.read():
-            check_keys(listed, self._texts)
-            if self._vectors is None:
-                return np.empty((0, 0), dtype=np.float32)
-            return self._vectors.vectors(listed)
+        return self._view.vectors(keys)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the index to a folder, in place of the one that may be there.
@@ -255,13 +204,13 @@ class Dense:
 
         Args:
             path: The folder.
-            embed: What embedded the passages, as of the class: encoders are not stored. It is
+            embed: What embedded the passages, as in the class: encoders are not stored. It is
                 asked for one of the passages, to see that it is the same.
 
         Raises:
             IndexNotFoundError: There is no index.
             IndexDamagedError: A file is missing or altered.
-            IndexVersionError: A newer version of this library wrote it.
+            IndexVersionError: Another version of this library wrote it.
             IndexMismatchError: ``embed`` gives other vectors than it did, or the index is of
                 another kind.
         """
@@ -271,18 +220,24 @@ class Dense:
 
     def store(self, out: storage.Writer, *, texts: bool = True) -> None:
         """Gives files and settings to a writer, the texts only if asked for."""
-        with self._lock.read():
-            out.settings |= {
-                "metric": self.metric,
-                "index": self.index,
-                "batch_size": self._batch_size,
-                "vectors": None if self._vectors is None else self._vectors.settings,
-            }
-            if texts:
-                out.lines("texts.jsonl", self._texts.values())
-            out.array("live.npy", self._live)
-            if self._vectors is not None:
-                out.file("vectors.faiss", self._vectors.write)
+        view = self._view.compact()
+        out.settings |= {
+            "metric": self.metric,
+            "index": self.index,
+            "batch_size": view.settings.batch_size,
+            "dimension": view.dimension,
+            "kind": view.kind,
+            "segments": [[one.kind, len(one), one.largest_norm] for one in view.segments],
+        }
+        if texts:
+            out.lines("texts.jsonl", view.passages.texts())
+        out.array("live.npy", view.alive)
+        for number, segment in enumerate(view.segments):
+            out.array(f"owners{number}.npy", segment.owners)
+            if isinstance(segment, FaissVectors):
+                out.file(f"vectors{number}.faiss", segment.write)
+            else:
+                out.array(f"vectors{number}.npy", np.ravel(segment.vectors))
 
     @classmethod
     def restore(
@@ -293,21 +248,33 @@ class Dense:
         Args:
             part: Where the files are.
             texts: The passages in the order of keys, where they were not stored with it.
-            embed: As of `load`.
+            embed: As in `load`.
+
+        Raises:
+            IndexDamagedError: The files do not fit together.
         """
         told = part.settings
         dense = cls(
             embed=embed, metric=told["metric"], index=told["index"], batch_size=told["batch_size"]
         )
-        live = np.array(part.array("live.npy", np.bool_))
-        keys = np.flatnonzero(live).tolist()
-        texts = part.texts("texts.jsonl", len(keys)) if texts is None else texts
-        dense._texts = dict(zip(keys, texts, strict=True))
-        dense._live = live
-        if told["vectors"] is not None:
-            dense._vectors = VectorIndex.read(
-                part.path("vectors.faiss"), told["vectors"], dense.metric, dense.index, live
-            )
+        alive = part.array("live.npy", np.bool_)
+        count = int(np.count_nonzero(alive))
+        texts = part.texts("texts.jsonl", count) if texts is None else texts
+        if told["kind"] not in get_args(IndexKind):
+            raise IndexDamagedError(f"there is no kind of index {told['kind']!r}")
+        segments = tuple(
+            _stored_segment(part, number, told["dimension"], dense.metric, *one)
+            for number, one in enumerate(told["segments"])
+        )
+        _check_owners(segments, alive)
+        dense._view = DenseView(
+            dense._view.settings,
+            told["kind"],
+            Passages.restored(alive, texts),
+            segments,
+            tuple(int(np.count_nonzero(~one.at_rows(alive))) for one in segments),
+            told["dimension"],
+        )
         return dense
 
     def check_encoder(self) -> None:
@@ -316,17 +283,20 @@ class Dense:
         Raises:
             IndexMismatchError: It does not.
         """
-        for key, text in islice(self._texts.items(), _PROBES):
-            stored = self.vectors([key])[0].astype(np.float64)
+        view = self._view
+        for key, text in islice(zip(self.keys, view.passages.texts(), strict=True), _PROBES):
+            stored = view.stored(key).astype(np.float64)
             length = float(np.linalg.norm(stored))
-            given = self._checked(self._embed_texts([text]), 1)[0]
-            if given.shape != stored.shape:
+            embedded, _ = view.settings.embedder.passages([text])
+            given = checked_vectors(embedded, None, self.metric).astype(np.float64)
+            if given.shape[1] != stored.shape[1]:
                 raise IndexMismatchError(
-                    f"the index holds vectors of {len(stored)} numbers, but this encoder gives "
-                    f"{len(given)}: load it with the encoder that made it"
+                    f"the index holds vectors of {stored.shape[1]} numbers, but this encoder "
+                    f"gives {given.shape[1]}: load it with the encoder that made it"
                 )
             if length > 0:
-                if np.linalg.norm(given - stored) > _FARTHEST * length:
+                alike = given.shape == stored.shape
+                if not alike or np.linalg.norm(given - stored) > _FARTHEST * length:
                     raise IndexMismatchError(
                         "the encoder must give the vectors that it gave when the index was made, "
                         "but gives another one for the same passage: load the index with the "
@@ -334,40 +304,39 @@ class Dense:
                     )
                 return
 
-    def _embedded(self, texts: list[str]) -> Vectors:
-        """Shape (number of texts, d), filled batch by batch."""
-        vectors: Vectors | None = None
-        starts = range(0, len(texts), self._batch_size)
-        for start in tqdm(starts, desc="Embedding", unit=" batches", disable=None, delay=1):
-            texts_here = texts[start : start + self._batch_size]
-            batch = self._checked(self._embed_texts(texts_here), len(texts_here))
-            if vectors is None:
-                vectors = np.empty((len(texts), batch.shape[1]), dtype=np.float32)
-            check_dimension(batch, vectors.shape[1])
-            vectors[start : start + len(batch)] = batch
-        return np.empty((0, 0), dtype=np.float32) if vectors is None else vectors
 
-    def _checked(self, embedded: Any, count: int) -> Vectors:
-        """Shape (count, d): finite, and of length 1 (or 0) under cosine."""
-        try:
-            vectors = np.asarray(embedded, dtype=np.float64)
-        except (TypeError, ValueError, OverflowError) as error:
-            raise InvalidInputError(
-                f"embeddings must be numbers, as many for one text as for another: {error}"
-            ) from error
-        if vectors.shape[:1] != (count,) or vectors.ndim != 2 or vectors.size == 0:
-            raise InvalidInputError(
-                f"embeddings must be one vector for each text, here {count}, "
-                f"but have shape {vectors.shape}"
-            )
-        with np.errstate(over="ignore"):
-            finite = np.isfinite(vectors.astype(np.float32)).all(axis=1)
-        if not finite.all():
-            raise InvalidInputError(
-                "embeddings must be finite in float32, but that of text number "
-                f"{int(np.argmin(finite))} of its batch is not"
-            )
-        if self.metric == "cosine":
-            norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-            vectors = vectors / np.where(norms == 0, 1, norms)
-        return np.ascontiguousarray(vectors, dtype=np.float32)
+def _stored_segment(
+    part: storage.Reader, number: int, dimension: int, metric: Metric, *told: Any
+) -> ExactVectors:
+    """A segment, mapped from the disk.
+
+    Raises:
+        IndexDamagedError: The files do not fit together.
+    """
+    kind, rows, largest_norm = told
+    owners = part.array(f"owners{number}.npy", np.int64, rows)
+    if not len(owners) or (np.diff(owners) < 0).any():
+        raise IndexDamagedError("the owners of vectors must be keys, ascending, but are not")
+    if kind == "exact":
+        vectors = part.array(f"vectors{number}.npy", np.float32, rows * dimension)
+        return ExactVectors(owners, vectors.reshape(rows, dimension), metric, float(largest_norm))
+    path = part.path(f"vectors{number}.faiss")
+    return KINDS[kind].read(path, owners, dimension, metric, float(largest_norm))
+
+
+def _check_owners(segments: Sequence[ExactVectors], alive: NDArray[np.bool_]) -> None:
+    """Checks that every passage has a vector, and that segments are in the order of keys.
+
+    Raises:
+        IndexDamagedError: They are not.
+    """
+    known = np.zeros(len(alive), dtype=np.bool_)
+    last = -1
+    for segment in segments:
+        first, end = int(segment.owners[0]), int(segment.owners[-1])
+        if not last < first <= end < len(alive):
+            raise IndexDamagedError("the keys of the index's vectors do not fit its passages")
+        known[segment.owners] = True
+        last = end
+    if not known[alive].all():
+        raise IndexDamagedError("every passage must have a vector, but one has none")

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -221,7 +222,7 @@ def test_an_empty_index_embeds_no_query() -> None:
 
     assert Dense(embed=unused).search("query", 5) == []
     full = Dense(["a"], embed=embed_words)
-    full._embed_query = unused
+    full = full.at(replace(full.view, settings=replace(full.view.settings, embedder=unused)))
     assert full.search("query", 0) == []
 
 
