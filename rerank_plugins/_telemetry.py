@@ -142,11 +142,16 @@ def _search_facts(
     found: Sequence[Any], stage: object, query: str, k: int, **_: object
 ) -> dict[str, Value]:
     return {
-        "engine": type(stage).__name__,
+        "engine": type(stage).__name__.removesuffix("View"),
         "k": int(k),
         "candidates": len(found),
         "query": query,
     }
 
 
+def _survey_facts(survey: Any, stage: object, query: str, k: int, **_: object) -> dict[str, Value]:
+    return _search_facts(survey.candidates, stage, query, k)
+
+
 traced_search = traced("search", _search_facts)
+traced_survey = traced("search", _survey_facts)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from rerank_plugins._telemetry import traced_search
+from rerank_plugins._telemetry import traced_search, traced_survey
 from rerank_plugins._validation import check_count
 from rerank_plugins.candidates import Candidate, check_query
 from rerank_plugins.first_stage._checks import check_mask, check_texts, key_list
@@ -182,6 +182,7 @@ class BM25View:
         """
         return self._asked(query, k, mask)[0]
 
+    @traced_survey
     def survey(self, query: str, k: int, *, mask: NDArray[np.bool_] | None = None) -> Survey:
         """As ``search``, with mean and deviation over all passages; others than matches have 0.
 

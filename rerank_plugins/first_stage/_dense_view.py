@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
-from rerank_plugins._telemetry import traced_search
+from rerank_plugins._telemetry import traced_search, traced_survey
 from rerank_plugins._threads import in_thread
 from rerank_plugins._validation import check_count, check_iterable
 from rerank_plugins.candidates import Candidate, check_query
@@ -229,6 +229,7 @@ class DenseView:
                 found.append((keys, segment.scores(query, keys)))
         return self._candidates(found, k)
 
+    @traced_survey
     def survey(self, query: str, k: int, *, mask: NDArray[np.bool_] | None = None) -> Survey:
         """As ``search``, with mean and deviation of all scores.
 

@@ -28,12 +28,21 @@ class Holder(Generic[V]):
     def __init__(self, view: V) -> None:
         self._view = view
         self._changing = fork_safe_lock()  # one writer at a time
-        self._changes = 0  # made through this object; a hybrid over it must know of them
+        self._changes = 0
 
     @property
     def view(self) -> V:
         """The passages at this moment: immutable, and safe to share between threads."""
         return self._view
+
+    @property
+    def changes(self) -> int:
+        """How often it was changed by its own methods; a hybrid over it must know of them."""
+        return self._changes
+
+    def take(self, view: V) -> None:
+        """Publishes a view that a hybrid over this stage has made."""
+        self._view = view
 
     def at(self, view: V) -> Self:
         """A stage with the same settings that holds another view of its kind."""
@@ -49,18 +58,18 @@ class Holder(Generic[V]):
         self._changing = fork_safe_lock()
 
     def __len__(self) -> int:
-        return len(self._view)
+        return len(self.view)
 
     @property
     def keys(self) -> list[int]:
         """The keys of the passages that can be found, ascending."""
-        keys: list[int] = np.flatnonzero(self._view.alive).tolist()
+        keys: list[int] = np.flatnonzero(self.view.alive).tolist()
         return keys
 
     @property
     def keys_given(self) -> int:
         """How many keys were ever given: the length of a mask."""
-        return self._view.size
+        return self.view.size
 
     def add(self, texts: Iterable[str]) -> list[int]:
         """Indexes more texts: all of them, or after an error none.
@@ -101,11 +110,11 @@ class Holder(Generic[V]):
         Raises:
             InvalidInputError: The query, ``k`` or the mask is invalid.
         """
-        return self._view.search(query, k, mask=mask)
+        return self.view.search(query, k, mask=mask)
 
     def survey(self, query: str, k: int, *, mask: NDArray[np.bool_] | None = None) -> Survey:
         """Searches, and tells how the scores of all passages are spread."""
-        view: Any = self._view
+        view: Any = self.view
         found: Survey = view.survey(query, k, mask=mask)
         return found
 
@@ -115,7 +124,7 @@ class Holder(Generic[V]):
             before = self._view
             after = change(before)
             self._changes += 1
-            self._view = after
+            self.take(after)
         return before, after
 
     def _added(self, change: Callable[[V], V]) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,8 +92,17 @@ class StoredStage(FirstStage, Protocol):
     """
 
     @property
+    def view(self) -> StageView:
+        """The passages at this moment."""
+        ...
+
+    @property
     def keys_given(self) -> int:
         """How many keys were ever given: the length of a mask, and the next key."""
+        ...
+
+    def at(self, view: Any) -> Self:
+        """A stage with the same settings that holds another view of the same kind."""
         ...
 
     def add(self, texts: Iterable[str]) -> list[int]:

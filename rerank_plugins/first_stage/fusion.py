@@ -4,61 +4,56 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any, Literal, get_args
+from dataclasses import replace
+from typing import Any, get_args
 
-import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 from typing_extensions import Self
 
-from rerank_plugins._telemetry import traced_search
 from rerank_plugins._validation import check_choice, check_count, check_iterable, is_number
-from rerank_plugins.candidates import Candidate, check_query
 from rerank_plugins.errors import IndexDamagedError, InvalidInputError
 from rerank_plugins.first_stage import storage
-from rerank_plugins.first_stage._checks import check_texts, key_list
-from rerank_plugins.first_stage._locks import SharedLock
+from rerank_plugins.first_stage._checks import check_texts
+from rerank_plugins.first_stage._holder import Holder
+from rerank_plugins.first_stage._hybrid_view import (
+    Fusion,
+    FusionSettings,
+    HybridCandidate,
+    HybridView,
+)
 from rerank_plugins.first_stage.analysis import Analyzer
 from rerank_plugins.first_stage.base import FirstStage, StoredStage
 from rerank_plugins.first_stage.bm25 import BM25
 from rerank_plugins.first_stage.dense import Dense
-from rerank_plugins.ordering import descending
 
-Fusion = Literal["scores", "ranks"]
+__all__ = ["Fusion", "Hybrid", "HybridCandidate"]
+
 # BM25's and the embedded text encoder's: on held-back parts of the training sets, the largest share
 # of the encoder with which no set falls below BM25 alone.
 SHIPPED_WEIGHTS = (0.8, 0.2)
 SETTINGS = ("weights", "fusion", "rank_constant", "candidates")
 
 
-@dataclass(frozen=True, slots=True)
-class HybridCandidate(Candidate):
-    """A candidate with what each stage thought of it.
-
-    Attributes:
-        stage_scores: One a stage, in the order of ``Hybrid.stages``; None where the stage did
-            not find the passage.
-        stage_ranks: Likewise, from 1.
-    """
-
-    stage_scores: tuple[float | None, ...] = ()
-    stage_ranks: tuple[int | None, ...] = ()
-
-
-class Hybrid:
+class Hybrid(Holder[HybridView]):
     """Fuses first stages over one corpus.
 
-    By ``scores``, the score of a passage is the weighted mean of its stages' scores, each divided
-    by the highest of its list (scores below 0 are first raised by the lowest); a stage that did
-    not find the passage counts as 0; one that gives no scores, or scores that contradict its
-    ranks, as its reciprocal ranks. A convex combination of normalised scores keeps how sure a
-    stage is, and does better than ranks (Bruch, Gai and Ingber, 2023); with a weak dense stage
-    beside BM25, much better.
+    By ``scores``, the score of a passage is the weighted mean of its stages' scores, each
+    standardised: less the mean and divided by the standard deviation of that stage's scores of
+    all passages for the query, whatever the mask. So a passage counts by how far it stands out
+    in each, also in a stage that did not put it among its candidates. BM25 scores of passages
+    that share no term are 0; a dense index that is not exact estimates mean and deviation from
+    a sample. Stages other than BM25 and Dense tell no more than their list: what they did not
+    find is put below their last, by the mean distance between two of theirs, and mean and
+    deviation are those of all candidates and of one passage that nobody found; if they give no
+    scores, or scores that contradict their ranks, their reciprocal ranks are taken. A convex
+    combination of normalised scores keeps how sure a stage is, and does better than ranks
+    (Bruch, Gai and Ingber, 2023, who also compare this normalisation with others).
 
     By ``ranks``, it is the sum over the stages that found it of
     ``weight / (rank_constant + rank)``, ranks from 1 (reciprocal rank fusion: Cormack, Clarke
     and Büttcher, 2009, whose constant is 60).
+
+    Changes go through the hybrid: it publishes those of all stages at once.
     """
 
     def __init__(
@@ -92,46 +87,77 @@ class Hybrid:
                 )
         if not self.stages:
             raise InvalidInputError("stages must hold at least one first stage, but got none")
-        self.weights = (
-            (1.0,) * len(self.stages)
-            if weights is None
-            else tuple(check_iterable("weights", weights))
-        )
-        if len(self.weights) != len(self.stages):
+        shares = [1.0] * len(self.stages)
+        if weights is not None:
+            shares = list(check_iterable("weights", weights))
+        if len(shares) != len(self.stages):
             raise InvalidInputError(
                 f"weights must be one for each of the {len(self.stages)} stages, "
-                f"but got {len(self.weights)}"
+                f"but got {len(shares)}"
             )
-        for weight in self.weights:
+        for weight in shares:
             if not is_number(weight) or weight <= 0:
                 raise InvalidInputError(f"weights must be finite and above 0, but got {weight!r}")
         check_choice("fusion", fusion, get_args(Fusion))
-        self.fusion: Fusion = fusion
         if not is_number(rank_constant) or rank_constant < 0:
             raise InvalidInputError(
                 f"rank_constant must be a finite number of at least 0, but got {rank_constant!r}"
             )
-        self.rank_constant = rank_constant
-        self.candidates = check_count("candidates", candidates, minimum=1)
-        self._lock = SharedLock()
+        candidates = check_count("candidates", candidates, minimum=1)
+        settings = FusionSettings(tuple(shares), fusion, rank_constant, candidates)
+        super().__init__(HybridView(self._views(), settings))
+        self._known = self._counts()
         len(self)
 
-    def __len__(self) -> int:
-        sizes = [len(stage) for stage in self.stages]
-        if len(set(sizes)) > 1:
-            raise InvalidInputError(
-                "the stages of a hybrid must index the same texts, but they hold "
-                + ", ".join(map(str, sizes))
-            )
-        return sizes[0]
+    @property
+    def view(self) -> HybridView:
+        """The stages at this moment: immutable, and safe to share between threads."""
+        if self._known != self._counts():  # a stage was changed by itself
+            with self._changing:
+                known = self._counts()
+                self._view = replace(self._view, stages=self._views())
+                self._known = known
+        return self._view
+
+    def at(self, view: HybridView) -> Self:
+        """A hybrid with the same settings that holds another view."""
+        other = super().at(view)
+        other.stages = tuple(
+            stage.at(part) if isinstance(stage, Holder) else stage
+            for stage, part in zip(self.stages, view.stages, strict=True)
+        )
+        other._known = other._counts()  # noqa: SLF001  (its own)
+        return other
 
     @property
-    def keys_given(self) -> int:
-        """How many keys were ever given: the length of a mask."""
-        return max(_stored(stage).keys_given for stage in self.stages)
+    def weights(self) -> tuple[float, ...]:
+        """One per stage."""
+        return self._view.settings.weights
 
-    def add(self, texts: Iterable[str]) -> list[int]:
+    @property
+    def fusion(self) -> Fusion:
+        """By ``scores`` or by ``ranks``."""
+        return self._view.settings.fusion
+
+    @property
+    def rank_constant(self) -> float:
+        """Of reciprocal ranks."""
+        return self._view.settings.rank_constant
+
+    @property
+    def candidates(self) -> int:
+        """How many each stage is asked for."""
+        return self._view.settings.candidates
+
+    def add(
+        self, texts: Iterable[str], *, vectors: ArrayLike | None = None, owners: Any = None
+    ) -> list[int]:
         """Indexes more texts in every stage; a search sees all of it or none.
+
+        Args:
+            texts: Passages.
+            vectors: Their embeddings, as in `Dense.add`, where they are known already.
+            owners: As in `Dense.add`.
 
         Returns:
             Their keys, the same in each.
@@ -141,88 +167,7 @@ class Hybrid:
                 give the same keys.
         """
         listed = check_texts(texts)
-        with self._lock.write():
-            stages = [_stored(stage) for stage in self.stages]
-            given = [stage.keys_given for stage in stages]
-            if len(set(given)) > 1:
-                raise InvalidInputError(
-                    "the stages of a hybrid must give the same keys, but have given "
-                    f"{', '.join(map(str, given))}: build them anew"
-                )
-            keys: list[int] = []
-            # The last is dense as a rule, and embedding is what fails: then nothing is changed.
-            for stage in reversed(stages):
-                keys = stage.add(listed)
-        return keys
-
-    def remove(self, keys: Iterable[int]) -> None:
-        """Makes passages unfindable in every stage.
-
-        Raises:
-            InvalidInputError: A stage takes no removals, or does not have a key.
-        """
-        listed = key_list(keys)
-        with self._lock.write():
-            for stage in [_stored(stage) for stage in self.stages]:
-                stage.remove(listed)
-
-    @traced_search
-    def search(
-        self, query: str, k: int, *, mask: NDArray[np.bool_] | None = None
-    ) -> list[Candidate]:
-        """At most ``k`` candidates, best first, each a ``HybridCandidate``.
-
-        Args:
-            query: Non-blank text.
-            k: How many at most.
-            mask: Handed to every stage.
-
-        Returns:
-            Candidates with the fused score; equal scores keep the order of keys.
-
-        Raises:
-            InvalidInputError: A stage refuses the query, ``k`` or the mask, or two stages
-                find different texts under one key.
-        """
-        query = check_query(query)
-        k = check_count("k", k)
-        depth = max(k, self.candidates) if k else 0
-        with self._lock.read():
-            len(self)
-            lists = [stage.search(query, depth, mask=mask) for stage in self.stages]
-        texts: dict[int, str] = {}
-        by_key: list[dict[int, Candidate]] = []
-        for found in lists:
-            by_key.append({candidate.key: candidate for candidate in found})
-            for candidate in found:
-                if texts.setdefault(candidate.key, candidate.text) != candidate.text:
-                    raise InvalidInputError(
-                        "the stages of a hybrid must index the same texts, "
-                        f"but differ in the text of key {candidate.key}"
-                    )
-        keys = sorted(texts)
-        parts = [self._parts(found) for found in by_key]
-        # By scores, a mean of values from 0 to 1; by ranks, the sum of the paper.
-        share = sum(self.weights) if self.fusion == "scores" else 1.0
-        scores = [
-            sum(
-                weight * part.get(key, 0.0)
-                for weight, part in zip(self.weights, parts, strict=True)
-            )
-            / share
-            for key in keys
-        ]
-        return [
-            HybridCandidate(
-                key=keys[at],
-                text=texts[keys[at]],
-                score=scores[at],
-                rank=rank,
-                stage_scores=tuple(f[keys[at]].score if keys[at] in f else None for f in by_key),
-                stage_ranks=tuple(f[keys[at]].rank if keys[at] in f else None for f in by_key),
-            )
-            for rank, at in enumerate(descending(scores, k), start=1)
-        ]
+        return self._added(lambda view: view.with_added(listed, vectors, owners))
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -278,19 +223,17 @@ class Hybrid:
 
     def store(self, out: storage.Writer, *, texts: bool = True) -> None:
         """Gives files and settings to a writer, the texts once and only if asked for."""
-        with self._lock.read():
-            kinds = [_KINDS_BY_CLASS.get(type(stage)) for stage in self.stages]
-            if None in kinds:
-                raise InvalidInputError(
-                    "a hybrid can be saved when its stages are BM25, Dense or Hybrid, but one is "
-                    f"{type(self.stages[kinds.index(None)]).__name__}"
-                )
-            out.settings |= {
-                "stages": kinds,
-                **self.settings,
-            }
-            for number, stage in enumerate(self.stages):
-                _stored(stage).store(out.part(f"stage{number}"), texts=texts and number == 0)
+        stages = self.at(self.view).stages
+        kinds = [_KINDS_BY_CLASS.get(type(stage)) for stage in stages]
+        if None in kinds:
+            raise InvalidInputError(
+                "a hybrid can be saved when its stages are BM25, Dense or Hybrid, but one is "
+                f"{type(stages[kinds.index(None)]).__name__}"
+            )
+        out.settings |= {"stages": kinds, **self.settings}
+        for number, stage in enumerate(stages):
+            if isinstance(stage, StoredStage):
+                stage.store(out.part(f"stage{number}"), texts=texts and number == 0)
 
     @classmethod
     def restore(
@@ -327,21 +270,27 @@ class Hybrid:
         for stage in self.stages:
             check_restored(stage)
 
-    def _parts(self, found: dict[int, Candidate]) -> dict[int, float]:
-        """What one stage says of each passage that it found, at most 1; not yet weighted."""
-        reciprocal = {key: 1.0 / (self.rank_constant + one.rank) for key, one in found.items()}
-        if self.fusion == "ranks":
-            return reciprocal
-        given = {key: one.score for key, one in found.items() if one.score is not None}
-        listed = list(given.values())
-        # Distances, say, fall where ranks rise: then only the ranks can be trusted.
-        if len(given) < len(found) or any(a < b for a, b in pairwise(listed)):
-            given = reciprocal
-        lowest = min(0.0, min(given.values(), default=0.0))
-        highest = max(given.values(), default=0.0) - lowest
-        if highest == 0.0:  # all alike: all the best
-            return dict.fromkeys(given, 1.0)
-        return {key: (score - lowest) / highest for key, score in given.items()}
+    @property
+    def changes(self) -> int:
+        """How often it was changed, itself or a stage of it."""
+        return self._changes + sum(self._counts())
+
+    def take(self, view: HybridView) -> None:
+        """Publishes a view: here in one assignment, then in the stages for their own callers."""
+        self._view = view
+        for stage, part in zip(self.stages, view.stages, strict=True):
+            if isinstance(stage, Holder):
+                stage.take(part)
+
+    def _views(self) -> tuple[FirstStage, ...]:
+        return tuple(one.view if isinstance(one, Holder) else one for one in self.stages)
+
+    def _counts(self) -> tuple[int, ...]:
+        return tuple(one.changes for one in self.stages if isinstance(one, Holder))
+
+    def _changed(self, change: Callable[[HybridView], HybridView]) -> tuple[HybridView, HybridView]:
+        _ = self.view  # takes in what was changed in a stage by itself
+        return super()._changed(change)
 
 
 def restored(
@@ -383,14 +332,6 @@ def _first(part: storage.Reader) -> storage.Reader:
     """The part that holds the texts."""
     inner = part.part("stage0")
     return _first(inner) if part.settings["stages"][0] == "Hybrid" else inner
-
-
-def _stored(stage: FirstStage) -> StoredStage:
-    if not isinstance(stage, StoredStage):
-        raise InvalidInputError(
-            f"every stage must have add, remove and store, but {type(stage).__name__} has not"
-        )
-    return stage
 
 
 _KINDS_BY_CLASS: dict[type, str] = {BM25: "BM25", Dense: "Dense", Hybrid: "Hybrid"}
