@@ -242,7 +242,7 @@ class StoredStageConformance:
             assert [one.text for one in found] == [one.text for one in expected]
             assert [one.key - 2 for one in found] == [one.key for one in expected]
             for one, other in zip(found, expected, strict=True):
-                assert math.isclose(one.score, other.score, rel_tol=1e-6, abs_tol=1e-9)
+                assert math.isclose(one.score, other.score, rel_tol=1e-6, abs_tol=1e-6)
 
     def test_an_unknown_key_cannot_be_removed(self) -> None:
         """It is named, and nothing is removed."""
