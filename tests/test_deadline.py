@@ -112,11 +112,21 @@ def test_the_next_call_knows_the_pace() -> None:
         assert len(scorer.calls[0]) == 10
 
 
-def test_time_counts_from_the_call_and_loading_is_part_of_it() -> None:
-    """Nothing can be scored when loading took all of it; the next call is a good one."""
+def test_loading_does_not_count_and_time_does_from_the_call() -> None:
+    """The first query has scores like any other; one that comes too late has none."""
     with Clock() as clock:
         reranker = Reranker(SlowScorer(clock, 0.010, loading=5.0), deadline_ms=200)
-        ranking = reranker.rerank(QUERY, PASSAGES, score_threshold=0.99, top_n=30)
+        assert reranker.rerank(QUERY, PASSAGES).scored >= 10
+
+    with Clock() as clock:
+        reranker = Reranker(SlowScorer(clock, 0.010), deadline_ms=200)
+        passages = PASSAGES
+
+        def late() -> Any:
+            clock.seconds += 5.0
+            yield from passages
+
+        ranking = reranker.rerank(QUERY, late(), score_threshold=0.99, top_n=30)
         assert ranking.keys == list(range(30))
         assert (ranking.scored, ranking.scale) == (0, "first_stage")
         assert ranking.scores == [1 / rank for rank in range(1, 31)]

@@ -7,8 +7,12 @@ from typing import Any
 from rerank_plugins._validation import check_count
 from rerank_plugins.candidates import Candidate
 from rerank_plugins.errors import InvalidInputError
+from rerank_plugins.reranking.deadline import now
 from rerank_plugins.reranking.reranker import Reranker
 from rerank_plugins.reranking.scored import ScoringPlan
+
+# Of the time that is left: the small model's, at most. The rest is the big one's.
+_SHARE = 0.5
 
 
 class Cascade(Reranker):
@@ -33,7 +37,7 @@ class Cascade(Reranker):
         big: Scores the head. Its settings are the cascade's: ``top_n``, ``scale``,
             ``on_error`` ... A ``score_threshold`` holds against its scores, so what it did
             not score is dropped then. A ``deadline_ms`` counts the small model's time too,
-            which is never cut short; after it the head is scored in the small model's order.
+            which may take half of it; then the head is scored in the small model's order.
         head: How many passages of a query the big model scores, at most.
 
     Raises:
@@ -67,6 +71,8 @@ class Cascade(Reranker):
             scale=big.scale,
             deduplicate=big.deduplicate,
             long_passages=big.options.long_passages,
+            windows=big.options.windows,
+            max_tokens=big.options.max_tokens,
             batch_tokens=big.options.batch_tokens,
             first_stage_weight=big.first_stage_weight,
             on_error=big.on_error,
@@ -75,15 +81,27 @@ class Cascade(Reranker):
         self.small = small
         self.head = check_count("head", head, minimum=1)
 
+    def warm_up(self) -> None:
+        """Both models' own."""
+        self.small.warm_up()
+        super().warm_up()
+
     def describe(self) -> dict[str, Any]:
         """What scores the head, with the small model and the head beside it."""
         return {**super().describe(), "head": self.head, "small": self.small.describe()}
 
-    def _plans(self, queries: list[str], lists: list[list[Candidate]]) -> list[ScoringPlan]:
+    def _plans(
+        self,
+        queries: list[str],
+        lists: list[list[Candidate]],
+        stop_at: float | None = None,
+    ) -> list[ScoringPlan]:
         plans = super()._plans(queries, lists)
         long = [number for number, some in enumerate(lists) if len(some) > self.head]
         orders = self.small._orders(  # noqa: SLF001  (a Reranker itself)
-            [queries[number] for number in long], [lists[number] for number in long]
+            [queries[number] for number in long],
+            [lists[number] for number in long],
+            None if stop_at is None else now() + _SHARE * (stop_at - now()),
         )
         for number, order in zip(long, orders, strict=True):
             plans[number] = ScoringPlan(order, self.head, "small_model")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from time import perf_counter
 
 import numpy as np
@@ -41,10 +42,11 @@ def score_in_time(
     stop_at: float,
     pace: Pace,
 ) -> PairScores:
-    """Scores of as many pairs as fit, counted from the first.
+    """Scores of as many pairs as fit, the first ones first.
 
-    A chunk that has begun is finished. The first pair is scored as long as there is any time
-    at all, however slow the model was before.
+    A scorer that keeps deadlines by itself is asked once; any other in chunks of pairs. A chunk
+    that has begun is finished. The first pair is scored as long as there is any time at all,
+    however slow the model was before.
 
     Args:
         scorer: What scores.
@@ -54,8 +56,10 @@ def score_in_time(
         pace: What earlier calls learned of the scorer's speed; learns from this one.
 
     Returns:
-        Scores of ``pairs[:n]``, n from 0 to all.
+        Scores of all pairs, with ``scored`` where there is one.
     """
+    if getattr(scorer, "keeps_deadlines", False):
+        return checked(scorer.score(pairs, replace(options, stop_at=stop_at)), len(pairs))
     parts: list[PairScores] = []
     done = 0
     while done < len(pairs):
@@ -72,10 +76,12 @@ def score_in_time(
             pace.seconds = seconds / computed
         parts.append(scores)
         done += count
+    left = len(pairs) - done
     return PairScores(
-        np.concatenate([np.empty(0), *(part.logits for part in parts)]),
-        np.concatenate([np.empty(0, np.bool_), *(part.truncated for part in parts)]),
-        spans=np.concatenate([no_spans(0), *map(_spans, parts)]),
+        np.concatenate([*(part.logits for part in parts), np.zeros(left)]),
+        np.concatenate([*(part.truncated for part in parts), np.zeros(left, np.bool_)]),
+        spans=np.concatenate([*map(_spans, parts), no_spans(left)]),
+        scored=np.arange(len(pairs)) < done,
     )
 
 

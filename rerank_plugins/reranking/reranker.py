@@ -27,6 +27,8 @@ from rerank_plugins.reranking.deadline import Pace, now, score_in_time
 from rerank_plugins.reranking.scored import ScoredList, ScoringPlan, by_query
 from rerank_plugins.scoring.base import (
     DEFAULT_BATCH_TOKENS,
+    DEFAULT_MAX_TOKENS,
+    DEFAULT_WINDOWS,
     LONG_PASSAGES,
     LongPassages,
     PairScores,
@@ -51,6 +53,8 @@ class ScoringOptions(TypedDict, total=False):
     scale: ScoreScale
     deduplicate: bool
     long_passages: LongPassages | None
+    windows: int
+    max_tokens: int
     batch_tokens: int
     first_stage_weight: float | None
     on_error: OnError
@@ -101,8 +105,12 @@ class Reranker:
         deduplicate: Keep only the first of several passages with the same text. Off by default:
             the same text may come from two sources, and both may have to be cited.
         long_passages: What to do with passages that are longer than the model:
-            ``truncate``, or score windows and take ``max``, ``mean`` or the ``first``.
+            ``truncate``, or score windows and take ``max``, ``mean`` or the ``first``; or
+            ``best``: the highest score of the few windows that share most with the query.
             None for the model's own default.
+        windows: How many windows of a passage ``best`` reads.
+        max_tokens: Tokens that the model reads for a query, at most. Each passage has one
+            window read whatever the cap; a passage that lost others to it is ``truncated``.
         batch_tokens: Padded tokens in one forward pass, at most; lower it to save memory.
         first_stage_weight: Between 0 (the model alone) and 1 (the first stage alone): both
             scores are standardised over the query's passages and averaged with this weight.
@@ -113,10 +121,10 @@ class Reranker:
             a ranking has ``scale == "first_stage"`` and tells why in ``error``. What the caller
             got wrong (`InvalidInputError`) is raised all the same.
         deadline_ms: The best ranking within so many milliseconds, counted from the call; None
-            for no limit. Passages are scored in first-stage order, in chunks. What was not
+            for no limit. Passages are scored in first-stage order, in batches. What was not
             scored in time stays below in that order, marked by its ``source``, whatever
-            ``score_threshold`` says. A chunk that has begun is finished, and loading the
-            model at first use counts: call ``describe()`` at start-up.
+            ``score_threshold`` says. A batch that has begun is finished. Loading the model at
+            first use does not count: call ``warm_up()`` at start-up.
         cache: Keeps scores for pairs that come again: a number of pairs in memory, a file, or
             a `ScoreCache`. None for no cache.
 
@@ -133,6 +141,8 @@ class Reranker:
         scale: ScoreScale = "probability",
         deduplicate: bool = False,
         long_passages: LongPassages | None = None,
+        windows: int = DEFAULT_WINDOWS,
+        max_tokens: int = DEFAULT_MAX_TOKENS,
         batch_tokens: int = DEFAULT_BATCH_TOKENS,
         first_stage_weight: float | None = None,
         on_error: OnError = "raise",
@@ -158,6 +168,8 @@ class Reranker:
         self.options = ScoreOptions(
             batch_tokens=check_count("batch_tokens", batch_tokens, minimum=1),
             long_passages=long_passages,
+            windows=check_count("windows", windows, minimum=1),
+            max_tokens=check_count("max_tokens", max_tokens, minimum=1),
         )
         self.deadline_ms = check_deadline(deadline_ms)
         # A scorer that can be awaited computes nothing here: someone else does.
@@ -169,6 +181,16 @@ class Reranker:
     def model(self) -> str:
         """Name of the model."""
         return self.scorer.name
+
+    def warm_up(self) -> None:
+        """Loads the model and scores one pair, so that the first query waits for neither.
+
+        Raises:
+            RerankPluginsError: The model cannot be loaded.
+        """
+        warm_up = getattr(self.scorer, "warm_up", None)
+        if warm_up is not None:
+            warm_up()
 
     def describe(self) -> dict[str, Any]:
         """What scores, on what, with which settings; native Python types."""
@@ -339,10 +361,15 @@ class Reranker:
         """What the model says of each list, and the weight that the first stage has."""
         if not any(lists):
             return by_query(Reranker._plans(self, queries, lists), _NO_PAIRS, _NO_SCORES), 0.0
+        begin = now()
+        if stop_at is not None:
+            self.warm_up()
         weight = self.first_stage_weight
-        # Asking loads the model, so that no chunk's time has the loading in it.
         weight = self.scorer.first_stage_weight if weight is None else weight
-        plans = self._plans(queries, lists)
+        if stop_at is not None:
+            # Loading happens once, and would leave the first query without any score.
+            stop_at += now() - begin
+        plans = self._plans(queries, lists, stop_at)
         pairs = [
             (query, some[position].text)
             for query, some, plan in zip(queries, lists, plans, strict=True)
@@ -363,13 +390,20 @@ class Reranker:
                 )
         return by_query(plans, numbers, scores), weight
 
-    def _plans(self, queries: list[str], lists: list[list[Candidate]]) -> list[ScoringPlan]:  # noqa: ARG002
+    def _plans(
+        self,
+        queries: list[str],  # noqa: ARG002
+        lists: list[list[Candidate]],
+        stop_at: float | None = None,  # noqa: ARG002
+    ) -> list[ScoringPlan]:
         """Everything is scored, the first stage's first choice first."""
         return [ScoringPlan(list(range(len(some))), len(some), "first_stage") for some in lists]
 
-    def _orders(self, queries: list[str], lists: list[list[Candidate]]) -> list[list[int]]:
+    def _orders(
+        self, queries: list[str], lists: list[list[Candidate]], stop_at: float | None
+    ) -> list[list[int]]:
         """Positions of each list's candidates, best first; nothing is dropped or cut."""
-        scored_lists, weight = self._score_lists(queries, lists)
+        scored_lists, weight = self._score_lists(queries, lists, stop_at)
         return [found.order(some, weight) for some, found in zip(lists, scored_lists, strict=True)]
 
 

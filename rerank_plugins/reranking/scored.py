@@ -135,25 +135,26 @@ def by_query(
         plans: One a query.
         numbers: Shape (pairs,), the query of each pair that was to be scored; the pairs of one
             query follow its plan's order.
-        scores: Of the first so many of these.
+        scores: Of these.
     """
-    numbers = numbers[: len(scores.logits)]
     spans = no_spans(len(numbers)) if scores.spans is None else scores.spans
+    scored = np.ones(len(numbers), np.bool_) if scores.scored is None else scores.scored
     rows = np.argsort(numbers, kind="stable")
     ends = np.searchsorted(numbers[rows], np.arange(len(plans) + 1))
     lists = []
     for plan, (start, stop) in zip(plans, pairwise(ends.tolist()), strict=True):
-        some = rows[start:stop]
-        positions = np.asarray(plan.order[: len(some)], dtype=np.intp)
-        ascending = np.argsort(positions)
-        at = some[ascending]
+        some, order = rows[start:stop], np.asarray(plan.order, dtype=np.intp)
+        has = np.zeros(len(order), dtype=np.bool_)
+        has[: len(some)] = scored[some]
+        ascending = np.argsort(order[has])
+        at = some[has[: len(some)]][ascending]
         lists.append(
             ScoredList(
-                positions=positions[ascending].tolist(),
+                positions=order[has][ascending].tolist(),
                 logits=scores.logits[at],
                 truncated=scores.truncated[at],
                 spans=spans[at],
-                rest=plan.order[len(some) :],
+                rest=order[~has].tolist(),
                 source=plan.source,
             )
         )

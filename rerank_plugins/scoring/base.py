@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -15,26 +15,37 @@ from typing_extensions import Protocol, runtime_checkable
 from rerank_plugins._validation import check_finite
 from rerank_plugins.errors import ScoreCountError
 
-LongPassages = Literal["truncate", "max", "mean", "first"]
+LongPassages = Literal["truncate", "max", "mean", "first", "best"]
 LONG_PASSAGES: tuple[str, ...] = get_args(LongPassages)
 
 DEFAULT_BATCH_TOKENS = 8192
+DEFAULT_WINDOWS = 3
+DEFAULT_MAX_TOKENS = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
 class ScoreOptions:
-    """How a scorer shall work through the pairs; no option but the last changes a score.
+    """How a scorer shall work through the pairs; ``batch_tokens`` changes no score.
 
     Attributes:
         batch_tokens: Padded tokens in one forward pass, at most; bounds the memory. A pair
             longer than that is scored alone.
         long_passages: What to do with a passage that does not fit: ``truncate`` it to the
             model's length; or split it into windows and take the ``max`` or the ``mean`` of
-            their logits, or the ``first`` window only. None takes the model's own default.
+            their logits, the ``first`` window only, or the ``best``: the highest logit of the
+            few that share most with the query. None takes the model's own default.
+        windows: How many windows ``best`` reads of a passage.
+        max_tokens: Tokens read for one query, at most. Each passage's first choice of a window
+            is always read; beyond the cap, the others are not.
+        stop_at: When to answer with what there is, on the clock of ``time.perf_counter``, for
+            scorers whose ``keeps_deadlines`` is true; None for when all is done.
     """
 
     batch_tokens: int = DEFAULT_BATCH_TOKENS
     long_passages: LongPassages | None = None
+    windows: int = DEFAULT_WINDOWS
+    max_tokens: int = DEFAULT_MAX_TOKENS
+    stop_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +60,19 @@ class PairScores:
             takes the time of such an answer for the model's; None when none was.
         spans: Shape (pairs, 2), the characters of the passage, start and end, that the score
             comes from; -1, -1 where that is not known. None when the scorer does not say.
+        scored: Shape (pairs,), False where time was too short for a score, whose logit says
+            nothing then; None when all are scored.
+        whole: Shape (pairs,), False where a limit of this call (time, ``max_tokens``) left out
+            what would be read without it: such a score holds for this call alone. None when
+            none was cut so.
     """
 
     logits: NDArray[np.float64]
     truncated: NDArray[np.bool_]
     cached: NDArray[np.bool_] | None = None
     spans: NDArray[np.int64] | None = None
+    scored: NDArray[np.bool_] | None = None
+    whole: NDArray[np.bool_] | None = None
 
 
 @runtime_checkable
@@ -98,7 +116,7 @@ def checked(scores: PairScores, pairs: int) -> PairScores:
         raise ScoreCountError(
             f"spans must have the shape ({pairs}, 2), but a scorer gave {np.shape(scores.spans)}"
         )
-    return PairScores(check_finite(logits), truncated, scores.cached, scores.spans)
+    return replace(scores, logits=check_finite(logits), truncated=truncated)
 
 
 def no_spans(pairs: int) -> NDArray[np.int64]:

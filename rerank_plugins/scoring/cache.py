@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -14,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from rerank_plugins._threads import fork_safe_lock
 from rerank_plugins._validation import check_count
 from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.scoring.base import PairScores, ScoreOptions, Scorer, checked, no_spans
@@ -51,7 +52,7 @@ class ScoreCache:
         self.max_pairs = check_count("max_pairs", max_pairs, minimum=1)
         self.path = None if path is None else Path(path).expanduser().absolute()
         self._entries: OrderedDict[bytes, Entry] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = fork_safe_lock()
         self._file = None if self.path is None else ScoreFile(self.path, self.max_pairs)
 
     def __len__(self) -> int:
@@ -172,36 +173,55 @@ class CachedScorer:
         bounds = {"max_pairs": self.cache.max_pairs, "path": None if path is None else str(path)}
         return {**self.scorer.describe(), "cache": bounds}
 
+    @property
+    def keeps_deadlines(self) -> bool:
+        """As the scorer does."""
+        return bool(getattr(self.scorer, "keeps_deadlines", False))
+
+    def warm_up(self) -> None:
+        """The scorer's, where it has one."""
+        warm_up = getattr(self.scorer, "warm_up", None)
+        if warm_up is not None:
+            warm_up()
+
     def score(self, pairs: Sequence[tuple[str, str]], options: ScoreOptions) -> PairScores:
         """One logit a pair; a pair that comes twice is scored once."""
         keys = self._keys(pairs, options)
         found = self.cache.find(keys)
         cached = np.asarray([entry is not None for entry in found], dtype=np.bool_)
-        entries = [entry for entry in found if entry is not None]
-        if len(entries) < len(keys):
-            rows = zip(keys, pairs, found, strict=True)
-            new = {key: pair for key, pair, entry in rows if entry is None}
+        known = {key: entry for key, entry in zip(keys, found, strict=True) if entry is not None}
+        new = {key: pair for key, pair in zip(keys, pairs, strict=True) if key not in known}
+        left_out = set[bytes]()
+        if new:
             scores = checked(self.scorer.score(list(new.values()), options), len(new))
             spans = no_spans(len(new)) if scores.spans is None else scores.spans
             values = zip(
                 scores.logits.tolist(), scores.truncated.tolist(), *spans.T.tolist(), strict=True
             )
             added = dict(zip(new, values, strict=True))
-            self.cache.keep(added)
-            known = zip(keys, found, strict=True)
-            entries = [added[key] if entry is None else entry for key, entry in known]
+            known |= added
+            scored, whole = _of(scores.scored, len(new)), _of(scores.whole, len(new))
+            left_out = {key for key, there in zip(new, scored, strict=True) if not there}
+            # What a limit of this call cut short holds for this call alone.
+            lasting = zip(new, (scored & whole).tolist(), strict=True)
+            self.cache.keep({key: added[key] for key, lasts in lasting if lasts})
+        entries = [known[key] for key in keys]
         return PairScores(
             np.asarray([entry[0] for entry in entries], dtype=np.float64),
             np.asarray([entry[1] for entry in entries], dtype=np.bool_),
             cached,
             np.asarray([entry[2:] for entry in entries], dtype=np.int64).reshape(-1, 2),
+            scored=np.asarray([key not in left_out for key in keys], dtype=np.bool_),
         )
 
     def _keys(self, pairs: Sequence[tuple[str, str]], options: ScoreOptions) -> list[bytes]:
         """32 bytes a pair: BLAKE2b of settings and query, and of the passage."""
         if self._base is None:
             self._base = self._settings()
-        start = self._base + _field(str(options.long_passages))
+        how = options.long_passages
+        # The number of windows changes what `best` reads; None may stand for it.
+        windows = options.windows if how in (None, "best") else None
+        start = self._base + _field(f"{how} {windows}")
         asked = {query: _digest(start + _bytes(query)) for query in {pair[0] for pair in pairs}}
         return [
             asked[query]
@@ -214,6 +234,10 @@ class CachedScorer:
         version = import_module("rerank_plugins").__version__
         told = [version, self.fingerprint(), self.scorer.describe()]
         return _field(json.dumps(told, sort_keys=True, default=str))
+
+
+def _of(mask: NDArray[np.bool_] | None, pairs: int) -> NDArray[np.bool_]:
+    return np.ones(pairs, dtype=np.bool_) if mask is None else mask
 
 
 def _digest(content: bytes) -> bytes:

@@ -7,23 +7,24 @@ nothing needs cutting the ids are those of ``tokenizer(query, passage)``.
 
 from __future__ import annotations
 
-import threading
-from array import array
-from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import TYPE_CHECKING
+from itertools import chain
+from time import perf_counter
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rerank_plugins._telemetry import traced
 from rerank_plugins.errors import InvalidInputError
-from rerank_plugins.scoring.base import LongPassages
+from rerank_plugins.scoring.base import DEFAULT_WINDOWS, LongPassages
+from rerank_plugins.scoring.long_texts import BLOCK, blocks_of, head_of, readable
 from rerank_plugins.scoring.pair_form import pair_form
+from rerank_plugins.scoring.token_cache import TokenCache
+from rerank_plugins.scoring.windows import window_parts
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -32,12 +33,12 @@ if TYPE_CHECKING:
 # the intermediate encodings of ten thousand long passages never exist together.
 _TEXTS_AT_A_TIME = 512
 
+# A text that is cut may end in other tokens than it has there; so many are not looked at.
+_TAIL = 8
+
 # Pairs encoded at a time while the model works on those before: token lists of a long list of
 # pairs never exist together, and sorting by length within so many leaves little padding.
 _PAIRS_AHEAD = 1024
-
-# What `TokenCache` holds: some 20,000 passages of 130 tokens, in 16 MB and their own text.
-CACHED_TOKENS = 1 << 22
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,7 @@ class EncodedPairs:
         truncated: Shape (pairs,), True where a part of the pair was left out.
         parts: Shape (rows, 2), the passage's tokens in the row, start and end.
         whole: Shape (rows,), True where these are all tokens of the passage.
+        turns: Shape (rows,), 0 for the row of its pair to compute first, 1 for the second...
     """
 
     rows: list[list[int]]
@@ -59,6 +61,7 @@ class EncodedPairs:
     truncated: NDArray[np.bool_]
     parts: NDArray[np.int64]
     whole: NDArray[np.bool_]
+    turns: NDArray[np.int64]
 
     @property
     def lengths(self) -> NDArray[np.int64]:
@@ -75,61 +78,11 @@ class Batch:
     token_type_ids: NDArray[np.int64] | None
 
 
-class TokenCache:
-    """Token ids of the texts used last, so that a corpus queried again is tokenized once.
-
-    For many threads. Ids of a text do not depend on its neighbours, so what is kept is what
-    would be computed.
-
-    Args:
-        capacity: Tokens to hold, at most. A text counts for its tokens, a token for each four
-            characters, and 32 for its place: texts of few tokens take memory too.
-    """
-
-    def __init__(self, capacity: int = CACHED_TOKENS) -> None:
-        self._capacity = capacity
-        self._held = 0
-        self._ids: OrderedDict[str, array[int]] = OrderedDict()
-        self._lock = threading.Lock()
-
-    @staticmethod
-    def _cost(text: str, tokens: int) -> int:
-        return tokens + len(text) // 4 + 32
-
-    def get(self, texts: Sequence[str]) -> dict[str, list[int]]:
-        """Ids of those of the texts that are held."""
-        found: dict[str, array[int]] = {}
-        with self._lock:
-            for text in texts:
-                ids = self._ids.get(text)
-                if ids is not None:
-                    self._ids.move_to_end(text)
-                    found[text] = ids
-        return {text: ids.tolist() for text, ids in found.items()}
-
-    def put(self, ids: Mapping[str, list[int]]) -> None:
-        """Holds these too; those used longest ago go."""
-        # Compact: a list of numbers takes up to nine times the memory.
-        compact = {
-            text: array("i", some)
-            for text, some in ids.items()
-            if self._cost(text, len(some)) <= self._capacity
-        }
-        with self._lock:
-            for text, new in compact.items():
-                if text not in self._ids:
-                    self._held += self._cost(text, len(new))
-                    self._ids[text] = new
-            while self._held > self._capacity:
-                text, old = self._ids.popitem(last=False)
-                self._held -= self._cost(text, len(old))
-
-
 def _encoding_facts(
     encoded: EncodedPairs,
     encoder: object,  # noqa: ARG001
     pairs: Sequence[tuple[str, str]],
-    long_passages: LongPassages = "truncate",  # noqa: ARG001
+    *_: object,
 ) -> dict[str, int]:
     tokens = int(encoded.lengths.sum())
     return {"pairs": len(pairs), "rows": len(encoded.rows), "tokens": tokens}
@@ -198,10 +151,20 @@ class PairEncoder:
     def _tokenize(self, texts: Sequence[str]) -> dict[str, list[int]]:
         """Token ids of each distinct text, without special tokens."""
         distinct = list(dict.fromkeys(texts))
+        if all(len(text) <= BLOCK for text in distinct):
+            return self._tokenize_short(distinct)
+        blocks = {text: blocks_of(text) for text in distinct}
+        ids = self._tokenize_short(list(dict.fromkeys(chain.from_iterable(blocks.values()))))
+        return {
+            text: ids[own[0]] if len(own) == 1 else [one for block in own for one in ids[block]]
+            for text, own in blocks.items()
+        }
+
+    def _tokenize_short(self, texts: list[str]) -> dict[str, list[int]]:
         if self._cache is None:
-            return self._tokenize_now(distinct)
-        ids = self._cache.get(distinct)
-        new = self._tokenize_now([text for text in distinct if text not in ids])
+            return self._tokenize_now(texts)
+        ids = self._cache.get(texts)
+        new = self._tokenize_now([text for text in texts if text not in ids])
         self._cache.put(new)
         return ids | new
 
@@ -210,38 +173,55 @@ class PairEncoder:
         for start in range(0, len(texts), _TEXTS_AT_A_TIME):
             chunk = texts[start : start + _TEXTS_AT_A_TIME]
             encoded = self._tokenizer.encode_batch_fast(
-                [well_formed(text) for text in chunk], add_special_tokens=False
+                [readable(text) for text in chunk], add_special_tokens=False
             )
             ids.update(zip(chunk, (encoding.ids for encoding in encoded), strict=True))
         return ids
 
+    def _tokenize_heads(self, texts: Sequence[str], tokens: int) -> dict[str, list[int]]:
+        """More than so many token ids of each text's beginning, or all that there are."""
+        heads = {text: head_of(text, tokens) for text in dict.fromkeys(texts)}
+        ids = self._tokenize(list(heads.values()))
+        odd = [t for t, h in heads.items() if h is not t and len(ids[h]) <= tokens + _TAIL]
+        whole = self._tokenize(odd)
+        return {text: whole[text] if text in whole else ids[heads[text]] for text in heads}
+
     @traced("tokenize", _encoding_facts)
     def encode(
-        self, pairs: Sequence[tuple[str, str]], long_passages: LongPassages = "truncate"
+        self,
+        pairs: Sequence[tuple[str, str]],
+        long_passages: LongPassages = "truncate",
+        windows: int = DEFAULT_WINDOWS,
     ) -> EncodedPairs:
-        """Token rows of the pairs, in their order."""
+        """Token rows of the pairs, in their order; a pair's windows in the passage's order."""
         pairs = [(self._prompt + query, passage) for query, passage in pairs]
         queries = self._tokenize([query for query, _ in pairs])
-        passages = self._tokenize([passage for _, passage in pairs])
+        passages = [passage for _, passage in pairs]
+        read_whole = long_passages not in ("truncate", "first")
+        ids = (
+            self._tokenize(passages)
+            if read_whole
+            else self._tokenize_heads(passages, self.max_length)
+        )
         rows: list[list[int]] = []
         types: list[list[int]] = []
         owners: list[int] = []
         parts: list[tuple[int, int]] = []
+        turns: list[int] = []
         whole: list[bool] = []
         truncated = np.zeros(len(pairs), dtype=np.bool_)
         for position, (query, passage) in enumerate(pairs):
             query_ids = queries[query][: self.max_length * 3 // 4]
             query_ids = query_ids[: self.max_length - self._specials - 1]
-            passage_ids = passages[passage]
-            windows, complete = self._windows(
-                len(passage_ids), self.max_length - self._specials - len(query_ids), long_passages
-            )
+            passage_ids = ids[passage]
+            chosen, complete = self._windows(query_ids, passage_ids, long_passages, windows)
             truncated[position] = not complete or len(query_ids) < len(queries[query])
-            for start, end in windows:
+            for (start, end), turn in sorted(zip(chosen, range(len(chosen)), strict=True)):
                 window = passage_ids[start:end]
                 rows.append(self._prefix + query_ids + self._middle + window + self._suffix)
                 owners.append(position)
                 parts.append((start, end))
+                turns.append(turn)
                 whole.append(end - start == len(passage_ids))
                 if self._with_types:
                     types.append(self._types(len(query_ids), len(window)))
@@ -252,10 +232,26 @@ class PairEncoder:
             truncated,
             np.asarray(parts, dtype=np.int64).reshape(-1, 2),
             np.asarray(whole, dtype=np.bool_),
+            np.asarray(turns, dtype=np.int64),
         )
 
+    def _windows(
+        self, query: list[int], passage: list[int], long_passages: LongPassages, windows: int
+    ) -> tuple[list[tuple[int, int]], bool]:
+        """The parts of a passage to score, best first, and whether they are all of it."""
+        tokens, room = len(passage), self.max_length - self._specials - len(query)
+        if long_passages == "truncate":
+            return [(0, min(tokens, room))], tokens <= room
+        size = room if self._window_tokens is None else min(room, self._window_tokens)
+        if tokens <= size:
+            return [(0, tokens)], True
+        return window_parts(query, passage, size, long_passages, windows)
+
     def encode_ahead(
-        self, pairs: Sequence[tuple[str, str]], long_passages: LongPassages = "truncate"
+        self,
+        pairs: Sequence[tuple[str, str]],
+        long_passages: LongPassages = "truncate",
+        windows: int = DEFAULT_WINDOWS,
     ) -> Iterator[EncodedPairs]:
         """`encode` in parts, in order; a thread works on the next while one is used.
 
@@ -265,15 +261,15 @@ class PairEncoder:
             pairs[start : start + _PAIRS_AHEAD] for start in range(0, len(pairs), _PAIRS_AHEAD)
         ]
         if len(parts) < 2:
-            yield from (self.encode(part, long_passages) for part in parts)
+            yield from (self.encode(part, long_passages, windows) for part in parts)
             return
         with ThreadPoolExecutor(1, thread_name_prefix="rerank-plugins-encode") as worker:
             # With the caller's context, where a trace has the span that this is a part of.
             context = copy_context()
-            coming = worker.submit(context.run, self.encode, parts[0], long_passages)
+            coming = worker.submit(context.run, self.encode, parts[0], long_passages, windows)
             for part in parts[1:]:
                 ready = coming.result()
-                coming = worker.submit(context.run, self.encode, part, long_passages)
+                coming = worker.submit(context.run, self.encode, part, long_passages, windows)
                 yield ready
             yield coming.result()
 
@@ -285,24 +281,6 @@ class PairEncoder:
             + [self._passage_type] * passage
             + self._suffix_types
         )
-
-    def _windows(
-        self, tokens: int, room: int, long_passages: LongPassages
-    ) -> tuple[list[tuple[int, int]], bool]:
-        """The parts of a passage of so many tokens that are scored, and whether they are all of it.
-
-        Windows are of nearly equal size: a last window of a few words would be scored
-        without its context.
-        """
-        if long_passages == "truncate":
-            return [(0, min(tokens, room))], tokens <= room
-        size = room if self._window_tokens is None else min(room, self._window_tokens)
-        if tokens <= size:
-            return [(0, tokens)], True
-        if long_passages == "first":
-            return [(0, size)], False
-        count = -(-tokens // size)
-        return list(pairwise(tokens * part // count for part in range(count + 1))), True
 
     def spans(
         self,
@@ -334,32 +312,89 @@ class PairEncoder:
     def _characters(self, text: str, start: int, end: int) -> tuple[int, int]:
         if end <= start:
             return 0, 0
-        if well_formed(text) != text:  # positions in it are not positions in the text
+        if readable(text) != text:  # positions in it are not positions in the text
             return -1, -1
-        offsets = self._tokenizer.encode(text, add_special_tokens=False).offsets
-        first, last = offsets[start][0], max(stop for _, stop in offsets[start:end])
+        first, last = self._bounds(text, start, end)
         part = text[first:last]
         return last - len(part.lstrip()), first + len(part.rstrip())
 
+    def _bounds(self, text: str, start: int, end: int) -> tuple[int, int]:
+        """Characters from the first of these tokens to the last; little more is tokenized."""
+        bounds: list[tuple[int, int]] = []
+        at = tokens = 0
+        for block in blocks_of(text):
+            if (
+                len(text) > BLOCK
+                and tokens + (count := len(self._tokenize([block])[block])) <= start
+            ):
+                at, tokens = at + len(block), tokens + count
+                continue
+            offsets = self._tokenizer.encode(block, add_special_tokens=False).offsets
+            some = offsets[max(0, start - tokens) : end - tokens]
+            bounds += [(at + some[0][0], at + max(stop for _, stop in some))] if some else []
+            at, tokens = at + len(block), tokens + len(offsets)
+            if tokens >= end:
+                break
+        return bounds[0][0], bounds[-1][1]
+
     def pad(self, encoded: EncodedPairs, rows: NDArray[np.intp]) -> Batch:
         """The given rows as padded arrays, as long as the longest of them."""
-        chosen = [encoded.rows[row] for row in rows]
-        longest = max(len(ids) for ids in chosen)
-        input_ids = np.full((len(chosen), longest), self._pad_id, dtype=np.int64)
-        mask = np.zeros_like(input_ids)
-        types = np.zeros_like(input_ids) if encoded.types is not None else None
-        for place, (row, ids) in enumerate(zip(rows, chosen, strict=True)):
-            input_ids[place, : len(ids)] = ids
-            mask[place, : len(ids)] = 1
-            if types is not None and encoded.types is not None:
-                types[place, : len(ids)] = encoded.types[row]
-        return Batch(input_ids, mask, types)
+        return pad_some(self, encoded, rows)
+
+    def pad_rows(self, rows: Sequence[list[int]], types: Sequence[list[int]] | None) -> Batch:
+        """Rows as padded arrays, as long as the longest of them."""
+        return padded(rows, types, self._pad_id)
 
 
-def well_formed(text: str) -> str:
-    """The text with lone surrogates, which no UTF-8 can hold, made U+FFFD."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
+class Encoder(Protocol):
+    """What makes rows of pairs, one way or another."""
+
+    def encode(
+        self, pairs: Sequence[tuple[str, str]], long_passages: LongPassages, windows: int
+    ) -> EncodedPairs:
+        """Rows of the pairs."""
+        ...
+
+    def pad_rows(self, rows: Sequence[list[int]], types: Sequence[list[int]] | None) -> Batch:
+        """Rows as padded arrays."""
+        ...
+
+
+def encode_in_time(
+    encoder: Encoder,
+    pairs: Sequence[tuple[str, str]],
+    long_passages: LongPassages,
+    windows: int,
+    stop_at: float,
+) -> Iterator[EncodedPairs]:
+    """Rows in parts of little text, until ``stop_at`` on ``time.perf_counter``."""
+    start = 0
+    while start < len(pairs) and perf_counter() < stop_at:
+        stop, characters = start, 0
+        while stop < len(pairs) and (stop == start or characters < BLOCK):
+            characters += sum(map(len, pairs[stop]))
+            stop += 1
+        yield encoder.encode(pairs[start:stop], long_passages, windows)
+        start = stop
+
+
+def pad_some(encoder: Encoder, encoded: EncodedPairs, rows: NDArray[np.intp]) -> Batch:
+    """The given rows of these as padded arrays."""
+    chosen = rows.tolist()
+    types = None if encoded.types is None else [encoded.types[row] for row in chosen]
+    return encoder.pad_rows([encoded.rows[row] for row in chosen], types)
+
+
+def padded(rows: Sequence[list[int]], types: Sequence[list[int]] | None, pad_id: int) -> Batch:
+    """Rows as arrays, as long as the longest of them."""
+    input_ids = np.full((len(rows), max(map(len, rows))), pad_id, dtype=np.int64)
+    mask = np.zeros_like(input_ids)
+    for place, ids in enumerate(rows):
+        input_ids[place, : len(ids)] = ids
+        mask[place, : len(ids)] = 1
+    if types is None:
+        return Batch(input_ids, mask, None)
+    of_types = np.zeros_like(input_ids)
+    for place, some in enumerate(types):
+        of_types[place, : len(some)] = some
+    return Batch(input_ids, mask, of_types)

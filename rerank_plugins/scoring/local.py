@@ -6,7 +6,9 @@ import logging
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -14,14 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rerank_plugins._telemetry import span
+from rerank_plugins._threads import fork_safe_lock
 from rerank_plugins._validation import check_count
-from rerank_plugins.errors import OutOfMemoryError, UnsupportedModelError
+from rerank_plugins.errors import UnsupportedModelError
 from rerank_plugins.scoring import hub
 from rerank_plugins.scoring.base import PairScores, ScoreOptions
 from rerank_plugins.scoring.batching import (
+    CROWDED_TOKENS_ON_CPU,
     PADDED_TOKENS_ON_CPU,
     TokenLimit,
-    token_budget_batches,
 )
 from rerank_plugins.scoring.checkpoint import (
     Checkpoint,
@@ -29,20 +32,26 @@ from rerank_plugins.scoring.checkpoint import (
     is_panic,
     read_checkpoint,
 )
-from rerank_plugins.scoring.encoding import Batch, EncodedPairs, PairEncoder, TokenCache
+from rerank_plugins.scoring.encoding import Batch, EncodedPairs, PairEncoder, encode_in_time
 from rerank_plugins.scoring.engines import Choice, EngineName, Precision, check_engine, choose
+from rerank_plugins.scoring.found import FoundScores
+from rerank_plugins.scoring.long_texts import BLOCK
 from rerank_plugins.scoring.openvino_engine import OpenVINOEngine
 from rerank_plugins.scoring.sentence_transformers_engine import (
     SentenceTransformersEncoder,
     SentenceTransformersEngine,
     load_cross_encoder,
 )
+from rerank_plugins.scoring.sharing import SharedPass, Work
 from rerank_plugins.scoring.text_pairs import TextPairEncoder
+from rerank_plugins.scoring.token_cache import TokenCache
 from rerank_plugins.scoring.torch_engine import TorchEngine
+from rerank_plugins.scoring.windows import within_allowance
 
 logger = logging.getLogger(__name__)
 
 Encoder = PairEncoder | TextPairEncoder
+Engine = TorchEngine | OpenVINOEngine | SentenceTransformersEngine
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,10 +128,21 @@ class LoadedModel:
             self.engine.precision,
             self.choice.reason,
         )
-        self.lock = threading.Lock()
-        # Shared by all scorers of these weights: what fits, and texts already tokenized.
-        self.limit = TokenLimit()
+        self.warm = False
+        # Shared by all scorers of these weights: forward passes, and texts already tokenized.
+        self.shared = SharedPass(
+            partial(
+                _logits, self.engine, self.checkpoint
+            ),  # no cycle: weights go with the last user
+            TokenLimit(),
+            CROWDED_TOKENS_ON_CPU if self.on_cpu else None,
+        )
         self.tokens = TokenCache()
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether the processor computes."""
+        return str(self.engine.device).lower() == "cpu"
 
     def encoder(self, max_length: int | None) -> Encoder:
         """What makes rows of pairs for this model.
@@ -185,15 +205,26 @@ class LoadedModel:
         )
 
 
+def _logits(engine: Engine, checkpoint: Checkpoint, batch: Batch) -> NDArray[np.float64]:
+    """Shape (rows,): the head's only output, or the relevant class minus the other."""
+    logits = engine.logits(batch).astype(np.float64)
+    relevant = checkpoint.relevant
+    if logits.shape[1] == 1:
+        return np.asarray(logits[:, 0])
+    if checkpoint.independent:
+        return np.asarray(logits[:, relevant])
+    return np.asarray(logits[:, relevant] - logits[:, 1 - relevant])
+
+
 _models: WeakValueDictionary[ModelSettings, LoadedModel] = WeakValueDictionary()
 _loading: dict[ModelSettings, threading.Lock] = {}
-_guard = threading.Lock()
+_guard = fork_safe_lock()
 
 
 def _shared(settings: ModelSettings) -> LoadedModel:
     """The loaded model of these settings; loaded once, however many threads ask."""
     with _guard:
-        lock = _loading.setdefault(settings, threading.Lock())
+        lock = _loading.setdefault(settings, fork_safe_lock())
     with lock:
         model = _models.get(settings)
         if model is None:
@@ -228,6 +259,8 @@ class LocalScorer:
         self._max_length = max_length
         self._engine = engine
         self._ready: tuple[LoadedModel, Encoder] | None = None
+
+    keeps_deadlines = True
 
     def __getstate__(self) -> dict[str, Any]:
         # Settings travel to another process, weights do not: it loads its own at first use.
@@ -288,67 +321,59 @@ class LocalScorer:
 
     def _score(self, pairs: Sequence[tuple[str, str]], options: ScoreOptions) -> PairScores:
         model, encoder = self._load()
-        distinct = {pair: place for place, pair in enumerate(dict.fromkeys(pairs))}
-        places = np.fromiter((distinct[pair] for pair in pairs), dtype=np.intp, count=len(pairs))
-        how = options.long_passages
-        if how is None:
-            how = model.checkpoint.long_passages
-        logits = np.empty(len(distinct), dtype=np.float64)
-        truncated = np.empty(len(distinct), dtype=np.bool_)
-        spans = np.empty((len(distinct), 2), dtype=np.int64)
-        wanted = list(distinct)
-        start = 0
-        for encoded in encoder.encode_ahead(wanted, how):
-            part = slice(start, start + len(encoded.truncated))
+        how = options.long_passages or model.checkpoint.long_passages
+        wanted = list(dict.fromkeys(pairs))
+        if options.stop_at is None:
+            parts = encoder.encode_ahead(wanted, how, options.windows)
+        else:
+            # Whoever has a text of megabytes among his passages has the others scored first.
+            wanted.sort(key=lambda pair: len(pair[1]) > BLOCK)
+            parts = encode_in_time(encoder, wanted, how, options.windows, options.stop_at)
+        found = FoundScores(len(wanted))
+        allowance = dict.fromkeys((query for query, _ in wanted), options.max_tokens)
+        for encoded in parts:
+            own = wanted[found.count : found.count + len(encoded.truncated)]
             with span("forward", rows=len(encoded.rows), tokens=int(encoded.lengths.sum())):
-                rows = self._row_logits(model, encoder, encoded, options.batch_tokens)
-            logits[part], best = _by_pair(rows, encoded.owners, mean=how == "mean")
-            truncated[part] = encoded.truncated
-            spans[part] = encoder.spans(wanted[part], encoded, best)
-            if how == "mean":  # of all windows
-                spans[part] = [(0, len(passage)) for _, passage in wanted[part]]
-            start = part.stop
-        return PairScores(logits[places], truncated[places], spans=spans[places])
-
-    def _row_logits(
-        self, model: LoadedModel, encoder: Encoder, encoded: EncodedPairs, batch_tokens: int
-    ) -> NDArray[np.float64]:
-        if str(model.engine.device).lower() == "cpu" and not getattr(model.engine, "packed", False):
-            batch_tokens = min(batch_tokens, PADDED_TOKENS_ON_CPU)
-        lengths = encoded.lengths
-        logits = np.empty(len(lengths), dtype=np.float64)
-        left = np.arange(len(lengths))
-        while left.size:
-            # Anew with every limit learned; what was computed before stays.
-            batches = token_budget_batches(lengths[left], model.limit.within(batch_tokens))
-            done: list[NDArray[np.intp]] = []
-            for batch in batches:
-                rows = left[batch]
-                try:
-                    logits[rows] = self._batch_logits(model, encoder.pad(encoded, rows))
-                except OutOfMemoryError as error:
-                    if len(rows) == 1:
-                        raise OutOfMemoryError(
-                            f"a pair of {lengths[rows[0]]} tokens does not fit in memory, alone "
-                            "as it is; lower max_length, or use a smaller model or another "
-                            f"device ({error})"
-                        ) from error
-                    model.limit.failed(len(rows) * int(lengths[rows].max()))
-                    break
-                done.append(batch)
-            left = np.delete(left, np.concatenate(done)) if done else left
-        return logits
+                read = within_allowance(
+                    encoded.lengths,
+                    encoded.turns,
+                    [own[owner][0] for owner in encoded.owners.tolist()],
+                    allowance,
+                )
+                work = self._work(model, encoder, encoded, np.flatnonzero(read), options)
+                model.shared.run(work)
+            best = found.add(encoded, work.logits, work.done, mean=how == "mean")
+            if options.stop_at is None or perf_counter() < options.stop_at:
+                spans = encoder.spans(own, encoded, best)
+                if how == "mean":  # of all windows
+                    spans = np.array([(0, len(passage)) for _, passage in own], dtype=np.int64)
+                found.spans[found.count - len(own) : found.count] = spans
+        at = {pair: place for place, pair in enumerate(wanted)}
+        return found.of(np.fromiter((at[pair] for pair in pairs), dtype=np.intp, count=len(pairs)))
 
     @staticmethod
-    def _batch_logits(model: LoadedModel, batch: Batch) -> NDArray[np.float64]:
-        with model.lock:
-            logits = model.engine.logits(batch).astype(np.float64)
-        relevant = model.checkpoint.relevant
-        if logits.shape[1] == 1:
-            return logits[:, 0]
-        if model.checkpoint.independent:
-            return np.asarray(logits[:, relevant])
-        return np.asarray(logits[:, relevant] - logits[:, 1 - relevant])
+    def _work(
+        model: LoadedModel,
+        encoder: Encoder,
+        encoded: EncodedPairs,
+        read: NDArray[np.intp],
+        options: ScoreOptions,
+    ) -> Work:
+        budget = options.batch_tokens
+        if model.on_cpu and not getattr(model.engine, "packed", False):
+            budget = min(budget, PADDED_TOKENS_ON_CPU)
+        # Longest first: what does not fit in memory fails at once. Against the clock, each pair's
+        # first choice first, in the order of the pairs.
+        key = -encoded.lengths if options.stop_at is None else encoded.turns
+        order = read[np.argsort(key[read], kind="stable")].tolist()
+        return Work(encoded.rows, encoded.types, order, encoder.pad_rows, budget, options.stop_at)
+
+    def warm_up(self) -> None:
+        """Loads the model and scores one pair, so that no query waits for either."""
+        model, _ = self._load()
+        if not model.warm:
+            self.score([("a", "a")], ScoreOptions())
+            model.warm = True
 
     def describe(self) -> dict[str, Any]:
         """What is loaded, as native types; loads it when that has not happened yet."""
@@ -373,19 +398,3 @@ class LocalScorer:
             "first_stage_weight": checkpoint.first_stage_weight,
             **agreement,
         }
-
-
-def _by_pair(
-    rows: NDArray[np.float64], owners: NDArray[np.intp], *, mean: bool
-) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
-    """Joins the logits of a pair's windows; a pair with one row keeps it as it is.
-
-    Returns:
-        The logits, and each pair's best row (the first of equal ones); both of shape (pairs,).
-    """
-    # By owner, then best first; a stable sort keeps a pair's windows in their order.
-    best = np.lexsort((-rows, owners))[np.flatnonzero(np.diff(owners, prepend=-1))]
-    if mean and rows.size:
-        starts = np.flatnonzero(np.diff(owners, prepend=-1))
-        return np.asarray(np.add.reduceat(rows, starts) / np.bincount(owners)), best
-    return rows[best], best

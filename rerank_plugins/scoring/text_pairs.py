@@ -6,7 +6,6 @@ not those of its texts with special tokens between them.
 
 from __future__ import annotations
 
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -15,9 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rerank_plugins._threads import fork_safe_lock
 from rerank_plugins.errors import InvalidInputError, UnsupportedModelError
-from rerank_plugins.scoring.base import LongPassages
-from rerank_plugins.scoring.encoding import Batch, EncodedPairs, well_formed
+from rerank_plugins.scoring.base import DEFAULT_WINDOWS, LongPassages
+from rerank_plugins.scoring.encoding import Batch, EncodedPairs, pad_some
+from rerank_plugins.scoring.long_texts import readable
+from rerank_plugins.scoring.windows import shared_weights
 
 _PAIRS_AT_A_TIME = 256
 # Tokens left free in a window: where texts meet, they may be cut into others than alone.
@@ -45,7 +47,7 @@ class TextPairEncoder(ABC):
 
     def __init__(self, tokenizer: Any, *, max_length: int, window_tokens: int | None) -> None:
         self._tokenizer = tokenizer
-        self._lock = threading.Lock()
+        self._lock = fork_safe_lock()
         # One call pads a fast tokenizer's rows, and one counts more tokens than fit: meant so.
         for warning in (
             "Asking-to-pad-a-fast-tokenizer",
@@ -71,19 +73,25 @@ class TextPairEncoder(ABC):
 
     def count_tokens(self, text: str) -> int:
         """Tokens of one text, special tokens not counted."""
+        return len(self._ids(readable(text)))
+
+    def _ids(self, text: str) -> list[int]:
         with self._lock:
-            ids = self._tokenizer(well_formed(text), add_special_tokens=False)["input_ids"]
-        return len(ids)
+            return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def encode(
-        self, pairs: Sequence[Pair], long_passages: LongPassages = "truncate"
+        self,
+        pairs: Sequence[Pair],
+        long_passages: LongPassages = "truncate",
+        windows: int = DEFAULT_WINDOWS,
     ) -> EncodedPairs:
         """Token rows of the pairs, in their order."""
-        texts = [(well_formed(query), well_formed(passage)) for query, passage in pairs]
+        texts = [(readable(query), readable(passage)) for query, passage in pairs]
         whole, whole_types = self._rows(texts)
         rows: Rows = []
         types: Rows | None = None if whole_types is None else []
         owners: list[int] = []
+        turns: list[int] = []
         parts: list[tuple[int, int]] = []
         truncated = np.zeros(len(pairs), dtype=np.bool_)
         for number, row in enumerate(whole):
@@ -92,28 +100,34 @@ class TextPairEncoder(ABC):
                 spans = [(0, len(pairs[number][1]))]
             else:
                 (new, new_types), spans, truncated[number] = self._parts(
-                    texts[number], len(row), long_passages
+                    texts[number], len(row), long_passages, windows
                 )
             rows += new
             if types is not None and new_types is not None:
                 types += new_types
             owners += [number] * len(new)
+            turns += range(len(new))
             parts += spans
         lengths = np.asarray([len(passage) for _, passage in pairs], dtype=np.int64)
         ends = np.asarray(parts, dtype=np.int64).reshape(-1, 2)
         places = np.asarray(owners, dtype=np.intp)
         complete = (ends[:, 0] == 0) & (ends[:, 1] == lengths[places])
-        return EncodedPairs(rows, types, places, truncated, ends, complete)
+        return EncodedPairs(
+            rows, types, places, truncated, ends, complete, np.asarray(turns, dtype=np.int64)
+        )
 
     def encode_ahead(
-        self, pairs: Sequence[Pair], long_passages: LongPassages = "truncate"
+        self,
+        pairs: Sequence[Pair],
+        long_passages: LongPassages = "truncate",
+        windows: int = DEFAULT_WINDOWS,
     ) -> Iterator[EncodedPairs]:
         """`encode` in parts, in order."""
         for start in range(0, len(pairs), _PAIRS_AT_A_TIME):
-            yield self.encode(pairs[start : start + _PAIRS_AT_A_TIME], long_passages)
+            yield self.encode(pairs[start : start + _PAIRS_AT_A_TIME], long_passages, windows)
 
     def _parts(
-        self, pair: Pair, length: int, long_passages: LongPassages
+        self, pair: Pair, length: int, long_passages: LongPassages, windows: int
     ) -> tuple[tuple[Rows, Rows | None], list[tuple[int, int]], bool]:
         """Rows of a pair that does not fit, the passage's characters in each, whether it is cut."""
         query, passage = pair
@@ -141,8 +155,15 @@ class TextPairEncoder(ABC):
         spans = [(offsets[a][0], offsets[b - 1][1]) for a, b in pairwise(edges)]
         if long_passages == "first":
             spans = [(offsets[0][0], offsets[min(size, len(offsets)) - 1][1])]
+        elif long_passages == "best" and count > windows:
+            weights = shared_weights(self._ids(query), self._ids(passage), edges)
+            spans = [spans[place] for place in np.argsort(-weights, kind="stable")[:windows]]
         rows = self._cut_rows([(capped, passage[start:end]) for start, end in spans])
-        return rows, spans, capped != query or (long_passages == "first" and count > 1)
+        return (
+            rows,
+            spans,
+            capped != query or (long_passages in ("first", "best") and len(spans) < count),
+        )
 
     def _offsets(self, text: str) -> list[tuple[int, int]]:
         """Characters of each token; none from a tokenizer that does not tell."""
@@ -162,7 +183,7 @@ class TextPairEncoder(ABC):
         for place, owner in enumerate(encoded.owners[rows].tolist()):
             start, end = spans[place].tolist()
             passage = pairs[owner][1]
-            if well_formed(passage) != passage:
+            if readable(passage) != passage:
                 spans[place] = -1
             elif not encoded.whole[rows[place]] and start >= 0:
                 part = passage[start:end]
@@ -171,9 +192,13 @@ class TextPairEncoder(ABC):
 
     def pad(self, encoded: EncodedPairs, rows: NDArray[np.intp]) -> Batch:
         """The given rows as padded arrays, on the side and with the ids of the tokenizer."""
-        columns = {"input_ids": [encoded.rows[row] for row in rows]}
-        if encoded.types is not None:
-            columns["token_type_ids"] = [encoded.types[row] for row in rows]
+        return pad_some(self, encoded, rows)
+
+    def pad_rows(self, rows: Sequence[list[int]], types: Sequence[list[int]] | None) -> Batch:
+        """Rows as padded arrays, on the side and with the ids of the tokenizer."""
+        columns = {"input_ids": list(rows)}
+        if types is not None:
+            columns["token_type_ids"] = list(types)
         with self._lock:
             padded = self._tokenizer.pad(
                 columns, padding=True, return_attention_mask=True, return_tensors="np"

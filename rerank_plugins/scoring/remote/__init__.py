@@ -15,7 +15,7 @@ import numpy as np
 from rerank_plugins._validation import check_count
 from rerank_plugins.errors import InvalidInputError, MissingDependencyError
 from rerank_plugins.scoring.base import PairScores, ScoreOptions
-from rerank_plugins.scoring.encoding import well_formed
+from rerank_plugins.scoring.long_texts import well_formed
 from rerank_plugins.scoring.remote import loop
 from rerank_plugins.scoring.remote.protocols import (
     KNOWN,
