@@ -366,7 +366,14 @@ class LocalScorer:
         # first choice first, in the order of the pairs.
         key = -encoded.lengths if options.stop_at is None else encoded.turns
         order = read[np.argsort(key[read], kind="stable")].tolist()
-        return Work(encoded.rows, encoded.types, order, encoder.pad_rows, budget, options.stop_at)
+        return Work(
+            encoded.rows,
+            encoded.types,
+            order,
+            pad=encoder.pad_rows,
+            budget=budget,
+            stop_at=options.stop_at,
+        )
 
     def warm_up(self) -> None:
         """Loads the model and scores one pair, so that no query waits for either."""
