@@ -1,0 +1,288 @@
+"""From text to terms: the road that a text takes.
+
+A passage is cut at white space; each piece takes these steps, once, since a memo keeps what
+became of it:
+
+1. `normalization.normalized`: compatibility forms, digits, marks that nobody types;
+2. `identifiers.tokens`: words, numbers and symbols, an identifier by its parts and whole;
+3. Arabic: `arabic.name_parts`, `arabic.stem`; other scripts: accents off, then the Snowball
+   stem of the language, `latin.stem`.
+
+A query takes the same road and loses its stop words. Before the cut, numbers whose groups
+stand apart ("1 000", telephone numbers) get their whole beside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
+from itertools import chain
+from typing import Any, Final
+
+import regex
+
+from rerank_plugins.errors import InvalidInputError
+from rerank_plugins.first_stage.analysis import arabic, latin
+from rerank_plugins.first_stage.analysis.detection import detect_language, shown_language
+from rerank_plugins.first_stage.analysis.identifiers import Token, simple_word, tokens
+from rerank_plugins.first_stage.analysis.normalization import folded, normalized
+from rerank_plugins.first_stage.analysis.stop_words import LISTS
+
+LANGUAGES: Final = ("ar", "fr", "pl", "en", "neutral")
+"""What ``analyzer_for`` takes beside ``auto``; ``neutral`` neither stems nor stops."""
+
+VERSION: Final = 2
+"""Raised by every change that alters terms, so that a stored index can tell it is old."""
+
+_SPACED_NUMBER: Final = regex.compile(
+    r"(?<![\d.,])\d{1,4}(?:[ \u00a0\u2009\u202f]\d{2,4}){1,8}(?![\d])"
+)
+_SPACED_THOUSANDS: Final = regex.compile(r"\d{1,3}(?:[ \u00a0\u2009\u202f]\d{3})+")
+_LONG_NUMBER: Final = 7
+# Between words without being part of one; gone before the cut, fewer pieces differ.
+_BREAKS: Final = (*'()[]"!;«»“”؛؟…', ". ", ", ", "، ", ": ", "? ")
+_MEMO_BYTES: Final = 64 << 20
+_LONGEST_REMEMBERED: Final = 256
+
+
+class Memo(dict[str, tuple[str, ...]]):
+    """What a piece of text became: a corpus has far fewer distinct pieces than pieces.
+
+    A plain dictionary, since looking up is the inner loop of indexing; emptied when it holds
+    more than 64 MB. Long pieces are not kept.
+    """
+
+    def __init__(self, compute: Callable[[str], Iterable[str]]) -> None:
+        super().__init__()
+        self._compute = compute
+        self._bytes = 0
+
+    def __missing__(self, piece: str) -> tuple[str, ...]:
+        found = tuple(self._compute(piece))
+        if len(piece) <= _LONGEST_REMEMBERED:
+            self._bytes += 200 + 2 * len(piece) + 90 * len(found)
+            if self._bytes > _MEMO_BYTES:
+                self.clear()
+                self._bytes = 0
+            self[piece] = found
+        return found
+
+
+class Analyzer:
+    """Turns a passage, or a query, into terms. Make one with ``analyzer_for``.
+
+    Safe to share between threads; pickles and copies as its name.
+
+    Attributes:
+        name: What ``analyzer_for`` takes to make the same analyzer again.
+        version: The ``VERSION`` that made it; terms of two versions do not mix.
+    """
+
+    version: int = VERSION
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __call__(self, text: str) -> list[str]:
+        """The terms of a passage, in order, repeats included."""
+        raise NotImplementedError
+
+    def query(self, text: str) -> list[str]:
+        """The terms of a query: those of a passage less its stop words, if any are left."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(name={self.name!r}, version={self.version})"
+
+
+class LanguageAnalyzer(Analyzer):
+    """One language for everything outside Arabic script, which is always read as Arabic."""
+
+    def __init__(self, language: str) -> None:
+        super().__init__(language)
+        self._memo = Memo(self._terms_of_piece)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return analyzer_for, (self.name,)
+
+    def __call__(self, text: str) -> list[str]:
+        """The terms of a passage, in order, repeats included."""
+        return self.terms(pieces(text))
+
+    def terms(self, found: Sequence[str]) -> list[str]:
+        """The terms of pieces that are already cut."""
+        return list(chain.from_iterable(map(self._memo.__getitem__, found)))
+
+    def query(self, text: str) -> list[str]:
+        """The terms of a query: those of a passage less its stop words, if any are left."""
+        return [term for token in self.query_tokens(text) for term in self.query_terms(token)]
+
+    def tokens(self, piece: str) -> Iterator[Token]:
+        """The tokens of one piece, accents and endings still on."""
+        for token in tokens(normalized(piece), self.name):
+            if token.kind == "word" and arabic.is_arabic(token.text):
+                yield from map(Token, arabic.name_parts(token.text))
+            else:
+                yield token
+
+    def term(self, token: Token) -> str:
+        """The term of one token."""
+        return self._stem(token.text) if token.kind == "word" else _exact(token.text)
+
+    def query_tokens(self, text: str) -> list[Token]:
+        """The tokens of a query, less its stop words if any others are there."""
+        found = [token for piece in pieces(text) for token in self.tokens(piece)]
+        return without_stop_words(found, self.name) or found
+
+    def query_terms(self, token: Token) -> list[str]:
+        """The terms that a query searches for a token: its own, and that of its other reading."""
+        if token.kind == "word" and self.name != "neutral" and arabic.is_arabic(token.text):
+            return arabic.query_stems(token.text)
+        return [self.term(token)]
+
+    def _terms_of_piece(self, piece: str) -> Iterable[str]:
+        word = simple_word(piece)
+        return self._terms_of_word(word) if word else self._terms_of_tokens(piece)
+
+    def _terms_of_tokens(self, piece: str) -> Iterator[str]:
+        for text, kind in tokens(normalized(piece), self.name):
+            if kind == "word":
+                yield from self._terms_of_word(text)
+            else:
+                yield _exact(text)
+
+    def _terms_of_word(self, word: str) -> Iterable[str]:
+        if arabic.is_arabic(word):
+            return map(self._stem, arabic.name_parts(word))
+        return (self._stem(word),)
+
+    def _stem(self, word: str) -> str:
+        if arabic.is_arabic(word):
+            return _exact(word) if self.name == "neutral" else arabic.stem(word)
+        return latin.stem(word, self.name) if self.name in latin.LANGUAGES else folded(word)
+
+
+def _exact(text: str) -> str:
+    return folded(arabic.letters(text) if arabic.is_arabic(text) else text)
+
+
+class MixedAnalyzer(Analyzer):
+    """Each text by its own language; for ``language="auto"``.
+
+    A passage whose language does not show (a title, a list of names) is read as the corpus
+    mostly is, so a query is searched under those stems beside its own; and a query whose
+    language does not show, under the stems of every language. A stem that no passage has
+    finds nothing. Arabic words are stemmed in a text of any language, known or not.
+    """
+
+    def __init__(self, fallback: str) -> None:
+        super().__init__(f"auto-{fallback}")
+        self._fallback = _reading(fallback)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return analyzer_for, (self.name,)
+
+    def __call__(self, text: str) -> list[str]:
+        """The terms of a passage, in order, repeats included."""
+        found = pieces(text)
+        shown = shown_language(found)
+        return (_reading(shown) if shown else self._fallback).terms(found)
+
+    def query(self, text: str) -> list[str]:
+        """The terms of a query: each word's stem, or stems where languages differ on it."""
+        shown = shown_language(pieces(text))
+        own = _reading(shown) if shown else self._fallback
+        readings = [own, self._fallback] if shown else [_shared(n) for n in (*latin.LANGUAGES, "ar")]
+        stems = (
+            dict.fromkeys(term for reading in readings for term in reading.query_terms(token))
+            for token in own.query_tokens(text)
+        )
+        return list(chain.from_iterable(stems))
+
+
+def pieces(text: str) -> list[str]:
+    """The text cut at white space, with the wholes of numbers whose groups stand apart."""
+    if _SPACED_NUMBER.search(text):
+        text = _SPACED_NUMBER.sub(_with_whole_number, text)
+    for sign in _BREAKS:
+        text = text.replace(sign, " ")
+    return text.split()
+
+
+def _with_whole_number(found: regex.Match[str]) -> str:
+    groups = found[0].split()
+    whole = "".join(groups)
+    if _SPACED_THOUSANDS.fullmatch(found[0]):
+        return whole if " " not in found[0] else f"{found[0]} {whole}"
+    return f"{found[0]} {whole}" if len(groups) > 2 and len(whole) >= _LONG_NUMBER else found[0]  # noqa: PLR2004
+
+
+def without_stop_words(found: Sequence[Token], language: str) -> list[Token]:
+    """The tokens that are no stop words of the language or of Arabic.
+
+    A stop word that is written as a name stays: in capitals, with a capital inside a query that
+    is not all capitals ("a concert of The Who"), or a single letter at the end ("vitamin a").
+    """
+    words = [token.text for token in found if token.kind == "word"]
+    sentence = any(word.islower() for word in words)
+    kept = []
+    for place, token in enumerate(found):
+        text = token.text
+        name = sentence and text[:1].isupper() and (place > 0 or len(text) > 1 and text.isupper())
+        last_letter = len(text) == 1 and place == len(found) - 1
+        if token.kind == "exact" or name or last_letter or not _is_stop_word(text, language):
+            kept.append(token)
+    return kept
+
+
+def _is_stop_word(text: str, language: str) -> bool:
+    if arabic.is_arabic(text):
+        return language != "neutral" and text in LISTS["ar"]
+    return text.casefold() in _stop_words(language)
+
+
+@cache
+def _stop_words(language: str) -> frozenset[str]:
+    """The stop words with and without their accents."""
+    listed = LISTS.get(language, frozenset())
+    return listed | frozenset(map(folded, listed))
+
+
+def _reading(language: str) -> LanguageAnalyzer:
+    # The Arabic analyzer leaves other scripts as the neutral one does.
+    return _shared("ar" if language == "neutral" else language)
+
+
+@cache
+def _shared(language: str) -> LanguageAnalyzer:
+    return LanguageAnalyzer(language)
+
+
+@cache
+def _shared_mixed(fallback: str) -> MixedAnalyzer:
+    return MixedAnalyzer(fallback)
+
+
+def analyzer_for(language: str, *, texts: Iterable[str] = ()) -> Analyzer:
+    """The analyzer of a language; one object a name, shared by all who ask.
+
+    Args:
+        language: ``ar``, ``fr``, ``pl``, ``en``, ``neutral``; ``auto``, which reads each
+            passage by its own language; or the ``name`` of an analyzer.
+        texts: For ``auto``: the corpus, whose main language is used for passages too short
+            to show their own.
+
+    Raises:
+        InvalidInputError: No such language.
+    """
+    if isinstance(language, str):
+        if language == "auto":
+            return _shared_mixed(detect_language(texts))
+        if language in LANGUAGES:
+            return _shared(language)
+        fallback = language.removeprefix("auto-")
+        if fallback != language and fallback in LANGUAGES:
+            return _shared_mixed(fallback)
+    raise InvalidInputError(
+        f"language must be one of auto, {', '.join(LANGUAGES)}, but got {language!r}"
+    )

@@ -1,0 +1,154 @@
+"""Arabic words: letters, clitics, endings, and names that are written joined or apart.
+
+The light stem is Lucene's (Larkey, Ballesteros and Connell, 2002) with these changes, each
+measured by ``benchmarks/first_stage_quality.py``:
+
+- the article is looked for while hamzas are still there (``ألعاب`` begins with no article,
+  ``الألعاب`` does) and, where two follow each other, both go (``الالتزام``, ``التزام``);
+- a combined prefix (``وال``, ``بال``...) leaves three letters at least (``والدة`` has none);
+- the proclitics و ف ب ل and the س of the future go too, if three letters are left, ك if four;
+- the seats of hamza are one letter (``مسؤول``, ``مسئول``);
+- more of the possessive endings, and the final alef of the accusative, as in Snowball's
+  Arabic stemmer.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+# Alef forms and alef maqsura, teh marbuta, the seats of hamza, letters of loan words.
+_LETTERS: Final = str.maketrans("أإآىةؤئڤپچگ", "ااايهءءفبجك")
+
+_GOD: Final = re.compile("(?:[وفبكت]?الله|[وف]?لله|اللهم)")
+_COMBINED: Final = ("وبال", "وكال", "فبال", "فكال", "وال", "بال", "كال", "فال")
+_ALEFS: Final = frozenset("أإآ")
+_LIL: Final = re.compile("[وف]?لل(?=..)")
+# What follows ``لل`` in nouns that begin with lam: ``للغة`` is of ``لغة``, ``للمتحف`` of ``متحف``.
+_LAM_NOUNS: Final = re.compile(
+    "غة|غات|غو|يل|يالي|اعب|جنة|جان|قاء|بنان|يبي|وح|حظ|سان|باس|جوء|اجئ|ندن|واء|حم|حوم|ون|بن|قب"
+    "|عب|ائح|وائح|هج|قاح|حي|غز|يمون|طف|ؤلؤ|ثة"
+)
+# Stems whose waw is their own: without them the ministry (وزارة) meets "he visited" (زار).
+_WAW_NOUNS: Final = re.compile(
+    "وزير|وزار|وزراء|وطن|وقت|وكال|وكيل|وكلاء|وسائل|وساءل|وسيل|وسيط|وسط|وظيف|وظاءف|وثيق|وثاءق"
+    "|واقع|واجب|واحد|واسع|واضح|واد|والد|واح|وصول|وصف|وصي|وجود|وجه|وحد|ورق|ورش|وراء|وراث"
+    "|ولاي|ولاد|وليد|وفا|وفق|وضع|وعد|وعي|وقع|وقاي|وقود|وزن|وداع|وديع|وباء"
+)
+_ENDINGS: Final = (
+    *("ها", "ان", "ات", "ون", "ين", "يه", "ه", "ي"),  # Lucene's
+    *("يا", "ا", "وا", "نا", "كم", "هم", "هن", "هما"),
+    *("ته", "تها", "تهم", "تهما", "تنا", "تك"),
+)
+_BY_LAST_LETTER: Final = {
+    last: tuple(sorted((e for e in _ENDINGS if e[-1] == last), key=len, reverse=True))
+    for last in {ending[-1] for ending in _ENDINGS}
+}
+_MOST_ENDINGS: Final = 3
+_LEFT: Final = 3  # letters that an ending leaves
+_PROCLITICS: Final = {"ل": 4, "ب": 4, "ك": 5}  # and how long the word is that has one
+_AFTER_CONJUNCTION: Final = 5
+_FUTURE: Final = 5
+
+# After an article or at the beginning, what may be an article or letters of the noun.
+_ALEF_LAM: Final = re.compile("(?:[وفبك]?ال|[وف]?لل)?([اأإآ])ل(?=..)")
+
+# Spellings that no rule brings together.
+_HUNDRED: Final = re.compile("مائ(?=[ةت])")
+_HAMZA_ON_ALEF: Final = re.compile("يأ(?=ة)")
+
+_SERVANT: Final = re.compile("([وفلبك]?عبد)(ال..+)")
+_FATHER: Final = re.compile("([وفلبك]?[أا]بو)((?!ا)...+|ال...+)")
+_OF_GOD: Final = re.compile("(...+)(الله)")
+_OF_FAITH: Final = re.compile(
+    "([وفلبك]?(?:نور|صلاح|سيف|شمس|علاء|عز|تقي|محي|محيي|بهاء|جمال|خير|زين|فخر|كمال|ناصر|نجم|ضياء"
+    "|بدر|جلال|حسام|سعد|شرف|شهاب|عماد|غياث|قمر|مجد|معز|نصر|نظام|برهان|تاج|سراج|صفي|عصام|لسان))"
+    "(الدين)"
+)
+_OWNER: Final = re.compile("(ذو|ذي|ذا)(ال...+)")
+_NAMES: Final = (_SERVANT, _OF_FAITH, _OF_GOD, _FATHER, _OWNER)
+
+
+def is_arabic(word: str) -> bool:
+    """Whether a normalised word is in Arabic script, by its first character."""
+    first = word[0]
+    return "\u0600" <= first <= "\u06ff" or "\u0750" <= first <= "\u077f" or "\u08a0" <= first <= "\u08ff"
+
+
+def name_parts(word: str) -> list[str]:
+    """The words of a name that is written as one: ``عبدالله`` is ``عبد الله``."""
+    if word.find("ال", 2) > 0 or "بو" in word[:3]:  # nearly none
+        for pattern in _NAMES:
+            found = pattern.fullmatch(word)
+            if found:
+                return [found[1], found[2]]
+    return [word]
+
+
+def letters(word: str) -> str:
+    """One letter for alefs with and without hamza, for ى and ي, ة and ه, and for hamza seats."""
+    if "ة" in word or "ت" in word:
+        word = _HAMZA_ON_ALEF.sub("يئ", _HUNDRED.sub("مئ", word))
+    return word.translate(_LETTERS).replace("اميرك", "امريك")
+
+
+def stem(word: str) -> str:
+    """The light stem of a word whose hamzas are still there."""
+    if "لله" in word and _GOD.fullmatch(word):
+        return "الله"
+    return _without_proclitics(_without_endings(letters(_without_article(word))))
+
+
+def query_stems(word: str) -> list[str]:
+    """The stem of a word in a query, and that of its other reading.
+
+    ``الام`` is "the mother" or, hamza left out, "pains": passages have one stem, queries ask
+    for both. Whether it is written with the hamza or without, the other is the second stem.
+    """
+    found = _ALEF_LAM.match(word)
+    if not found or _GOD.fullmatch(word):
+        return [stem(word)]
+    other = "أ" if found[1] == "ا" else "ا"
+    other_spelling = word[: found.start(1)] + other + word[found.end(1) :]
+    return list(dict.fromkeys((stem(word), stem(other_spelling))))
+
+
+def _without_article(word: str) -> str:
+    if word.startswith("ال"):
+        while word.startswith("ال") and len(word) >= 4:  # noqa: PLR2004
+            word = word[2:]
+    elif word.startswith(_COMBINED):
+        prefix = next(p for p in _COMBINED if word.startswith(p))
+        if len(word) >= len(prefix) + 3:
+            word = word[len(prefix) :]
+    elif "لل" in word[:3]:
+        lil = _LIL.match(word)
+        if lil:
+            noun = word[lil.end() :]
+            word = "ل" + noun if _LAM_NOUNS.match(noun) else noun
+    # A hamza on alef begins a word, so that what stands before it is a proclitic.
+    if word[1:2] in _ALEFS and word[0] in "وفلبك" and len(word) >= 4:  # noqa: PLR2004
+        word = word[1:]
+    return word
+
+
+def _without_endings(word: str) -> str:
+    for _ in range(_MOST_ENDINGS):  # فلسطينيين: ين, ي, ين
+        for ending in _BY_LAST_LETTER.get(word[-1], ()):
+            if word.endswith(ending) and len(word) >= len(ending) + _LEFT:
+                word = word[: -len(ending)]
+                break
+        else:
+            break
+    return word
+
+
+def _without_proclitics(word: str) -> str:
+    at_least = 0
+    if len(word) >= 4 and word[0] in "وف" and not _WAW_NOUNS.match(word):  # noqa: PLR2004
+        word, at_least = word[1:], _AFTER_CONJUNCTION
+    if len(word) >= max(at_least, _PROCLITICS.get(word[0], len(word) + 1)):
+        word = word[1:]
+    if len(word) >= _FUTURE and word[0] == "س" and word[1] in "يتنا":
+        word = word[1:]
+    return word

@@ -1,0 +1,228 @@
+"""The cut of a normalised text into tokens: words, numbers, identifiers, symbols.
+
+A run with inner punctuation, digits or case changes is found whole and by its parts. The whole
+is a term of its own beside the parts ("compound term"), in the passage and in the query, so
+that the passage with the exact form comes first:
+
+==========================  ===============================  ==========================
+run                         parts                            whole
+==========================  ===============================  ==========================
+``e-mail``, ``Wi-Fi``       e, mail; Wi, Fi                  ``email``, ``WiFi``
+``getUserById``             get, User, By, Id                ``getUserById``
+``COVID-19``, ``iPhone15``  COVID, 19; iPhone, 15            ``COVID19``, ``iPhone15``
+``C++``, ``C#``, ``.NET``   C; C; NET                        ``C++``, ``C#``, ``.NET``
+``1.2.3``, ``2024-05-01``   1, 2, 3; 2024, 05, 01            ``1.2.3``, ``2024-05-01``
+``a.b@example.org``         a, b, example, org               ``abexampleorg``
+``1,000``, ``3,14``         (none); 3, 14                    ``1000``; ``3.14``
+``U.S.A.``                  (none)                           ``USA``
+==========================  ===============================  ==========================
+
+The alternative, word positions with a phrase test, was measured to need more room: four bytes
+for every word of the corpus against one term for each compound (``benchmarks/RESULTS.md``).
+
+Scripts that are written without spaces are cut into pairs of characters, as Lucene's
+CJKAnalyzer does.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Final, NamedTuple
+
+import regex
+
+from rerank_plugins.first_stage.analysis.latin import without_clitics
+
+MAX_WHOLE: Final = 100
+"""The longest compound that is a term of its own, in characters; parts have no limit."""
+
+
+class Token(NamedTuple):
+    """A piece of a text that becomes a term.
+
+    Attributes:
+        text: As it stands, case kept.
+        kind: ``word``, which is stemmed and may be a stop word; ``exact``, which is not.
+    """
+
+    text: str
+    kind: str = "word"
+
+
+_W: Final = r"[\p{L}\p{M}\p{N}]"
+_UNSPACED: Final = (
+    r"\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Thai}\p{Script=Lao}"
+    r"\p{Script=Khmer}\p{Script=Myanmar}\p{Script=Hangul}"
+)
+# A word with what may stand inside or at the edge of an identifier; or a symbol.
+_RUN: Final = regex.compile(
+    rf"(?P<run>(?:(?<![\w.])[.#@](?=\p{{L}}))?{_W}+"
+    rf"(?:(?:://|['._&@/:^~=?+#-]|(?<=\d),(?=\d)){_W}+|(?:\+\+|\#){_W}+)*"
+    rf"(?:[+#]{{1,2}}(?!\w))?)"
+    r"|(?P<symbol>\p{Regional_Indicator}{2}"
+    r"|\p{Extended_Pictographic}(?:\p{Emoji_Modifier}|\u200D?\p{Extended_Pictographic})*"
+    r"|[\p{Sc}\p{So}%‰§\p{Sm}--[+<>=|~]])",
+    flags=regex.VERSION1,
+)
+# Single letters with full stops: an abbreviation that is written without them as often.
+_ACRONYM: Final = regex.compile(r"(?<![\w.])\p{L}(?:\.\p{L})+\.?(?!\w)")
+_PLAIN: Final = regex.compile(
+    r"\p{N}+|[[\p{L}\p{M}]&&\p{Script=Arabic}]+"
+    rf"|\p{{Lu}}?[[\p{{L}}\p{{M}}]--[\p{{Lu}}\p{{Script=Arabic}}{_UNSPACED}]]+|\p{{Lu}}+",
+    flags=regex.VERSION1,
+)
+_SIMPLE: Final = re.compile(
+    "['.,:،-]*([ء-غف-ي]+|[A-ZÀ-ÖØ-ÞŁŚŻŹĆ]?[a-zß-öø-ÿąćęłńśźżœ]+)['.,:،?-]*"
+)
+_PARTS: Final = regex.compile(
+    r"(?P<number>\p{Nd}+(?:[.,:/^-]\p{Nd}+)*)"
+    r"|(?P<arabic>[\p{L}&&\p{Script=Arabic}]+)"
+    rf"|(?P<unspaced>[{_UNSPACED}]+)"
+    rf"|(?P<word>[[\p{{L}}\p{{M}}\p{{N}}]--[\p{{Nd}}[\p{{L}}&&\p{{Script=Arabic}}]{_UNSPACED}]]+)"
+    r"(?P<sign>\+\+|\#)?",
+    flags=regex.VERSION1,
+)
+_HUMPS: Final = regex.compile(
+    r"\p{Lu}+(?=\p{Lu}[\p{Ll}\p{M}])|\p{Lu}?[\p{Ll}\p{Lo}\p{M}]+|\p{Lu}+", flags=regex.VERSION1
+)
+_THOUSANDS: Final = regex.compile(r"\d{1,3}([.,])\d{3}(?:\1\d{3})*(?:[.,]\d{1,2})?")
+_ORDINAL: Final = regex.compile(r"\d+(?:st|nd|rd|th|s|er|ère|re|e|ème|eme|nde)", flags=regex.I)
+_SEGMENTS: Final = regex.compile(r"://|[@/:?=&~]")
+_SCHEME: Final = regex.compile(r"https?://(?:www\.)?(?=.)", flags=regex.I)
+# Punctuation that does not matter to the whole: all but what stands between two digits.
+_JOINTS: Final = regex.compile(r"(?<!\p{Nd})['._@/:~=?^-]+|['._@/:~=?^-]+(?!\p{Nd})")
+_SEPARATORS: Final = regex.compile(r"\D+")
+_LONG_NUMBER: Final = 7
+_ARABIC: Final = regex.compile(r"\p{Script=Arabic}")
+_LATIN: Final = regex.compile(r"\p{Script=Latin}")
+_DIGIT: Final = regex.compile(r"\p{Nd}")
+_UNSPACED_LETTER: Final = regex.compile(f"[{_UNSPACED}]")
+_HAN: Final = regex.compile(r"\p{Script=Han}")
+_FLAG: Final = regex.compile(r"\p{Regional_Indicator}")
+_GRAPHEME: Final = regex.compile(r"\X")
+_SKIN: Final = regex.compile(r"\p{Emoji_Modifier}|\u200D")
+
+
+def simple_word(piece: str) -> str:
+    """The word that a piece is, less punctuation at its edges, or nothing if it is more.
+
+    A short cut past `normalized` and `tokens`, which give the same for it: nearly every piece
+    of running text is one word in the letters of our languages, composed and without marks.
+    """
+    found = _SIMPLE.fullmatch(piece)
+    return found[1] if found else ""
+
+
+def tokens(text: str, language: str) -> Iterator[Token]:
+    """The tokens of a normalised text, in order; a compound follows its parts."""
+    if _PLAIN.fullmatch(text):  # nearly all
+        yield Token(text)
+        return
+    if "." in text:
+        text = _ACRONYM.sub(lambda found: found[0].replace(".", ""), text)
+    for found in _RUN.finditer(text):
+        run = found["run"]
+        if run is None:
+            yield from _symbol(found[0])
+            continue
+        run = without_clitics(run, language)
+        if _PLAIN.fullmatch(run):
+            yield Token(run)
+        else:
+            yield from _compound(run)
+
+
+def _compound(run: str) -> Iterator[Token]:
+    """The parts of a run, then each piece of an address that has several, then the whole."""
+    run = _SCHEME.sub("", run)
+    parts = list(_PARTS.finditer(run))
+    if len(parts) == 1 and parts[0]["number"] == run:
+        yield from _number(run)
+        return
+    ordinal = _ORDINAL.fullmatch(run) is not None
+    for part in parts[:1] if ordinal else parts:
+        if part["number"]:
+            yield from _number(part["number"])
+        elif part["unspaced"]:
+            yield from _pairs(part["unspaced"])
+        else:
+            yield from _letters(part["arabic"] or part["word"])
+            if part["sign"]:
+                yield Token(part[0], "exact")
+    wholes = [whole_of(run)]
+    segments = _SEGMENTS.split(run)
+    if len(segments) > 1:
+        wholes += [whole_of(s) for s in segments if len(_PARTS.findall(s, endpos=2 * MAX_WHOLE)) > 1]
+    plain = {part[0] for part in parts}
+    for whole in dict.fromkeys(wholes):
+        if whole and whole not in plain and len(whole) <= MAX_WHOLE:
+            yield Token(whole, "word" if whole.isalpha() else "exact")
+
+
+def whole_of(run: str) -> str:
+    """The compound term of a run, empty where it would be two words without a space.
+
+    ``-``, ``.``, ``_`` and their kind go, but between digits they stay: 1.2.3 is not 12.3.
+    """
+    if len(run) > 2 * MAX_WHOLE:
+        return ""
+    lead = run[0] if run[0] in ".@" else ""
+    joined = lead + _JOINTS.sub("", run[len(lead) :])
+    if not joined.isascii():
+        two_words = _ARABIC.search(joined) and (_LATIN.search(joined) or not _DIGIT.search(joined))
+        if two_words or _UNSPACED_LETTER.search(joined):
+            return ""
+    return joined.replace(",", ".")
+
+
+def _letters(word: str) -> Iterator[Token]:
+    """A word, and its humps where it has several of two letters or more."""
+    yield Token(word)
+    if not word.isupper() and not word.islower():
+        humps = [hump for hump in _HUMPS.findall(word) if len(hump) > 1]
+        if len(humps) > 1:
+            for hump in humps:
+                yield Token(hump)
+
+
+def _number(number: str) -> Iterator[Token]:
+    """The groups of a number and its wholes: as written, with one sign for the decimal point."""
+    if number.isdecimal():
+        yield Token(number)
+        return
+    thousands = _THOUSANDS.fullmatch(number)
+    groups = _SEPARATORS.split(number)
+    if not thousands or len(groups) > 3:  # noqa: PLR2004  (1.000.000 may be a version)
+        for group in groups:
+            yield Token(group)
+    yield Token(number.replace(",", "."), "exact")
+    if thousands:
+        separator = thousands[1]
+        yield Token(number.replace(separator, "").replace(",", "."), "exact")
+    elif sum(map(len, groups)) >= _LONG_NUMBER and len(groups) > 2:  # noqa: PLR2004
+        yield Token("".join(groups), "exact")  # dates, telephone and account numbers
+
+
+def _pairs(text: str) -> Iterator[Token]:
+    """Pairs of neighbouring characters; of Han each by itself too."""
+    characters: list[str] = _GRAPHEME.findall(text)
+    if len(characters) == 1:
+        yield Token(text, "exact")
+    for one, other in pairwise(characters):
+        yield Token(one + other, "exact")
+    if len(characters) > 1:
+        for character in characters:
+            if _HAN.match(character):
+                yield Token(character, "exact")
+
+
+def _symbol(symbol: str) -> Iterator[Token]:
+    """A symbol; of a sequence of emoji each one, then the whole."""
+    bare = _SKIN.sub("", symbol)
+    signs = [bare] if _FLAG.match(bare) else list(bare)
+    for sign in signs:
+        yield Token(sign, "exact")
+    if len(signs) > 1:
+        yield Token(bare, "exact")

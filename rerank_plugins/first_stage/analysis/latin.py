@@ -1,0 +1,76 @@
+"""French, Polish and English words: elisions, contractions, accents and stems.
+
+People leave accents out ("musee", "zostal"). So accents go before the stem, and every form of
+a word meets itself; but Snowball's rules look for accents in the endings. They are put back
+there, where the spelling leaves one reading or the stem is the same anyway, for the stemmer
+alone.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import regex
+
+from rerank_plugins.first_stage.analysis import snowball
+from rerank_plugins.first_stage.analysis.normalization import folded
+
+LANGUAGES: Final = ("fr", "pl", "en")
+
+# Lucene's French articles, and those that are longer.
+_ELISION: Final = regex.compile(
+    "(?:[ltmqunsjdc]|qu|jusqu|quoiqu|lorsqu|puisqu)'(?=.)", flags=regex.IGNORECASE
+)
+# "est-ce", "a-t-il", "celui-ci": pronouns behind a verb, which make no compound.
+_INVERSION: Final = regex.compile(
+    "(?<=.)(?:-t)?-(?:ce|il|elle|on|ils|elles|je|tu|ci|là)$", flags=regex.IGNORECASE
+)
+_CONTRACTION: Final = regex.compile(
+    "(?<=.)(?:(?<!ca)n't|'(?:s|t|re|ve|ll|d|m))$", flags=regex.IGNORECASE
+)
+
+# Endings that Snowball's rules know with their accents; the longest that fits is put back.
+_ACCENTED_ENDINGS: Final = {
+    "fr": "ée ées ité ités ière ières èrent és",
+    "pl": (
+        "ów ał ała ało ały ałam ałem ił iła iło iły iłam iłem liście łyście liśmy łyśmy łaś łeś "
+        "ąc ąca ące ący ącego ącemu ącej ących ącym ącymi ają ić ieć ść byś"
+    ),
+    "en": "",
+}
+_ACCENTED: Final = {
+    language: {folded(ending): ending for ending in endings.split()}
+    for language, endings in _ACCENTED_ENDINGS.items()
+}
+_BARE: Final = {
+    language: tuple(sorted(endings, key=len, reverse=True))
+    for language, endings in _ACCENTED.items()
+}
+
+
+def without_clitics(run: str, language: str) -> str:
+    """The run without elisions, pronouns or contractions: ``l'été``, ``a-t-il``, ``John's``."""
+    if language == "fr" and ("'" in run or "-" in run):
+        return _INVERSION.sub("", _ELISION.sub("", run, 1) if _ELISION.match(run) else run)
+    if language == "en" and "'" in run:
+        return _CONTRACTION.sub("", run)
+    return run
+
+
+def stem(word: str, language: str) -> str:
+    """The term of a word: the same with its accents and without."""
+    word = _stem(folded(word), language)
+    # Snowball takes one Polish ending; many words have two: Krakowa, Kraków.
+    return _stem(word, language) if language == "pl" else word
+
+
+def _stem(bare: str, language: str) -> str:
+    return folded(snowball.stem(_with_accents(bare, language), language))
+
+
+def _with_accents(bare: str, language: str) -> str:
+    if bare.endswith(_BARE[language]):
+        for ending in _BARE[language]:
+            if bare.endswith(ending):
+                return bare[: -len(ending)] + _ACCENTED[language][ending]
+    return bare

@@ -1,0 +1,78 @@
+"""One spelling for what Unicode writes in several ways: first step of the analysis.
+
+Compatibility forms come before the cut into words, so that ``m²`` is ``m2`` and ``ﻻ`` is
+``لا``. Case is kept: the cut needs it (``getUserById``), and `folded` drops it later.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Final
+
+import regex
+
+from rerank_plugins._text import normalize
+
+_FRACTIONS: Final = "".join(
+    chr(code)
+    for code in (0xBC, 0xBD, 0xBE, *range(0x2150, 0x2160), 0x2189)
+    if unicodedata.decomposition(chr(code)).startswith("<fraction>")
+)
+# One character for one: what NFKC leaves apart, or would glue to the word before it.
+_SAME: Final = str.maketrans(
+    {
+        **dict.fromkeys("’‘ʼ＇‛′", "'"),
+        **dict.fromkeys("‐‑‒–−", "-"),
+        **dict.fromkeys("—―\u200b™℠", " "),
+        "\u2044": "/",
+        "٪": "%",
+        "٫": ".",
+        "٬": ",",
+        "،": ",",
+        # A fraction stands beside a whole number ("1½") and is a word of its own.
+        **{sign: " " + normalize("NFKC", sign).replace("\u2044", "/") for sign in _FRACTIONS},
+    }
+)
+# Persian and Urdu letters that keyboards and PDFs put in Arabic words, and the Arabic-Indic
+# digits of both kinds.
+_LETTERS: Final = str.maketrans(
+    "یکٱےۍڪہھۀۃۂە٠١٢٣٤٥٦٧٨٩۰۱۲۳۴۵۶۷۸۹",
+    "يكايىكهههةهه" + "0123456789" * 2,
+)
+_POWER: Final = regex.compile(r"(?<=\d)(?=[⁰¹²³⁴⁵⁶⁷⁸⁹])")
+# Bidi marks, soft hyphens and joiners; tatweel; tashkeel, Quranic and honorific marks.
+_DROPPED: Final = regex.compile(
+    r"[\p{Cf}\uFE00-\uFE0F\u0640\u0610-\u061A\u064B-\u065F\u0670\u06D6-\u06ED\u08D3-\u08FF]+",
+    flags=regex.VERSION1,
+)
+_SURROGATE: Final = regex.compile("[\ud800-\udfff]")
+_DIACRITICS: Final = regex.compile("[\u0300-\u036f]+")
+# Letters that have no decomposition: ICU's Latin-ASCII transliteration has the same pairs.
+_UNDECOMPOSED: Final = str.maketrans(
+    {"ł": "l", "ø": "o", "đ": "d", "ð": "d", "ħ": "h", "ŧ": "t", "ı": "i", "ŋ": "n", "ĸ": "k"}
+    | {"œ": "oe", "æ": "ae", "þ": "th", "ĳ": "ij", "ŀ": "l", "ƒ": "f"}
+)
+
+
+def normalized(text: str) -> str:
+    """The text in compatibility form, its digits ASCII, without marks that nobody types.
+
+    Letters with accents are composed; Arabic keeps its hamzas and its teh marbuta.
+    """
+    if text.isascii():
+        return text
+    text = _POWER.sub("^", text).translate(_SAME)
+    text = _DROPPED.sub("", normalize("NFKC", text))
+    return _SURROGATE.sub(" ", text).translate(_SAME).translate(_LETTERS)
+
+
+def folded(word: str) -> str:
+    """The word without case, accents and ligatures.
+
+    Scripts whose marks are letters of their own keep them (Devanagari, Thai).
+    """
+    word = word.casefold()
+    if word.isascii():
+        return word
+    bare = _DIACRITICS.sub("", normalize("NFD", word.translate(_UNDECOMPOSED)))
+    return normalize("NFC", bare) or word  # a mark that stands alone stays
