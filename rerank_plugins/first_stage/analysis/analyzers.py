@@ -14,13 +14,14 @@ stand apart ("1 000", telephone numbers) get their whole beside them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from itertools import chain
 from typing import Any, Final
 
 import regex
 
+from rerank_plugins._memo import Memo
 from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.first_stage.analysis import arabic, latin
 from rerank_plugins.first_stage.analysis.detection import detect_language, shown_language
@@ -41,31 +42,12 @@ _SPACED_THOUSANDS: Final = regex.compile(r"\d{1,3}(?:[ \u00a0\u2009\u202f]\d{3})
 _LONG_NUMBER: Final = 7
 # Between words without being part of one; gone before the cut, fewer pieces differ.
 _BREAKS: Final = (*'()[]"!;«»“”؛؟…', ". ", ", ", "، ", ": ", "? ")
-_MEMO_BYTES: Final = 64 << 20
-_LONGEST_REMEMBERED: Final = 256
+_MEMO_BYTES: Final = 64_000_000
 
 
-class Memo(dict[str, tuple[str, ...]]):
-    """What a piece of text became: a corpus has far fewer distinct pieces than pieces.
-
-    A plain dictionary, since looking up is the inner loop of indexing; emptied when it holds
-    more than 64 MB. Long pieces are not kept.
-    """
-
-    def __init__(self, compute: Callable[[str], Iterable[str]]) -> None:
-        super().__init__()
-        self._compute = compute
-        self._bytes = 0
-
-    def __missing__(self, piece: str) -> tuple[str, ...]:
-        found = tuple(self._compute(piece))
-        if len(piece) <= _LONGEST_REMEMBERED:
-            self._bytes += 200 + 2 * len(piece) + 90 * len(found)
-            if self._bytes > _MEMO_BYTES:
-                self.clear()
-                self._bytes = 0
-            self[piece] = found
-        return found
+def _remembered(piece: str, terms: tuple[str, ...]) -> int:
+    """About the bytes of a piece, its tuple and its terms, some of which others share."""
+    return 150 + 2 * len(piece) + 90 * len(terms)
 
 
 class Analyzer:
@@ -100,7 +82,10 @@ class LanguageAnalyzer(Analyzer):
 
     def __init__(self, language: str) -> None:
         super().__init__(language)
-        self._memo = Memo(self._terms_of_piece)
+        # A corpus has far fewer distinct pieces than pieces.
+        self._memo: Memo[str, tuple[str, ...]] = Memo(
+            self._terms_of_piece, max_bytes=_MEMO_BYTES, size=_remembered
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         return analyzer_for, (self.name,)
@@ -140,9 +125,9 @@ class LanguageAnalyzer(Analyzer):
             return arabic.query_stems(token.text)
         return [self.term(token)]
 
-    def _terms_of_piece(self, piece: str) -> Iterable[str]:
+    def _terms_of_piece(self, piece: str) -> tuple[str, ...]:
         word = simple_word(piece)
-        return self._terms_of_word(word) if word else self._terms_of_tokens(piece)
+        return tuple(self._terms_of_word(word) if word else self._terms_of_tokens(piece))
 
     def _terms_of_tokens(self, piece: str) -> Iterator[str]:
         for text, kind in tokens(normalized(piece), self.name):
@@ -192,7 +177,9 @@ class MixedAnalyzer(Analyzer):
         """The terms of a query: each word's stem, or stems where languages differ on it."""
         shown = shown_language(pieces(text))
         own = _reading(shown) if shown else self._fallback
-        readings = [own, self._fallback] if shown else [_shared(n) for n in (*latin.LANGUAGES, "ar")]
+        readings = (
+            [own, self._fallback] if shown else [_shared(n) for n in (*latin.LANGUAGES, "ar")]
+        )
         stems = (
             dict.fromkeys(term for reading in readings for term in reading.query_terms(token))
             for token in own.query_tokens(text)
@@ -214,7 +201,7 @@ def _with_whole_number(found: regex.Match[str]) -> str:
     whole = "".join(groups)
     if _SPACED_THOUSANDS.fullmatch(found[0]):
         return whole if " " not in found[0] else f"{found[0]} {whole}"
-    return f"{found[0]} {whole}" if len(groups) > 2 and len(whole) >= _LONG_NUMBER else found[0]  # noqa: PLR2004
+    return f"{found[0]} {whole}" if len(groups) > 2 and len(whole) >= _LONG_NUMBER else found[0]
 
 
 def without_stop_words(found: Sequence[Token], language: str) -> list[Token]:
@@ -228,7 +215,7 @@ def without_stop_words(found: Sequence[Token], language: str) -> list[Token]:
     kept = []
     for place, token in enumerate(found):
         text = token.text
-        name = sentence and text[:1].isupper() and (place > 0 or len(text) > 1 and text.isupper())
+        name = sentence and text[:1].isupper() and (place > 0 or (len(text) > 1 and text.isupper()))
         last_letter = len(text) == 1 and place == len(found) - 1
         if token.kind == "exact" or name or last_letter or not _is_stop_word(text, language):
             kept.append(token)

@@ -72,7 +72,11 @@ _NAMES: Final = (_SERVANT, _OF_FAITH, _OF_GOD, _FATHER, _OWNER)
 def is_arabic(word: str) -> bool:
     """Whether a normalised word is in Arabic script, by its first character."""
     first = word[0]
-    return "\u0600" <= first <= "\u06ff" or "\u0750" <= first <= "\u077f" or "\u08a0" <= first <= "\u08ff"
+    return (
+        "\u0600" <= first <= "\u06ff"
+        or "\u0750" <= first <= "\u077f"
+        or "\u08a0" <= first <= "\u08ff"
+    )
 
 
 def name_parts(word: str) -> list[str]:
@@ -115,7 +119,7 @@ def query_stems(word: str) -> list[str]:
 
 def _without_article(word: str) -> str:
     if word.startswith("ال"):
-        while word.startswith("ال") and len(word) >= 4:  # noqa: PLR2004
+        while word.startswith("ال") and len(word) >= 4:
             word = word[2:]
     elif word.startswith(_COMBINED):
         prefix = next(p for p in _COMBINED if word.startswith(p))
@@ -127,7 +131,7 @@ def _without_article(word: str) -> str:
             noun = word[lil.end() :]
             word = "ل" + noun if _LAM_NOUNS.match(noun) else noun
     # A hamza on alef begins a word, so that what stands before it is a proclitic.
-    if word[1:2] in _ALEFS and word[0] in "وفلبك" and len(word) >= 4:  # noqa: PLR2004
+    if word[1:2] in _ALEFS and word[0] in "وفلبك" and len(word) >= 4:
         word = word[1:]
     return word
 
@@ -145,7 +149,7 @@ def _without_endings(word: str) -> str:
 
 def _without_proclitics(word: str) -> str:
     at_least = 0
-    if len(word) >= 4 and word[0] in "وف" and not _WAW_NOUNS.match(word):  # noqa: PLR2004
+    if len(word) >= 4 and word[0] in "وف" and not _WAW_NOUNS.match(word):
         word, at_least = word[1:], _AFTER_CONJUNCTION
     if len(word) >= max(at_least, _PROCLITICS.get(word[0], len(word) + 1)):
         word = word[1:]

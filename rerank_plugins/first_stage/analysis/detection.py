@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from functools import cache, lru_cache
+from functools import cache
 from itertools import chain, islice
 from typing import Final
 
 import regex
 
+from rerank_plugins._memo import Memo
 from rerank_plugins.first_stage.analysis.normalization import folded, normalized
-from rerank_plugins.first_stage.analysis.stop_words import LISTS
+from rerank_plugins.first_stage.analysis.stop_words import LISTS, NEIGHBOURS
 
 _LATIN: Final = ("fr", "pl", "en")
 _ARABIC: Final = regex.compile(r"\p{Script=Arabic}")
@@ -22,7 +23,7 @@ _ELIDED: Final = regex.compile("(?:[ltmqunsjdc]|qu|jusqu|quoiqu|lorsqu|puisqu)'.
 # Letters that name a language. Those of its neighbours count against all of ours: without
 # them a Spanish or German corpus would be stemmed as French or English.
 _LETTERS_OF: Final = {"pl": "ąćęłńśźż", "fr": "àâçèêëîïùûœ", "other": "ñ¿ãõßäöüåøčřšžğış"}
-_LONGEST: Final = 100
+_MEMO_BYTES: Final = 8_000_000
 
 
 def detect_language(texts: Iterable[str], *, sample: int = 1000) -> str:
@@ -55,18 +56,15 @@ def shown_language(pieces: Sequence[str]) -> str | None:
     Function words make up a third or more of running text in all these languages; a language
     that covers less than a tenth of the words, or ties with another, is not believed.
     """
-    votes = Counter(chain.from_iterable(map(_evidence, pieces)))
+    votes = Counter(chain.from_iterable(map(_EVIDENCE.__getitem__, pieces)))
     (best, count), (_, second) = [*votes.most_common(2), ("", 0), ("", 0)][:2]
     if count == second or count * 10 < len(pieces):
         return None
     return "neutral" if best.startswith("other") else best
 
 
-@lru_cache(maxsize=100_000)
 def _evidence(piece: str) -> tuple[str, ...]:
     """The languages that one piece speaks for; empty when it tells nothing."""
-    if len(piece) > _LONGEST:
-        return ()
     word_found = _WORD.search(normalized(piece).casefold())
     if word_found is None:
         return ()
@@ -79,21 +77,11 @@ def _evidence(piece: str) -> tuple[str, ...]:
     return tuple(n for n, letters in _LETTERS_OF.items() if any(c in letters for c in word))
 
 
+_EVIDENCE: Final = Memo(_evidence, max_bytes=_MEMO_BYTES)
+
+
 @cache
 def _function_words() -> dict[str, frozenset[str]]:
     """The words that show a language; ``other`` stands for neighbours that we do not stem."""
-    from bm25s import stopwords
-
-    others = (
-        stopwords.STOPWORDS_GERMAN,
-        stopwords.STOPWORDS_DUTCH,
-        stopwords.STOPWORDS_SPANISH,
-        stopwords.STOPWORDS_PORTUGUESE,
-        stopwords.STOPWORDS_ITALIAN,
-        stopwords.STOPWORDS_SWEDISH,
-    )
     found = {name: LISTS[name] | frozenset(map(folded, LISTS[name])) for name in _LATIN}
-    return found | {
-        f"other{number}": frozenset(word.casefold() for word in words)
-        for number, words in enumerate(others)
-    }
+    return found | {f"other{number}": words for number, words in enumerate(NEIGHBOURS)}

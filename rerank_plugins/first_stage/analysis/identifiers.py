@@ -73,9 +73,7 @@ _PLAIN: Final = regex.compile(
     rf"|\p{{Lu}}?[[\p{{L}}\p{{M}}]--[\p{{Lu}}\p{{Script=Arabic}}{_UNSPACED}]]+|\p{{Lu}}+",
     flags=regex.VERSION1,
 )
-_SIMPLE: Final = re.compile(
-    "['.,:،-]*([ء-غف-ي]+|[A-ZÀ-ÖØ-ÞŁŚŻŹĆ]?[a-zß-öø-ÿąćęłńśźżœ]+)['.,:،?-]*"
-)
+_SIMPLE: Final = re.compile("['.,:،-]*([ء-غف-ي]+|[A-ZÀ-ÖØ-ÞŁŚŻŹĆ]?[a-zß-öø-ÿąćęłńśźżœ]+)['.,:،?-]*")
 _PARTS: Final = regex.compile(
     r"(?P<number>\p{Nd}+(?:[.,:/^-]\p{Nd}+)*)"
     r"|(?P<arabic>[\p{L}&&\p{Script=Arabic}]+)"
@@ -90,7 +88,7 @@ _HUMPS: Final = regex.compile(
 _THOUSANDS: Final = regex.compile(r"\d{1,3}([.,])\d{3}(?:\1\d{3})*(?:[.,]\d{1,2})?")
 _ORDINAL: Final = regex.compile(r"\d+(?:st|nd|rd|th|s|er|ère|re|e|ème|eme|nde)", flags=regex.I)
 _SEGMENTS: Final = regex.compile(r"://|[@/:?=&~]")
-_SCHEME: Final = regex.compile(r"https?://(?:www\.)?(?=.)", flags=regex.I)
+_SCHEME: Final = regex.compile(r"\A(?:https?://)?(?:www\.)?(?=.)", flags=regex.I)
 # Punctuation that does not matter to the whole: all but what stands between two digits.
 _JOINTS: Final = regex.compile(r"(?<!\p{Nd})['._@/:~=?^-]+|['._@/:~=?^-]+(?!\p{Nd})")
 _SEPARATORS: Final = regex.compile(r"\D+")
@@ -154,7 +152,9 @@ def _compound(run: str) -> Iterator[Token]:
     wholes = [whole_of(run)]
     segments = _SEGMENTS.split(run)
     if len(segments) > 1:
-        wholes += [whole_of(s) for s in segments if len(_PARTS.findall(s, endpos=2 * MAX_WHOLE)) > 1]
+        wholes += [
+            whole_of(s) for s in segments if len(_PARTS.findall(s, endpos=2 * MAX_WHOLE)) > 1
+        ]
     plain = {part[0] for part in parts}
     for whole in dict.fromkeys(wholes):
         if whole and whole not in plain and len(whole) <= MAX_WHOLE:
@@ -194,14 +194,14 @@ def _number(number: str) -> Iterator[Token]:
         return
     thousands = _THOUSANDS.fullmatch(number)
     groups = _SEPARATORS.split(number)
-    if not thousands or len(groups) > 3:  # noqa: PLR2004  (1.000.000 may be a version)
+    if not thousands or len(groups) > 3:
         for group in groups:
             yield Token(group)
     yield Token(number.replace(",", "."), "exact")
     if thousands:
         separator = thousands[1]
         yield Token(number.replace(separator, "").replace(",", "."), "exact")
-    elif sum(map(len, groups)) >= _LONG_NUMBER and len(groups) > 2:  # noqa: PLR2004
+    elif sum(map(len, groups)) >= _LONG_NUMBER and len(groups) > 2:
         yield Token("".join(groups), "exact")  # dates, telephone and account numbers
 
 

@@ -23,7 +23,9 @@ _ELISION: Final = regex.compile(
 )
 # "est-ce", "a-t-il", "celui-ci": pronouns behind a verb, which make no compound.
 _INVERSION: Final = regex.compile(
-    "(?<=.)(?:-t)?-(?:ce|il|elle|on|ils|elles|je|tu|ci|là)$", flags=regex.IGNORECASE
+    "(?<=.)(?:-t)?-(?:ce|il|elle|on|ils|elles|je|tu|ci|là|l[ae]|les|lui|leur|moi|toi|nous|y|en"
+    "|(?<!rendez-)vous)$",
+    flags=regex.IGNORECASE,
 )
 _CONTRACTION: Final = regex.compile(
     "(?<=.)(?:(?<!ca)n't|'(?:s|t|re|ve|ll|d|m))$", flags=regex.IGNORECASE
@@ -31,7 +33,7 @@ _CONTRACTION: Final = regex.compile(
 
 # Endings that Snowball's rules know with their accents; the longest that fits is put back.
 _ACCENTED_ENDINGS: Final = {
-    "fr": "ée ées ité ités ière ières èrent és",
+    "fr": "ée ées ité ités ière ières èrent",
     "pl": (
         "ów ał ała ało ały ałam ałem ił iła iło iły iłam iłem liście łyście liśmy łyśmy łaś łeś "
         "ąc ąca ące ący ącego ącemu ącej ących ącym ącymi ają ić ieć ść byś"

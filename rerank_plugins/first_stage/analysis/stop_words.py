@@ -60,3 +60,46 @@ LISTS: Final = {
     "neutral": frozenset(),
 }
 """By language, in lower case and with accents."""
+
+# Function words of languages that we do not stem: they tell that a text is in none of ours.
+_GERMAN: Final = """
+aber als am an auch auf aus bei bin bis das dass dem den der des die diese dieser dieses
+doch durch ein eine einem einen einer er es für haben hat hatte ich ihr im in ist kann
+können man mit nach nicht noch nur oder sein sich sie sind so um und uns unter vom von vor
+war was wenn wer werden wie wir wird wo wurde zu zum zur über
+"""
+_DUTCH: Final = """
+aan als bij dan dat de deze die dit door een en er geen had heb heeft het hij hoe hun ik in
+is je kan maar me meer met mijn na naar niet nog nu of om ook op over te tot uit uw van veel
+voor waren was wat we wel werd wie wij worden wordt zal ze zich zijn zo zonder
+"""
+_SPANISH: Final = """
+al algo como con contra cual cuando de del desde donde dos el ella ellos en entre era es esa
+ese eso esta este esto está fue ha había hasta hay la las le les lo los me mi mientras muy
+más nada ni no nos o otra otro para pero por porque que quien qué se según ser si sin sobre
+son su sus también tiene todo un una uno y ya yo
+"""
+_PORTUGUESE: Final = """
+ao aos as até com como da das de dela dele do dos e ela elas ele eles em entre era essa esse
+esta este eu foi foram há isso isto já lhe mais mas me mesmo meu minha muito na nas nem no
+nos não nós o onde os ou para pela pelas pelo pelos por porque qual quando que quem se sem
+ser seu seus sua suas são só também te tem um uma você à às é
+"""
+_ITALIAN: Final = """
+a ai al alla alle anche che chi ci come con da dal dalla dei del della delle di dove e ed
+era erano essere fu gli ha hanno ho i il in io la le lei li lo loro ma mi nei nel nella noi
+non o per perché più quale quando quella quello questa questo se sei si sia sono sua sue sui
+sul sulla suo tra un una uno è
+"""
+_SWEDISH: Final = """
+alla att av blev bli de dem den denna deras dess det detta dig din där efter eller en er ett
+från för ha hade han hans har henne hennes hon honom hur här i icke inte jag kan man med men
+mig min mot mycket ni nu när och om på samma sedan sig sin skulle som så till under upp ut
+utan var vara vi vid vilken än är även över
+"""
+
+NEIGHBOURS: Final = tuple(
+    frozenset(words.split())
+    for words in (_GERMAN, _DUTCH, _SPANISH, _PORTUGUESE, _ITALIAN, _SWEDISH)
+)
+"""Function words of languages that no analyzer here stems."""

@@ -1,0 +1,213 @@
+"""What people type and expect to find: kinds of input that search engines get reports about."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rerank_plugins.first_stage import BM25
+
+CASES = [
+    json.loads(line)
+    for line in (Path(__file__).parent / "search_cases.jsonl").read_text("utf-8").splitlines()
+]
+OTHER = {"ar": "وصلت الحافلة.", "fr": "La gare.", "pl": "Pociąg odjechał.", "en": "Bread."}
+
+
+@pytest.mark.parametrize("auto", [False, True], ids=["own", "auto"])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case['kind']}: {case['query']}")
+def test_a_case_finds_what_it_asks_for(case: dict[str, Any], auto: bool) -> None:
+    """The right passage comes first, or exactly the right ones come."""
+    bm25 = BM25(case["passages"], language="auto" if auto else case["language"])
+    found = [candidate.key for candidate in bm25.search(case["query"], len(case["passages"]))]
+    if "first" in case:
+        assert found[0] == case["first"]
+    else:
+        assert sorted(found) == sorted(case["found"])
+
+
+# Each line: language; words that find each other, in any order.
+MEETING = """
+ar; وزير; الوزير; والوزير; للوزير; بالوزير; لوزير
+ar; لغة; اللغة; للغة; باللغة
+ar; ليل; الليل; لليل; بالليل
+ar; لجنة; اللجنة; للجنة; ولجنة
+ar; لاعب; اللاعبين; للاعبين
+ar; أولاد; الأولاد; للأولاد; وأولاد
+ar; ألعاب; الألعاب; بألعاب; بالألعاب
+ar; ألماني; الألماني; ألمانيا
+ar; التهاب; الالتهاب; بالتهاب; الالتهابات
+ar; والدة; الوالدة; لوالدة
+ar; بالون; البالون
+ar; مدرسة; المدرسة; للمدرسة; وبالمدرسة; كالمدرسة; فالمدرسة; مدرستهم; مدرستنا
+ar; بيت; لبيت; ببيت; وبيت; البيت; فبيت
+ar; أسد; كالأسد; كأسد; بأسد
+ar; يفتح; سيفتح; وسيفتح; فسيفتح
+ar; مسؤول; مسئول; المسؤولين; المسئولية
+ar; شؤون; شئون; الشؤون
+ar; رؤوس; رءوس
+ar; هيئة; هيأة; الهيئة
+ar; قراءة; قرائة
+ar; مئة; مائة; المائة
+ar; موسيقى; موسيقا; الموسيقي
+ar; سوريا; سورية; السورية
+ar; أمريكا; أميركا; الأميركية
+ar; فلسطين; فلسطيني; الفلسطينيين
+ar; كتاب; كتابا; كتابه; كتابها; كتابهم; والكتاب
+ar; عبد الله; عبدالله; لعبدالله
+ar; عبد الرحمن; عبدالرحمن; وعبدالرحمن
+ar; أبو بكر; أبوبكر
+ar; نور الدين; نورالدين
+ar; نصر الله; نصرالله
+ar; ذو الحجة; ذوالحجة
+ar; قرآن; ٱلْقُرْآن; ﺍﻟﻘﺮﺁﻥ; القـــرآن
+ar; کتاب کبیر; كتاب كبير
+fr; été; ETE; l'été; d’été; Été
+fr; Noël; NOEL; noel
+fr; école; ECOLES; ecole
+fr; français; francais; FRANÇAISE
+fr; énergie; énergies; energie; l’ENERGIE
+fr; œuvre; oeuvres; ŒUVRE
+fr; cœur; coeur; cœurs
+fr; élève; eleve; élèves
+fr; hôpital; hopital
+fr; a-t-il; a
+pl; łódź; lodz; Łodzi
+pl; żółw; zolw; żółwia
+pl; święto; swieto; święta
+pl; gęsi; gesi; gęś
+pl; źródło; zrodlo; źródła
+pl; Kraków; Krakowa; Krakowie; krakowem; krakow
+pl; został; zostal; została; zostali
+pl; rozmowa; rozmów; rozmow
+en; e-mail; email; E-mails; emails
+en; Wi-Fi; wifi; WiFi; WIFI
+en; U.S.A.; USA; U.S.A
+en; U.S.; US
+en; Ph.D.; PhD; phd
+en; COVID-19; covid19; Covid 19; COVID19
+en; ABC-123; ABC123; abc 123; abc_123
+en; iPhone15; iPhone 15; iphone-15; IPHONE15
+en; get user by id; getUserById; get_user_by_id; get-user-by-id; GetUserById
+en; node.js; Node.JS; NodeJS; nodejs
+en; 1,000; 1000; 1 000; 1\u00a0000; 1\u202f000; 1.000
+en; 1,000,000; 1000000; 1 000 000
+en; 3.14; 3,14
+en; CO₂; CO2; co2
+en; 40 m²; 40 m2; 40m²
+en; ½; 1/2
+en; 2024-05-01; 20240501; 2024/05/01
+en; +33 1 23 45 67 89; 123456789; 1.23.45.67.89
+en; ＡＢＣ; abc
+en; café; cafe; CAFE\u0301
+en; №; no
+en; #BlackFriday; BlackFriday; black friday
+en; don't; don’t
+en; 🇫🇷; 🇫🇷 !
+neutral; Straße; STRASSE; strasse
+neutral; Đorđe; dorde
+neutral; Ærø; aero
+neutral; ħaġar; hagar
+"""
+PAIRS = [
+    (language.strip(), one.strip(), other.strip())
+    for line in MEETING.strip().splitlines()
+    for language, *words in [
+        line.encode()
+        .decode("utf-8")
+        .replace("\\u00a0", "\u00a0")
+        .replace("\\u202f", "\u202f")
+        .replace("\\u0301", "\u0301")
+        .split(";")
+    ]
+    for one in words
+    for other in words
+]
+
+
+@pytest.mark.parametrize(("language", "query", "passage"), PAIRS)
+def test_spellings_and_forms_find_each_other(language: str, query: str, passage: str) -> None:
+    """The passage with one form comes for the other, in its language and in a mixed corpus."""
+    for read_as in (language, "auto"):
+        if read_as == "auto" and language != "ar":
+            continue  # a bare word does not show its language
+        bm25 = BM25([f"{passage}", OTHER.get(language, "Bread.")], language=read_as)
+        assert [c.key for c in bm25.search(query, 5)] == [0]
+
+
+# language; query; the passage that comes first; others that must not.
+FIRST = [
+    ("en", "C++", ["in C++", "in C#", "in C"]),
+    ("en", "c#", ["in C#", "in C++", "in C"]),
+    ("en", "C", ["in C", "in C#", "in C++"]),
+    ("en", ".NET developer", [".NET developer", "net developer"]),
+    ("en", "1.2.3", ["version 1.2.3", "version 3.2.1", "version 12.3", "version 1.23"]),
+    ("en", "v2.10", ["v2.10 is out", "v2.1 is out", "v10.2 is out"]),
+    ("en", "192.168.1.10", ["host 192.168.1.10", "host 192.168.10.1", "host 192.168.110"]),
+    ("en", "a.b@example.org", ["write a.b@example.org", "write b.a@example.org"]),
+    ("en", "example.org", ["see www.example.org today", "an example of an org here"]),
+    ("en", "report_2024.pdf", ["open report_2024.pdf", "a pdf report of 2024"]),
+    ("en", "getUserById", ["call getUserById now", "get the user by id now"]),
+    ("en", "AB-1234", ["part AB-1234", "part AB-4321", "part BA-1234"]),
+    ("en", "AT&T", ["AT&T store", "at the T store"]),
+    ("en", "R&D budget", ["R&D budget", "D and R budget"]),
+    ("en", "S&P 500", ["S&P 500 fell", "P and S 500 fell"]),
+    ("en", "10:30", ["at 10:30 sharp", "at 30:10 sharp"]),
+    ("en", "2024-05-01", ["on 2024-05-01", "on 2024-01-05"]),
+    ("en", "hepatitis c", ["hepatitis C", "hepatitis B", "hepatitis A"]),
+    ("en", "plan B", ["plan B", "plan A"]),
+    ("en", "type 2 diabetes", ["type 2 diabetes", "type 1 diabetes"]),
+    ("en", "terminal 5", ["terminal 5", "terminal 4"]),
+    ("en", "vitamin a", ["vitamin A", "vitamin B"]),
+    ("en", "The Who concert", ["concert by The Who", "concert by The Band"]),
+    ("en", "IT department", ["the IT department", "the HR department"]),
+    ("en", "Will Smith", ["Will Smith", "John Smith"]),
+    ("en", "May weather", ["weather in May", "weather in June"]),
+    ("en", "blood type O+", ["blood type O+", "blood type A+", "blood type O"]),
+    ("fr", "article L.121-1", ["article L.121-1", "article L.12-11", "article L.122-1"]),
+    ("fr", "article L121-1", ["article L. 121-1", "article L. 122-1"]),
+    ("fr", "groupe A", ["groupe A", "groupe B"]),
+    ("fr", "l'est de la France", ["l'est de la France", "le sud de la France"]),
+    ("fr", "Tour de France", ["Tour de France", "vie de France"]),
+    ("fr", "les nouvelles d'hier", ["nouvelles d'hier", "nouvelles de demain"]),
+    ("fr", "médaille d'or", ["médaille d'or", "médaille d'argent"]),
+    ("fr", "à la carte", ["menu à la carte", "menu du jour"]),
+    ("pl", "Pan Tadeusz", ["Pan Tadeusz", "Tadeusz Kos"]),
+    ("pl", "rok 1939", ["rok 1939", "dom 1939"]),
+    ("pl", "klasa A", ["klasa A", "klasa B"]),
+    ("pl", "art. 5 ust. 2", ["art. 5 ust. 2", "art. 2 ust. 15"]),
+    ("pl", "być albo nie być", ["być albo nie być", "iść albo nie iść"]),
+    ("ar", "فصيلة دم O", ["فصيلة دم O", "فصيلة دم A"]),
+    ("ar", "شوربة عدس", ["شوربة عدس", "شوربة خضار"]),
+    ("ar", "الإمام علي", ["الإمام علي", "الإمام مالك"]),
+    ("ar", "سنة ٢٠٢٤", ["سنة 2024", "سنة 2023"]),
+    ("ar", "الله", ["ذكر الله", "ذكر له"]),
+    ("ar", "آلام الأم", ["آلام الظهر عند الأم", "الأب والأم"]),
+    ("neutral", "花园", ["蜜蜂在花园里跳舞", "蜜蜂在城市里跳舞"]),
+    ("neutral", "花", ["蜜蜂在花园里跳舞", "蜜蜂在城市里跳舞"]),
+    ("neutral", "서울", ["서울에서 만나요", "부산에서 만나요"]),
+    ("neutral", "สวัสดี", ["สวัสดีครับ", "ขอบคุณครับ"]),
+]
+
+
+@pytest.mark.parametrize(("language", "query", "passages"), FIRST, ids=lambda v: str(v)[:30])
+def test_the_exact_form_comes_first(language: str, query: str, passages: list[str]) -> None:
+    """Identifiers, letters and names come before what shares their parts, in both orders."""
+    for listed in (passages, passages[::-1]):
+        bm25 = BM25(listed, language=language)
+        found = [listed[c.key] for c in bm25.search(query, len(listed))]
+        assert found[0] == passages[0]
+
+
+@pytest.mark.parametrize(
+    ("language", "query"),
+    [("en", "to be or not to be"), ("fr", "qui est-ce"), ("pl", "kto to jest"), ("ar", "من هو"),
+     ("en", "the who"), ("en", "a"), ("pl", "i"), ("ar", "و")],
+)  # fmt: skip
+def test_a_query_of_function_words_finds_them(language: str, query: str) -> None:
+    """Stop words are dropped from queries that have others alone."""
+    bm25 = BM25([query, OTHER[language]], language=language)
+    assert [c.key for c in bm25.search(query, 5)] == [0]
