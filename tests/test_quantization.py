@@ -11,9 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from texts import PAIRS, PASSAGES, QUESTIONS
 
 from rerank_plugins import load_reranker
+from rerank_plugins.cli import EXIT_BAD_INPUT, main
 from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.models.loading import load_scorer
 from rerank_plugins.samples import load_questions
@@ -145,22 +148,122 @@ def test_agreement_of_a_scorer_with_itself_is_whole_and_with_its_reverse_is_none
     assert turned["logit_deviation"] == pytest.approx(np.std([3.0, 2.0, 1.0]))
 
 
-def test_what_is_spread_is_evenly_taken_and_kept_apart() -> None:
-    """300 of many, the whole of few; what is left over is measured on."""
+def test_what_is_spread_is_evenly_taken() -> None:
+    """300 of many, the whole of few."""
     pairs = [(str(number), "p") for number in range(1000)]
-    chosen, rest = quantization._spread(pairs)
+    chosen = quantization._spread(pairs)
     assert len(chosen) == len(set(chosen)) == 300
-    assert len(rest) == 300
-    assert not set(chosen) & set(rest)
     assert int(chosen[-1][0]) > 990
-    assert quantization._spread(pairs[:7]) == (pairs[:7], [])
+    assert quantization._spread(pairs[:7]) == pairs[:7]
+
+
+@given(sizes=st.lists(st.integers(1, 30), min_size=1, max_size=40))
+def test_any_number_of_pairs_can_be_calibrated_with_and_measured(sizes: list[int]) -> None:
+    """Whole queries are kept apart for measuring; few pairs serve both, and the samples the rest.
+
+    317 pairs used to leave 17 of as many queries, of which none had an order.
+    """
+    pairs = [(f"q{query}", f"p{at}") for query, size in enumerate(sizes) for at in range(size)]
+    calibration, lists, measured_on = quantization._split(pairs)
+    assert 1 <= len(calibration) <= 300
+    assert set(calibration) <= set(pairs)
+    assert lists
+    assert all(len(some.passages) > 1 for some in lists)
+    measured = {some.query for some in lists}
+    if measured_on == "other pairs":
+        assert not measured & {query for query, _ in calibration}
+    elif measured_on == "samples":
+        assert max(sizes) == 1
+    if sum(size > 1 for size in sizes) > 1:
+        assert measured_on == "other pairs"
+
+
+def test_what_was_made_is_kept_when_measuring_breaks_off(
+    tiny_checkpoints: Mapping[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An interrupt loses the figures alone; the model needs no second calibration."""
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    folder = shutil.copytree(tiny_checkpoints["rstar"], tmp_path / "model")
+    monkeypatch.setattr(quantization, "agreement", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        quantize(load_scorer(folder), pairs=PAIRS[:12])
+    monkeypatch.setattr(quantization, "_nncf", interrupted)
+    told = load_scorer(folder, precision="int8").describe()
+    assert told["precision"] == "int8"
+    assert "agreement" not in told
+
+
+@pytest.mark.parametrize(
+    ("tau", "int8", "speed", "said"),
+    [
+        (0.99, 0.80, 2.0, "Use it"),
+        (0.90, 0.80, 2.0, "compare both"),
+        (0.99, 0.79, 2.0, "compare both"),
+        (0.99, 0.70, 2.0, "its order is another one"),
+        (0.70, 0.80, 2.0, "its order is another one"),
+        (0.99, 0.80, 0.9, "on this machine"),
+        (None, 0.80, 2.0, "use other pairs"),
+    ],
+)
+def test_advice_follows_order_and_speed(
+    tau: float | None, int8: float, speed: float, said: str
+) -> None:
+    """A model that orders otherwise, or gains no time, is not to be used."""
+    report = {
+        "kendall_tau": tau,
+        "ndcg_at_10": {"fp32": 0.80, "int8": int8},
+        "pairs_per_second": {"default": 100.0, "int8": 100.0 * speed},
+    }
+    assert said in quantization.advice(report)
+
+
+def test_the_command_makes_keeps_and_judges(
+    tiny_checkpoints: Mapping[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On labelled pairs of one's own: half the queries calibrate, the others measure."""
+    folder = shutil.copytree(tiny_checkpoints["rstar"], tmp_path / "model")
+    path = tmp_path / "pairs.jsonl"
+    rows = [
+        {"query": query, "passage": passage, "label": int(place == 0)}
+        for language, query in QUESTIONS.items()
+        for place, passage in enumerate(PASSAGES[language])
+    ]
+    path.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    arguments = ["quantize", "--model", str(folder), "--pairs", str(path)]
+    assert main([*arguments, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["queries"], report["pairs"], report["calibration_pairs"]) == (2, 10, 10)
+    assert report["measured_on"] == "labelled lists"
+    assert report["advice"]
+    kept = load_scorer(folder, precision="int8").describe()["agreement"]
+    assert kept == {key: value for key, value in report.items() if key != "model"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--pairs", "/nowhere.jsonl"], "not found"),
+        (["--dataset", "/nowhere"], "folder not found"),
+        (["--split", "dev"], "--split needs --dataset"),
+        (["--candidates", "1"], "at least 2"),
+    ],
+)
+def test_the_command_checks_before_it_works(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 2, and the rule."""
+    assert main(["quantize", *arguments]) == EXIT_BAD_INPUT
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda: quantize(load_scorer(), pairs=[]), "at least one"),
-        (lambda: LabelledList("q", ["a", "b"], [1.0]), "one grade .* a passage"),
+        (lambda: LabelledList("q", ["a", "b"], [1.0]), "one grade .* per passage"),
         (lambda: LabelledList("q", ["a"], [-1.0]), "at least 0"),
         (lambda: agreement(Told({}), Told({}), [LabelledList("q", ["a"], [1.0])]), "two passages"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 from pathlib import Path
@@ -59,6 +60,12 @@ def say(text: str, *, only_on_terminal: bool = False) -> None:
     if not only_on_terminal or sys.stderr.isatty():
         sys.stderr.write(f"rerank-plugins: {text}\n")
         sys.stderr.flush()
+
+
+def show_log() -> None:
+    """Shows the library's log on stderr, with the time of day: for what takes minutes."""
+    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("rerank_plugins").setLevel(logging.INFO)
 
 
 def check_writable(option: str, path: Path) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from pathlib import Path
 
+from rerank_plugins.cli._io import show_log
 from rerank_plugins.models.catalog import EMBEDDED
 
 # Kept beside the parser because the choices must be known without importing torch.
@@ -74,8 +74,7 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         RerankPluginsError: See `rerank_plugins.training.train`.
     """
-    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    logging.getLogger("rerank_plugins").setLevel(logging.INFO)
+    show_log()
     from rerank_plugins.training import TrainingConfig, train
 
     result = train(

@@ -16,8 +16,9 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.metadata import version
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,7 +27,14 @@ from numpy.typing import NDArray
 from rerank_plugins.errors import InvalidInputError, MissingDependencyError, UnsupportedModelError
 from rerank_plugins.samples import LANGUAGES, load_passages, load_questions
 from rerank_plugins.scoring import converted
-from rerank_plugins.scoring.base import ScoreOptions
+from rerank_plugins.scoring.agreement import (
+    LabelledList,
+    advice,
+    agreement,
+    by_query,
+    measurable,
+    pairs_per_second,
+)
 from rerank_plugins.scoring.checkpoint import Checkpoint
 from rerank_plugins.scoring.engines import native_bf16
 from rerank_plugins.scoring.local import LocalScorer, ModelSettings
@@ -41,33 +49,16 @@ from rerank_plugins.scoring.openvino_engine import (
 if TYPE_CHECKING:
     import openvino
 
+__all__ = ["LabelledList", "advice", "agreement", "quantize", "quantized_engine"]
+
 logger = logging.getLogger(__name__)
 
 # nncf's own default: more rows barely move the ranges that it notes.
 _CALIBRATION_PAIRS = 300
 _PASSAGES_A_QUESTION = 20
-
-
-@dataclass(frozen=True, slots=True)
-class LabelledList:
-    """A query, passages, and how relevant each is: 0 for not, higher for more.
-
-    Attributes:
-        query: Text.
-        passages: Texts.
-        grades: One a passage, at least 0.
-    """
-
-    query: str
-    passages: Sequence[str]
-    grades: Sequence[float]
-
-    def __post_init__(self) -> None:
-        if len(self.grades) != len(self.passages) or any(grade < 0 for grade in self.grades):
-            raise InvalidInputError(
-                "a labelled list must have one grade of at least 0 a passage, but got "
-                f"{len(self.passages)} passages and the grades {list(self.grades)[:5]}"
-            )
+# Of a user's queries, one in so many is kept for measuring.
+_EVERY = 3
+_TIMED_QUERIES = 8
 
 
 def quantize(
@@ -76,20 +67,23 @@ def quantize(
     pairs: Sequence[tuple[str, str]] | None = None,
     labelled: Sequence[LabelledList] | None = None,
 ) -> dict[str, Any]:
-    """Makes the int8 model of a checkpoint, measures it and keeps it for ``precision="int8"``.
+    """Makes the int8 model of a checkpoint, keeps it for ``precision="int8"`` and measures it.
 
     It replaces the int8 model that was kept before. Weights and activations become int8 by
     nncf's post-training quantization for transformers; activations' ranges come from the
     pairs. Unlike the fp32 conversion it is kept through updates of the libraries, since it
-    may stem from pairs that only you have; which versions made it is in the report.
+    may stem from pairs that only you have; which versions made it is in the report. It is kept
+    before it is measured, so that an interrupt loses the figures alone.
 
     Args:
         scorer: Of the checkpoint, from `rerank_plugins.models.loading.load_scorer`; its engine and
             precision do not matter.
-        pairs: (query, passage) texts to calibrate with; 300 of them are used, taken evenly.
-            None for the samples in Arabic, French, Polish and English.
+        pairs: (query, passage) texts to calibrate with; at most 300 of them are used, taken
+            evenly. Any number works; some dozens are the least that make sense. None for the
+            samples in Arabic, French, Polish and English.
         labelled: To measure with, beside the agreement, what nDCG@10 is kept. None for the
-            samples when ``pairs`` is None too, else the pairs that were not calibrated with.
+            samples when ``pairs`` is None too, else every third query's pairs, which are then
+            not calibrated with; with too few for that, the calibration pairs.
 
     Returns:
         The report, of JSON types, which is kept beside the model and in ``describe()``:
@@ -97,27 +91,27 @@ def quantize(
         ``largest_difference`` (of two logits), ``logit_deviation`` (standard deviation of the
         fp32 logits, to read that by), ``ndcg_at_10`` (``fp32`` and ``int8``; None without
         labels), ``queries``, ``pairs``, ``measured_on``, ``calibrated_on``,
-        ``calibration_pairs``, ``activations``, ``versions``.
+        ``calibration_pairs``, ``pairs_per_second`` (``default``: what ``load_reranker``
+        chooses here, and ``int8``), ``advice``, ``activations``, ``versions``.
 
     Raises:
-        InvalidInputError: There are no pairs.
+        InvalidInputError: There are no pairs, or no labelled list has two passages.
         MissingDependencyError: openvino or nncf is not installed.
         UnsupportedModelError: The model cannot be converted, or no place can keep it.
     """
-    if pairs is not None and not pairs:
-        raise InvalidInputError("pairs must hold at least one (query, passage), but it is empty")
+    _check(pairs, labelled)
     start = time.perf_counter()
     settings: ModelSettings = replace(scorer.settings, engine="openvino", precision="fp32")
     fp32 = LocalScorer(settings)
-    calibration, rest = _spread(_sample_pairs() if pairs is None else pairs)
+    if pairs is not None:
+        calibration, lists, measured_on = _split(pairs)
+    else:
+        calibration, lists, measured_on = _spread(_sample_pairs()), [], ""
     if labelled is not None:
-        lists, measured_on = list(labelled), "labelled lists"
+        calibration = calibration if pairs is None else _spread(pairs)
+        lists, measured_on = measurable(labelled), "labelled lists"
     elif pairs is None:
         lists, measured_on = _sample_lists(odd=True), "samples"
-    elif rest:
-        lists, measured_on = _by_query(rest), "other pairs"
-    else:
-        lists, measured_on = _by_query(calibration), "the calibration pairs"
 
     checkpoint = fp32.checkpoint
     model, facts = fp32_model(
@@ -125,36 +119,71 @@ def quantize(
         trust_remote_code=settings.trust_remote_code,
         allow_pickle_weights=settings.allow_pickle_weights,
     )
+    logger.info("calibrating int8 of %s with %d pairs", settings.name, len(calibration))
     result = _nncf(model, [inputs_of(batch) for batch in fp32.encode(calibration)])
-    engine = OpenVINOEngine(result, precision="int8", facts=facts)
-    report = agreement(fp32, LocalScorer(settings, engine=engine), lists)
+    kept = _kept(checkpoint, result, facts)
+    logger.info("kept in %s; measuring on %d queries", kept.folder, len(lists))
+    int8 = LocalScorer(settings, engine=OpenVINOEngine(result, precision="int8", facts=facts))
+    report = agreement(fp32, int8, lists)
+    default = LocalScorer(replace(scorer.settings, engine="auto", precision="auto"))
+    speeds = pairs_per_second([default, int8], lists[:_TIMED_QUERIES])
     report |= {
         "measured_on": measured_on,
         "calibrated_on": "samples" if pairs is None else "own pairs",
         "calibration_pairs": len(calibration),
+        "pairs_per_second": dict(zip(("default", "int8"), speeds, strict=True)),
         "activations": "int8, else bf16" if native_bf16() else "int8, else fp32",
         "versions": {name: version(name) for name in ("openvino", "nncf")},
     }
+    report["advice"] = advice(report)
+    _kept(checkpoint, result, {**facts, "agreement": report})
+    seconds = time.perf_counter() - start
+    logger.info("int8 model of %s made in %.1f s: %s", settings.name, seconds, report)
+    return report
+
+
+def _check(
+    pairs: Sequence[tuple[str, str]] | None, labelled: Sequence[LabelledList] | None
+) -> None:
+    """Refuses before the work what would fail after minutes of it."""
+    if pairs is not None and not pairs:
+        raise InvalidInputError("pairs must hold at least one (query, passage), but it is empty")
+    if labelled is not None:
+        measurable(labelled)
+    check_installed()
+
+
+def check_installed() -> None:
+    """Refuses where an int8 model cannot be made.
+
+    Raises:
+        MissingDependencyError: openvino or nncf is not installed.
+    """
+    for name in ("openvino", "nncf"):
+        if find_spec(name) is None:
+            raise MissingDependencyError(
+                f"making an int8 model needs {name}, of the extra 'openvino': "
+                "pip install 'rerank-plugins[openvino]'"
+            )
+
+
+def _kept(
+    checkpoint: Checkpoint, model: openvino.Model, facts: dict[str, Any]
+) -> converted.Converted:
+    """The model on disk, for the next ``precision="int8"``."""
     places = converted.places(checkpoint.folder)
     kept = converted.keep(
         places,
         _key(checkpoint),
-        lambda file: openvino_library().save_model(result, file, compress_to_fp16=False),
-        {**facts, "agreement": report},
+        lambda file: openvino_library().save_model(model, file, compress_to_fp16=False),
+        facts,
     )
     if kept is None:
         raise UnsupportedModelError(
             f"the int8 model must be kept, but none of {[str(place) for place in places]} can be "
             "written to; set XDG_CACHE_HOME to a folder that can"
         )
-    logger.info(
-        "int8 model of %s made in %.1f s, kept in %s: %s",
-        settings.name,
-        time.perf_counter() - start,
-        kept.folder,
-        report,
-    )
-    return report
+    return kept
 
 
 def quantized_engine(settings: ModelSettings, checkpoint: Checkpoint) -> OpenVINOEngine:
@@ -177,50 +206,6 @@ def quantized_engine(settings: ModelSettings, checkpoint: Checkpoint) -> OpenVIN
         raise UnsupportedModelError(f"the int8 model in {places} was damaged while it was read")
     model = openvino_library().Core().read_model(found.model)
     return OpenVINOEngine(model, precision="int8", facts=found.facts)
-
-
-def agreement(
-    one: LocalScorer, other: LocalScorer, lists: Sequence[LabelledList]
-) -> dict[str, Any]:
-    """How alike two scorers order the same lists; see `quantize` for the keys.
-
-    nDCG is scikit-learn's, with the grades as gains; lists without a relevant passage do not
-    count for it. Lists of one passage count for neither.
-    """
-    from scipy.stats import kendalltau
-    from sklearn.metrics import ndcg_score
-
-    lists = [some for some in lists if len(some.passages) > 1]
-    pairs = [(some.query, passage) for some in lists for passage in some.passages]
-    if not pairs:
-        raise InvalidInputError("to measure, one query at least must have two passages")
-    logits = [scorer.score(pairs, ScoreOptions()).logits for scorer in (one, other)]
-    taus: list[float] = []
-    gains: list[list[float]] = [[], []]
-    start = 0
-    for some in lists:
-        part = slice(start, start + len(some.passages))
-        start = part.stop
-        tau = float(kendalltau(logits[0][part], logits[1][part]).statistic)
-        if np.isfinite(tau):  # all scores equal: no order to agree on
-            taus.append(tau)
-        if any(some.grades):
-            for gain, values in zip(gains, logits, strict=True):
-                gain.append(float(ndcg_score([list(some.grades)], [values[part]], k=10)))
-    return {
-        "kendall_tau": float(np.mean(taus)) if taus else None,
-        "largest_difference": float(np.abs(logits[0] - logits[1]).max()),
-        "logit_deviation": float(logits[0].std()),
-        "ndcg_at_10": _means(gains),
-        "queries": len(lists),
-        "pairs": len(pairs),
-    }
-
-
-def _means(gains: list[list[float]]) -> dict[str, float] | None:
-    if not gains[0]:
-        return None
-    return {"fp32": float(np.mean(gains[0])), "int8": float(np.mean(gains[1]))}
 
 
 def _key(checkpoint: Checkpoint) -> str:
@@ -263,22 +248,37 @@ def _quiet() -> Iterator[None]:
         nncf.set_log_level(level)
 
 
-def _spread(
-    pairs: Sequence[tuple[str, str]],
-) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """300 pairs taken evenly, and as many of the others at most, in neighbouring places."""
+def _spread(pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """At most 300 of the pairs, taken evenly."""
     count = min(_CALIBRATION_PAIRS, len(pairs))
-    chosen = {number * len(pairs) // count for number in range(count)}
-    rest = [pair for number, pair in enumerate(pairs) if number not in chosen]
-    return [pairs[number] for number in sorted(chosen)], rest[:_CALIBRATION_PAIRS]
+    return [pairs[number * len(pairs) // count] for number in range(count)]
 
 
-def _by_query(pairs: Sequence[tuple[str, str]]) -> list[LabelledList]:
-    """Pairs of one query as a list, without labels."""
-    found: dict[str, list[str]] = {}
-    for query, passage in pairs:
-        found.setdefault(query, []).append(passage)
-    return [LabelledList(query, some, [0.0] * len(some)) for query, some in found.items()]
+def _split(
+    pairs: Sequence[tuple[str, str]],
+) -> tuple[list[tuple[str, str]], list[LabelledList], str]:
+    """Pairs to calibrate with, lists to measure with, and what these are.
+
+    Every third query that has two passages is kept apart for measuring, whole. Where that
+    leaves nothing on one side, the calibration pairs serve both; where no query has two
+    passages, the samples measure.
+    """
+    lists = [some for some in by_query(pairs) if len(some.passages) > 1]
+    if not lists:
+        return _spread(pairs), _sample_lists(odd=True), "samples"
+    apart = lists[::_EVERY] if len(lists) > 1 else []
+    queries = {some.query for some in apart}
+    rest = [pair for pair in pairs if pair[0] not in queries]
+    if not apart or not rest:
+        calibration = _spread(pairs)
+        kept = [some for some in by_query(calibration) if len(some.passages) > 1]
+        return calibration, kept or lists[:1], "the calibration pairs"
+    measured: list[LabelledList] = []
+    for some in apart:
+        if measured and sum(len(one.passages) for one in measured) >= _CALIBRATION_PAIRS:
+            break
+        measured.append(some)
+    return _spread(rest), measured, "other pairs"
 
 
 def _sample_pairs() -> list[tuple[str, str]]:

@@ -36,7 +36,7 @@ HEAVY = (
 # These may import their own framework; importing them is asking for it.
 MAY_BE_HEAVY = ("langchain", "llama_index", "training", "ray")
 # These talk to a terminal.
-COMMANDS = {"rerank_plugins.cli", "rerank_plugins.cli.demo", "rerank_plugins.cli.train"}
+COMMANDS = {"rerank_plugins.cli", "rerank_plugins.cli._io"}
 
 
 def name_of(source: Path) -> str:
