@@ -3,7 +3,7 @@
 Each file defines ``add_arguments(parser)``, which must import nothing heavy, and
 ``run(options)``, which returns the exit code. Only results are written to stdout; progress,
 logs and errors go to stderr. Exit codes: 0 done, 1 nothing found, 2 bad input or usage,
-3 the model could not be loaded or failed.
+3 the model could not be loaded or failed, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from rerank_plugins import __version__
 from rerank_plugins.cli import demo, evaluate, models, quantize, rerank, search, train
-from rerank_plugins.cli._io import EXIT_BAD_INPUT, EXIT_MODEL, EXIT_NOTHING_FOUND
+from rerank_plugins.cli._io import EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_MODEL, EXIT_NOTHING_FOUND
 from rerank_plugins.errors import ModelError, RerankPluginsError, ScoringError
 
 __all__ = ["EXIT_BAD_INPUT", "EXIT_MODEL", "EXIT_NOTHING_FOUND", "main"]
@@ -40,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(options.run(options))
     except (ModelError, ScoringError) as error:
         return _fail(error, EXIT_MODEL)
+    except KeyboardInterrupt as stopped:
+        return _fail(KeyboardInterrupt(str(stopped) or "interrupted"), EXIT_INTERRUPTED)
     except BrokenPipeError:
         return 0
     except (RerankPluginsError, OSError) as error:
@@ -61,6 +63,6 @@ def parser() -> argparse.ArgumentParser:
     return whole
 
 
-def _fail(error: Exception, code: int) -> int:
+def _fail(error: BaseException, code: int) -> int:
     sys.stderr.write(f"rerank-plugins: {error}\n")
     return code

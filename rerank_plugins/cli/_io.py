@@ -14,6 +14,7 @@ from rerank_plugins.errors import InvalidInputError
 EXIT_NOTHING_FOUND: Final = 1
 EXIT_BAD_INPUT: Final = 2
 EXIT_MODEL: Final = 3
+EXIT_INTERRUPTED: Final = 130  # 128 + SIGINT, as shells have it
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:

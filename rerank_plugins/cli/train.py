@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
-from rerank_plugins.cli._io import show_log
+from rerank_plugins.cli._io import show_log, write
 from rerank_plugins.models.catalog import EMBEDDED
 
 # Kept beside the parser because the choices must be known without importing torch.
@@ -14,33 +13,71 @@ _RECIPES = ("binary", "hard-negatives", "listwise", "ranknet")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds what ``rerank-plugins train`` takes."""
+    """Adds the options of ``rerank-plugins train``."""
+    _add_data(parser)
+    parser.add_argument(
+        "--base", default=EMBEDDED, metavar="NAME", help=f"model to fine-tune (default {EMBEDDED})"
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="folder to write; must not exist"
+    )
+    parser.add_argument(
+        "--recipe", choices=_RECIPES, default="listwise", help="loss (default listwise)"
+    )
+    parser.add_argument(
+        "--teacher", metavar="NAME", help="model whose scores the recipe ranknet learns"
+    )
+    parser.add_argument(
+        "--merge",
+        type=float,
+        metavar="SHARE",
+        help="merge the weights at the end: share of the tuned ones, 0 to 1",
+    )
+    _add_schedule(parser)
+    parser.add_argument("--seed", type=int, default=0, help="random seed (default 0)")
+    parser.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda", "mps"),
+        default="auto",
+        help="where to train (default auto)",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=("auto", "fp32", "bf16"),
+        default="auto",
+        help="auto: bf16 autocast where the hardware has it (default auto)",
+    )
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dataset",
         type=Path,
-        action="append",
+        nargs="+",
+        action="extend",
         required=True,
         metavar="DIR",
-        help="folder with corpus.jsonl[.gz], queries.jsonl[.gz], qrels.tsv; may be repeated",
+        help="one or more folders in BEIR's layout: corpus.jsonl, queries.jsonl and "
+        "qrels/train.tsv or qrels.tsv",
+    )
+    parser.add_argument(
+        "--split", metavar="NAME", help="judgements to learn from: qrels/NAME.tsv (default train)"
     )
     parser.add_argument(
         "--licence",
-        action="append",
+        nargs="+",
+        action="extend",
         default=[],
         metavar="TEXT",
-        help="licence of the data, for the card: one for all, or one a --dataset in order",
+        help="licence of the data, for the card: once, or once per --dataset, in order",
     )
-    parser.add_argument("--base", default=EMBEDDED, help=f"model to tune (default {EMBEDDED})")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write; must not exist")
-    parser.add_argument("--recipe", choices=_RECIPES, default="listwise")
-    parser.add_argument("--teacher", help="model whose scores ranknet learns")
     parser.add_argument(
-        "--merge", type=float, metavar="SHARE", help="merge that share of the tuned weights in"
+        "--negatives",
+        type=int,
+        default=7,
+        metavar="N",
+        help="hard negatives per question (default 7)",
     )
-    length = parser.add_mutually_exclusive_group()
-    length.add_argument("--epochs", type=float, default=1.0, help="passes (default 1)")
-    length.add_argument("--minutes", type=float, help="about how long to train, instead")
-    parser.add_argument("--negatives", type=int, default=7, help="a question (default 7)")
     parser.add_argument(
         "--ranks",
         type=int,
@@ -49,27 +86,76 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar=("FIRST", "LAST"),
         help="first-stage ranks that negatives come from (default 1 50)",
     )
-    parser.add_argument("--margin", type=float, help="share below the positive's BM25 score")
-    parser.add_argument("--batch", type=int, default=16, help="questions a step (default 16)")
-    parser.add_argument("--accumulate", type=int, default=1, help="batches a step, for memory")
-    parser.add_argument("--learning-rate", type=float, default=2e-5)
     parser.add_argument(
-        "--embeddings-rate", type=float, default=1.0, help="times the learning rate (default 1)"
+        "--margin",
+        type=float,
+        metavar="SHARE",
+        help="skip negatives scored above (1 - SHARE) times the positive's BM25 score",
     )
-    parser.add_argument("--max-length", type=int, help="tokens a pair")
-    parser.add_argument("--window-words", type=int, help="train on the best window of that size")
     parser.add_argument(
-        "--held-back", type=int, default=200, help="questions a set for evaluation (default 200)"
+        "--held-back",
+        type=int,
+        default=200,
+        metavar="N",
+        help="questions per set held back for evaluation, at most a tenth of it (default 200)",
     )
-    parser.add_argument("--evaluations", type=int, default=10, help="at most (default 10)")
-    parser.add_argument("--patience", type=int, default=3, help="evaluations (default 3)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
-    parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto")
+    parser.add_argument(
+        "--candidates",
+        type=int,
+        default=30,
+        metavar="N",
+        help="passages per held-back question that evaluation reranks (default 30)",
+    )
+
+
+def _add_schedule(parser: argparse.ArgumentParser) -> None:
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument(
+        "--epochs", type=float, default=1.0, help="passes over the data (default 1)"
+    )
+    length.add_argument("--minutes", type=float, help="time budget instead, evaluations included")
+    parser.add_argument(
+        "--batch", type=int, default=16, metavar="N", help="questions per batch (default 16)"
+    )
+    parser.add_argument(
+        "--accumulate",
+        type=int,
+        default=1,
+        metavar="N",
+        help="batches per step, to save memory (default 1)",
+    )
+    parser.add_argument(
+        "--learning-rate", type=float, default=2e-5, help="peak learning rate (default 2e-5)"
+    )
+    parser.add_argument(
+        "--embeddings-rate",
+        type=float,
+        default=1.0,
+        help="factor of the learning rate for embedding tables (default 1)",
+    )
+    parser.add_argument(
+        "--max-length", type=int, metavar="N", help="tokens per pair (default: the model's, 512)"
+    )
+    parser.add_argument(
+        "--window-words",
+        type=int,
+        metavar="N",
+        help="train on the best window of N words of each passage",
+    )
+    parser.add_argument(
+        "--evaluations", type=int, default=10, metavar="N", help="at most N (default 10)"
+    )
+    parser.add_argument(
+        "--patience",
+        type=int,
+        default=3,
+        metavar="N",
+        help="stop after N evaluations without improvement (default 3)",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Trains; shows the log on standard error, and the folder and its figures as the result.
+    """Trains; logs to stderr, prints the folder and its figures.
 
     Raises:
         RerankPluginsError: See `rerank_plugins.training.train`.
@@ -81,6 +167,7 @@ def run(options: argparse.Namespace) -> int:
         TrainingConfig(
             out=options.out,
             datasets=tuple(options.dataset),
+            split=options.split,
             licences=tuple(options.licence),
             base=options.base,
             recipe=options.recipe,
@@ -98,6 +185,7 @@ def run(options: argparse.Namespace) -> int:
             max_length=options.max_length,
             window_words=options.window_words,
             held_back=options.held_back,
+            candidates=options.candidates,
             evaluations=options.evaluations,
             patience=options.patience,
             seed=options.seed,
@@ -105,11 +193,17 @@ def run(options: argparse.Namespace) -> int:
             precision=options.precision,
         )
     )
-    lines = [str(result.out)]
-    lines += [
-        f"{name}: nDCG@10 {result.before[name]:.3f} -> {after:.3f} "
-        f"(first stage {result.first_stage[name]:.3f})"
-        for name, after in result.after.items()
-    ]
-    sys.stdout.write("\n".join(lines) + "\n")
+    write(str(result.out))
+    for name, after in result.after.items():
+        write(
+            f"{name}: nDCG@10 first stage {result.first_stage[name]:.3f}; model alone "
+            f"{result.before[name]:.3f} -> {after:.3f}"
+        )
+        if name in result.blended_after:
+            write(
+                f"{name}: with the default blend ({result.first_stage_weight:g} of the first "
+                f"stage) {result.blended_before[name]:.3f} -> {result.blended_after[name]:.3f}"
+            )
+    if not result.after:
+        write("no questions were held back: nothing was measured")
     return 0

@@ -36,6 +36,9 @@ def write_card(
         "first_stage": result.first_stage,
         "before": result.before,
         "after": result.after,
+        "first_stage_weight": result.first_stage_weight,
+        "blended_before": result.blended_before,
+        "blended_after": result.blended_after,
         "history": result.history,
         "losses": result.losses,
         "steps": result.steps,
@@ -109,17 +112,26 @@ def _data(facts: Sequence[Mapping[str, Any]]) -> list[str]:
 def _figures(result: TrainingResult) -> list[str]:
     if not result.after:
         return ["No questions were held back, so nothing was measured."]
+    blend = bool(result.blended_after)
+    both = " | base, blended | this model, blended" if blend else ""
     lines = [
-        "nDCG@10 on the held-back questions, the model alone reranking the first stage's",
-        "candidates",
-        f"(the weights of step {result.best_step} were kept):",
+        "nDCG@10 on the held-back questions, reranking the first stage's candidates (the weights",
+        f"of step {result.best_step} were kept), by the model alone"
+        + (
+            f" and with the default blend, in which the first stage has a share of "
+            f"{result.first_stage_weight:g}; the blend is what `load_reranker` gives:"
+            if blend
+            else ":"
+        ),
         "",
-        "| set | first stage | base | this model |",
-        "|---|---|---|---|",
+        f"| set | first stage | base | this model{both} |",
+        f"|---|---|---|---|{'---|---|' if blend else ''}",
     ]
     for name, after in result.after.items():
-        first, before = result.first_stage[name], result.before[name]
-        lines.append(f"| {name} | {first:.3f} | {before:.3f} | {after:.3f} |")
+        cells = [result.first_stage[name], result.before[name], after]
+        if name in result.blended_after:
+            cells += [result.blended_before[name], result.blended_after[name]]
+        lines.append(f"| {name} | {' | '.join(f'{cell:.3f}' for cell in cells)} |")
     return lines
 
 

@@ -40,34 +40,37 @@ class TrainingConfig:
     """What to train, on what, how.
 
     Attributes:
-        out: Folder to write; must not exist. Checkpoints lie beside it in
-            ``<out>.training`` until it does.
+        out: Folder to write; must not exist. Until it is complete, checkpoints are kept beside
+            it in ``<out>.training``.
         datasets: Folders as `read_question_set` takes them.
+        split: Which judgements of ``qrels/`` to learn from; None for ``train``, or for
+            ``qrels.tsv`` where a folder has no splits.
         base: What `load_reranker` takes, or an encoder without a scoring head.
         recipe: ``binary``, ``hard-negatives``, ``listwise`` or ``ranknet``.
         epochs: Passes over the groups; overridden by ``minutes``.
-        minutes: About how long to train, evaluations included; None for ``epochs``.
-        negatives: Hard negatives a question, at most.
+        minutes: About how long the run may take, planning and evaluations included; None for
+            ``epochs``.
+        negatives: Hard negatives per question, at most.
         ranks: First-stage ranks they are drawn from, first and last.
         margin: See `mine_hard_negatives`.
         teacher: For ``ranknet``: a model name, a scorer, or a callable from pairs to scores;
             None when the data carry teacher scores.
         merge: Share of the tuned weights in a merge with the base's; None for no merge.
-        queries_per_batch: Questions a step; pair recipes take as many pairs as these have.
-        accumulate: Batches a step, for memory.
+        queries_per_batch: Questions per batch; pair recipes take as many pairs as these have.
+        accumulate: Batches per step, to save memory.
         learning_rate: Peak of AdamW's linear schedule.
         embeddings_rate: Times the learning rate for embedding tables; 4 was found to matter
             for a new vocabulary.
         warmup: Share of the steps in which the rate rises.
-        max_length: Tokens a pair; None for what the model can take, 512 at most.
+        max_length: Tokens per pair; None for what the model can take, 512 at most.
         window_words: Train on the window of this many words that shares most with the
             question; None for whole passages, or for the windows that the base's
             ``config.json`` states.
         held_back: Questions of each set held back for evaluation, at most a tenth of it.
         candidates: First-stage candidates that evaluation reranks.
         evaluations: How many times to evaluate, at most.
-        patience: Evaluations without a better one before stopping early.
-        licences: One a data set, or one for all; for the card.
+        patience: Evaluations without improvement before stopping early.
+        licences: One per data set, or one for all; for the card.
         languages: ISO 639-1 codes, for the card.
         seed: Of everything that is drawn.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``; CUDA_VISIBLE_DEVICES picks among GPUs.
@@ -77,6 +80,7 @@ class TrainingConfig:
 
     out: Path
     datasets: tuple[Path, ...] = ()
+    split: str | None = None
     base: str | Path = EMBEDDED
     recipe: Recipe = "listwise"
     epochs: float = 1.0
@@ -125,7 +129,8 @@ class TrainingConfig:
                 raise InvalidInputError(f"{name} must be in [0, 1], but got {value}")
         if len(self.licences) > 1 and len(self.licences) != len(self.datasets):
             raise InvalidInputError(
-                f"licences must be one for all data sets or one each ({len(self.datasets)}), "
+                f"licences must be one for all data sets or one per data set "
+                f"({len(self.datasets)}), "
                 f"but got {len(self.licences)}"
             )
 
@@ -138,6 +143,7 @@ class Estimate:
         queries: Groups of a question and its passages.
         pairs: (query, passage) pairs in all steps together.
         steps: Optimizer steps.
+        epochs: Passes over the groups that the steps make.
         seconds_per_step: Measured over a few steps on this machine.
         minutes: Steps and evaluations together.
         state_mb: Weights, gradients and optimizer state.
@@ -147,6 +153,7 @@ class Estimate:
     queries: int
     pairs: int
     steps: int
+    epochs: float
     seconds_per_step: float
     minutes: float
     state_mb: float
@@ -154,8 +161,9 @@ class Estimate:
 
     def __str__(self) -> str:
         return (
-            f"{self.queries:,} queries, {self.pairs:,} pairs in {self.steps:,} steps of "
-            f"{self.seconds_per_step:.2f} s: about {self.minutes:.1f} minutes; about "
+            f"{self.queries:,} queries, {self.pairs:,} pairs in {self.steps:,} steps "
+            f"({self.epochs:.2g} epochs) of {self.seconds_per_step:.2f} s: about "
+            f"{self.minutes:.1f} minutes; about "
             f"{self.memory_mb:,.0f} MB of memory, {self.state_mb:,.0f} MB of it weights, "
             "gradients and optimizer state"
         )
@@ -173,9 +181,15 @@ class TrainingResult:
         first_stage: nDCG@10 of the first stage's own order, by held-back set.
         before: nDCG@10 of the base, by held-back set; the model alone, without any blend.
         after: nDCG@10 of the weights that were kept, likewise.
-        history: (step, mean nDCG@10) of each evaluation.
+        first_stage_weight: The default blend of the checkpoint: the first stage's share in the
+            scores that a `Reranker` gives; 0 for none.
+        blended_before: nDCG@10 of the base with that blend, which is what users get; empty
+            where there is no blend, or no first-stage scores.
+        blended_after: Likewise, of the weights that were kept.
+        history: (step, mean nDCG@10) of each evaluation, with the blend where there is one;
+            this decides which weights are kept.
         losses: (step, training loss since the last one).
-        resumed_from: Step of the checkpoint that training went on from; None when it began
+        resumed_from: Step of the checkpoint that training resumed from; None when it began
             anew.
         seconds: Wall time of this call.
     """
@@ -187,6 +201,9 @@ class TrainingResult:
     first_stage: dict[str, float]
     before: dict[str, float]
     after: dict[str, float]
+    first_stage_weight: float
+    blended_before: dict[str, float]
+    blended_after: dict[str, float]
     history: list[tuple[int, float]]
     losses: list[tuple[int, float]]
     resumed_from: int | None
@@ -200,7 +217,8 @@ class HeldBack:
     Attributes:
         name: What logs and card call the set.
         samples: What `CrossEncoderRerankingEvaluator` takes: ``query``, ``positive`` (texts)
-            and ``documents`` (the first stage's candidates, best first).
+            and ``documents`` (the first stage's candidates, best first); and, for the default
+            blend, ``scores``: the first stage's, one per document.
     """
 
     name: str

@@ -17,17 +17,20 @@ import torch
 from sentence_transformers.base.evaluation import SequentialEvaluator
 
 from rerank_plugins.errors import InvalidInputError
-from rerank_plugins.training.config import Estimate, TrainingConfig
+from rerank_plugins.training.config import Estimate, HeldBack, TrainingConfig
+from rerank_plugins.training.held_back import METRIC, make_evaluator
 from rerank_plugins.training.mining import Group
 from rerank_plugins.training.model import TrainedCrossEncoder
 from rerank_plugins.training.recipes import Examples
-from rerank_plugins.training.trainer import METRIC, SeededBatches, uses_bf16
+from rerank_plugins.training.trainer import SeededBatches, uses_bf16
 
 logger = logging.getLogger(__name__)
 
 _WARM_UP_STEPS = 3
 # Evaluations may take this share of a time budget; beyond it there are fewer of them.
 _EVALUATION_SHARE = 0.25
+# Questions that an evaluation is timed by before it is made.
+_TIMED_QUESTIONS = 4
 # Weight, gradient and Adam's two moments, four bytes each.
 _BYTES_A_PARAMETER = 16
 # What a checkpoint's meaning depends on: a resumed run must agree in all of it.
@@ -73,37 +76,56 @@ def plan_run(
     chosen: Examples,
     dataset: Any,
     loss: torch.nn.Module,
+    held_back: Sequence[HeldBack],
     evaluator: SequentialEvaluator | None,
     batch: int,
+    began: float,
 ) -> Plan:
     """The plan kept in the file ``path``, or a new one from a few measured steps.
 
+    What the run will cost is said, and a budget that is too small refused, before the base is
+    evaluated, which may take minutes.
+
     Raises:
-        InvalidInputError: The kept plan is another configuration's.
+        InvalidInputError: The kept plan is another configuration's, or ``minutes`` is too
+            little for one step.
     """
     decisive = {name: getattr(config, name) for name in _DECISIVE}
     decisive |= {"base": str(config.base), "groups": _digest(groups)}
     if path.is_file():
         return _kept(path, decisive)
-    began = time.monotonic()
-    metrics = {} if evaluator is None else evaluator(model)
-    evaluation = time.monotonic() - began
     seconds = config.accumulate * _seconds_per_batch(config, model, dataset, loss, batch)
-    steps, evaluations = _steps(config, len(chosen.index) / batch, seconds, evaluation)
+    evaluation = _seconds_per_evaluation(model, held_back)
+    whole = math.ceil(math.ceil(len(chosen.index) / batch) / config.accumulate)
+    steps, evaluations = _steps(
+        config, whole, seconds, evaluation, elapsed=time.monotonic() - began + evaluation
+    )
     if evaluator is None:
         evaluations = 0
+    if config.minutes is not None and steps < whole:
+        logger.warning(
+            "%g minutes are enough for %d of the %d steps of one epoch; a whole epoch takes about "
+            "%.0f minutes here",
+            config.minutes,
+            steps,
+            whole,
+            (whole * seconds + (1 + evaluations) * evaluation) / 60,
+        )
     parameters = sum(weight.numel() for weight in model.parameters())
     state = parameters * _BYTES_A_PARAMETER
     estimate = Estimate(
         queries=len(groups),
         pairs=round(steps * config.accumulate * batch * chosen.pairs_per_row),
         steps=steps,
+        epochs=steps / whole,
         seconds_per_step=seconds,
-        minutes=(steps * seconds + evaluations * evaluation) / 60,
+        minutes=(steps * seconds + (1 + evaluations) * evaluation) / 60,
         state_mb=state / 1e6,
         # Weights and gradients were there in the measured steps; the moments are to come.
         memory_mb=(_memory(model.device) + state / 2) / 1e6,
     )
+    logger.info("planned: %s", estimate)
+    metrics = {} if evaluator is None else evaluator(model)
     plan = Plan(
         estimate,
         math.ceil(steps / evaluations) if evaluations else 0,
@@ -127,17 +149,53 @@ def _kept(path: Path, decisive: dict[str, Any]) -> Plan:
 
 
 def _steps(
-    config: TrainingConfig, batches: float, seconds: float, evaluation: float
+    config: TrainingConfig, whole: int, seconds: float, evaluation: float, *, elapsed: float
 ) -> tuple[int, int]:
-    """Optimizer steps and evaluations."""
+    """Optimizer steps and evaluations.
+
+    Args:
+        config: Epochs, or a budget of minutes.
+        whole: Steps of one epoch.
+        seconds: Of a step.
+        evaluation: Seconds of an evaluation.
+        elapsed: What the budget has been spent on: planning, and evaluating the base.
+
+    Raises:
+        InvalidInputError: The budget is too small for one step and one evaluation.
+    """
     if config.minutes is None:
-        steps = math.ceil(config.epochs * math.ceil(math.ceil(batches) / config.accumulate))
+        steps = math.ceil(config.epochs * whole)
         return steps, min(config.evaluations, steps)
-    budget = config.minutes * 60
+    budget = config.minutes * 60 - elapsed
+    if budget < seconds + evaluation:
+        needed = (elapsed + seconds + evaluation) / 60
+        raise InvalidInputError(
+            f"minutes must be at least {math.ceil(10 * needed) / 10:g} for one step here, but got "
+            f"{config.minutes:g}: planning and evaluating the base take {elapsed:.0f} s, a step "
+            f"{seconds:.0f} s and an evaluation {evaluation:.0f} s; lower held_back or candidates "
+            "to evaluate less, queries_per_batch or max_length for shorter steps"
+        )
     affordable = int(_EVALUATION_SHARE * budget / max(evaluation, 1e-9))
     evaluations = max(1, min(config.evaluations, affordable))
     steps = max(1, int((budget - evaluations * evaluation) / seconds))
     return steps, min(evaluations, steps)
+
+
+def _seconds_per_evaluation(model: TrainedCrossEncoder, held_back: Sequence[HeldBack]) -> float:
+    """From a few questions of each set, by the number of their pairs."""
+    total = 0.0
+    for held in held_back:
+        few = make_evaluator(
+            [HeldBack(held.name, held.samples[:_TIMED_QUESTIONS])], model.first_stage_weight
+        )
+        if few is None:
+            continue
+        began = time.monotonic()
+        few(model)
+        seconds = time.monotonic() - began
+        pairs = [len(sample["documents"]) for sample in held.samples]
+        total += seconds * sum(pairs) / max(1, sum(pairs[:_TIMED_QUESTIONS]))
+    return total
 
 
 def _seconds_per_batch(

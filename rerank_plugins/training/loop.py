@@ -15,22 +15,31 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from safetensors.torch import load_model
+from transformers import TrainerState
 from transformers.utils import logging as transformers_logging
 
 from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.training.card import write_card
 from rerank_plugins.training.config import HeldBack, TrainingConfig, TrainingResult
 from rerank_plugins.training.cost import plan_run
+from rerank_plugins.training.held_back import (
+    BLENDED,
+    FIRST_STAGE,
+    MEAN_METRIC,
+    figures,
+    make_evaluator,
+)
 from rerank_plugins.training.merge import merge_weights
 from rerank_plugins.training.mining import Group
 from rerank_plugins.training.model import TrainedCrossEncoder, load_for_training
 from rerank_plugins.training.recipes import Examples, examples, loss_for
 from rerank_plugins.training.teacher import with_teacher_scores
 from rerank_plugins.training.trainer import (
-    MEAN_METRIC,
-    figures,
+    Interrupt,
+    Trainer,
+    is_finished,
     last_checkpoint,
-    make_evaluator,
     make_trainer,
     step_of,
 )
@@ -61,16 +70,19 @@ def fit(
     """Trains on groups that are already mined; `train` does the rest.
 
     Args:
-        config: ``datasets`` and the mining options are not looked at.
+        config: ``datasets`` and the mining options are ignored.
         groups: What to learn from.
         held_back: What evaluation reranks; without it nothing stops early and the last
             weights are kept.
-        facts: For the card, one a data set: name, licence, questions, groups, held_back.
+        facts: For the card, one per data set: name, licence, questions, groups, held_back.
 
     Raises:
         InvalidInputError: ``out`` exists, there are no groups, scores for ``ranknet`` are
-            missing, or checkpoints of another configuration lie beside ``out``.
+            missing, the time budget is too small for one step, or checkpoints of another
+            configuration lie beside ``out``.
         ModelError: The base or the teacher cannot be used.
+        KeyboardInterrupt: The run was interrupted; a checkpoint was written, and the same call
+            resumes from it.
     """
     began = time.monotonic()
     check_out(config.out)
@@ -89,7 +101,8 @@ def fit(
         )
     dataset = _dataset(chosen, _window_words(config, model, groups))
     loss = loss_for(config.recipe, model, groups)
-    evaluator = make_evaluator(held_back)
+    weight = model.first_stage_weight
+    evaluator = make_evaluator(held_back, weight)
     batch = max(1, round(config.queries_per_batch * len(chosen.index) / len(groups)))
     plan = plan_run(
         config,
@@ -99,13 +112,16 @@ def fit(
         chosen=chosen,
         dataset=dataset,
         loss=loss,
+        held_back=held_back,
         evaluator=evaluator,
         batch=batch,
+        began=began,
     )
     logger.info("training %s with the recipe %s: %s", config.base, config.recipe, plan.estimate)
     checkpoint = last_checkpoint(work)
     if checkpoint is not None:
-        logger.info("going on from %s", checkpoint)
+        logger.info("resuming from %s", checkpoint)
+    interrupt = Interrupt()
     trainer = make_trainer(
         config,
         work,
@@ -116,36 +132,61 @@ def fit(
         batch=batch,
         steps=plan.estimate.steps,
         evaluate_every=plan.evaluate_every,
+        interrupt=interrupt,
     )
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    with interrupt.by_signals():
+        _run(trainer, checkpoint, plan.estimate.steps)
     log = trainer.state.log_history
     evaluations = {int(entry["step"]): entry for entry in log if MEAN_METRIC in entry}
     history = [(step, float(entry[MEAN_METRIC])) for step, entry in evaluations.items()]
     best = max(history, key=lambda entry: entry[1])[0] if history else None
+    kept = {} if best is None else evaluations[best]
     result = TrainingResult(
         out=config.out,
         steps=trainer.state.global_step,
         best_step=best,
         estimate=plan.estimate,
-        first_stage=figures(held_back, plan.metrics, infix="base_"),
+        first_stage=figures(held_back, plan.metrics, kind=FIRST_STAGE),
         before=figures(held_back, plan.metrics),
-        after={} if best is None else figures(held_back, evaluations[best], prefix="eval_"),
+        after=figures(held_back, kept, prefix="eval_"),
+        first_stage_weight=weight,
+        blended_before=figures(held_back, plan.metrics, kind=BLENDED),
+        blended_after=figures(held_back, kept, prefix="eval_", kind=BLENDED),
         history=history,
         losses=[(int(entry["step"]), float(entry["loss"])) for entry in log if "loss" in entry],
         resumed_from=None if checkpoint is None else step_of(checkpoint),
         seconds=time.monotonic() - began,
     )
     result = _publish(config, model, result, held_back=held_back, facts=facts)
-    for name, after in result.after.items():
-        if after < result.before[name]:
+    before, after = _as_used(result)
+    for name in after:
+        if after[name] < before[name]:
             logger.warning(
-                "%s: the base was better on the questions held back (%.4f, now %.4f)",
+                "%s: the base is better on the held-back questions (%.4f, now %.4f)",
                 name,
-                result.before[name],
-                after,
+                before[name],
+                after[name],
             )
     shutil.rmtree(work)
     return result
+
+
+def _run(trainer: Trainer, checkpoint: Path | None, steps: int) -> None:
+    """Trains from the checkpoint on; a finished run is only read again."""
+    if checkpoint is None or not is_finished(checkpoint, steps):
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        return
+    trainer.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+    best = trainer.state.best_model_checkpoint
+    load_model(trainer.model.model, Path(best or checkpoint) / "model.safetensors")
+
+
+def _as_used(result: TrainingResult) -> tuple[dict[str, float], dict[str, float]]:
+    """Figures before and after as users get them: with the default blend where there is one."""
+    return (
+        {**result.before, **result.blended_before},
+        {**result.after, **result.blended_after},
+    )
 
 
 def check_out(out: Path) -> None:
@@ -195,19 +236,24 @@ def _publish(
     held_back: Sequence[HeldBack],
     facts: Sequence[Mapping[str, Any]],
 ) -> TrainingResult:
-    """Writes checkpoint and card beside ``out``, then renames: half of it is never there."""
+    """Writes checkpoint and card beside ``out``, then renames: ``out`` is whole or absent."""
     out = config.out
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as made:
         folder = Path(made) / "tuned"
         model.save_pretrained(str(folder), create_model_card=False)
         if config.merge is not None:
             folder = merge_weights(model.folder, folder, config.merge, Path(made) / "merged")
-            evaluator = make_evaluator(held_back)
+            evaluator = make_evaluator(held_back, model.first_stage_weight)
             if evaluator is not None:
                 merged = load_for_training(
                     folder, device=str(model.device), max_length=config.max_length
                 )
-                result = replace(result, after=figures(held_back, evaluator(merged)))
+                metrics = evaluator(merged)
+                result = replace(
+                    result,
+                    after=figures(held_back, metrics),
+                    blended_after=figures(held_back, metrics, kind=BLENDED),
+                )
         write_card(folder, config, result, facts)
         folder.rename(out)
     return result

@@ -55,6 +55,11 @@ class TrainedCrossEncoder(CrossEncoder):  # type: ignore[misc]
     _checkpoint: Checkpoint
     _length: int
 
+    @property
+    def first_stage_weight(self) -> float:
+        """The default blend that the checkpoint states for its users; 0 for none."""
+        return self._checkpoint.first_stage_weight
+
     def set_up(self, checkpoint: Checkpoint, max_length: int, *, headless: bool) -> None:
         """Takes over what the checkpoint says of its tokenizer and of long passages."""
         self.folder, self.headless = checkpoint.folder, headless

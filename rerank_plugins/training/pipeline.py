@@ -5,12 +5,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.first_stage.base import FirstStage
+from rerank_plugins.models.loading import load_scorer
 from rerank_plugins.training.config import HeldBack, TrainingConfig, TrainingResult
-from rerank_plugins.training.data import QuestionSet, hold_back, read_question_set
+from rerank_plugins.training.data import (
+    QuestionSet,
+    hold_back,
+    qrels_splits,
+    read_question_set,
+)
 from rerank_plugins.training.loop import check_out, fit
 from rerank_plugins.training.mining import Group, mine_hard_negatives
 
@@ -23,21 +30,32 @@ _HELD_BACK_SHARE = 10
 def train(config: TrainingConfig) -> TrainingResult:
     """Reads the sets, holds a part back, mines negatives, and trains.
 
-    Run again after a kill, the same configuration goes on from its last checkpoint.
+    Run the same configuration again to resume from its last checkpoint. Ctrl-C and SIGTERM
+    write one first, so that no step is repeated.
 
     Raises:
-        InvalidInputError: ``out`` exists, data or options break a rule, or checkpoints of
-            another configuration lie beside ``out``.
+        InvalidInputError: ``out`` exists, data or options are invalid, the time budget is too
+            small, or checkpoints of another configuration lie beside ``out``.
         ModelError: The base or the teacher cannot be used.
+        KeyboardInterrupt: The run was interrupted.
     """
     if not config.datasets:
         raise InvalidInputError("datasets must name at least one folder, but got none")
     check_out(config.out)
+    for model in (config.base, config.teacher):
+        if isinstance(model, str | Path):
+            load_scorer(model)  # refuses a wrong name; loads nothing
+    sets = [
+        read_question_set(folder, split=_split(Path(folder), config.split))
+        for folder in config.datasets
+    ]
+    if config.recipe == "ranknet" and config.teacher is None:
+        _check_taught(sets)
     groups: list[Group] = []
     held: list[HeldBack] = []
     facts: list[dict[str, Any]] = []
-    for place, folder in enumerate(config.datasets):
-        data = read_question_set(folder)
+    for place, (folder, found) in enumerate(zip(config.datasets, sets, strict=True)):
+        data = found
         if any(fact["name"] == data.name for fact in facts):
             data = replace(data, name=str(folder))
         queries = min(config.held_back, len(data.queries) // _HELD_BACK_SHARE)
@@ -77,23 +95,49 @@ def held_back_samples(config: TrainingConfig, data: QuestionSet) -> HeldBack:
     """
     texts = list(data.corpus.values())
     stage = _first_stage(config, texts)
-    samples = [
-        {
+    samples: list[dict[str, Any]] = []
+    for query, text in data.queries.items():
+        finds = stage.search(text, config.candidates)
+        sample: dict[str, Any] = {
             "query": text,
             "positive": [data.corpus[doc] for doc in data.positives(query)],
-            "documents": [texts[find.key] for find in stage.search(text, config.candidates)],
+            "documents": [texts[find.key] for find in finds],
         }
-        for query, text in data.queries.items()
-    ]
+        if all(find.score is not None for find in finds):
+            sample["scores"] = [find.score for find in finds]
+        samples.append(sample)
     kept = [sample for sample in samples if len(sample["documents"]) > 1]
     if len(kept) < len(samples):
         logger.info(
-            "%s: for %d of %d questions held back the first stage finds no two passages: left out",
+            "%s: left out %d of %d held-back questions: the first stage finds fewer than two "
+            "passages for them",
             data.name,
             len(samples) - len(kept),
             len(samples),
         )
     return HeldBack(data.name, kept)
+
+
+def _split(folder: Path, split: str | None) -> str | None:
+    """The judgements to learn from: never silently those of a test."""
+    found = qrels_splits(folder)
+    if split is not None or not found or (folder / "qrels.tsv").is_file():
+        return split
+    if "train" in found:
+        return "train"
+    raise InvalidInputError(
+        f"{folder} has no qrels/train.tsv; to train on one of {', '.join(found)}, give split"
+    )
+
+
+def _check_taught(sets: Sequence[QuestionSet]) -> None:
+    """Refuses ``ranknet`` where neither a teacher nor the data give scores."""
+    without = [data.name for data in sets if not data.teacher_scores]
+    if without:
+        raise InvalidInputError(
+            f"the recipe ranknet needs a teacher's scores, but {', '.join(without)} has none: name "
+            "a teacher, or give the qrels a column teacher-score"
+        )
 
 
 def _first_stage(config: TrainingConfig, texts: Sequence[str]) -> FirstStage:

@@ -1,4 +1,4 @@
-"""sentence-transformers' trainer: resumable at any epoch, quiet, with the time that is left."""
+"""sentence-transformers' trainer: resumable at any step, quiet, logging the remaining time."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ import logging
 import math
 import re
 import shutil
+import signal
 import sys
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
 from sentence_transformers.base.evaluation import SequentialEvaluator
 from sentence_transformers.base.sampler import DefaultBatchSampler
 from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
-from sentence_transformers.cross_encoder.evaluation import CrossEncoderRerankingEvaluator
 from transformers import (
     EarlyStoppingCallback,
     TrainerCallback,
@@ -28,13 +31,11 @@ from transformers import (
 from transformers.trainer_callback import PrinterCallback
 
 from rerank_plugins.errors import InvalidInputError
-from rerank_plugins.training.config import HeldBack, TrainingConfig
+from rerank_plugins.training.config import TrainingConfig
+from rerank_plugins.training.held_back import FIRST_STAGE, MEAN_METRIC, METRIC
 from rerank_plugins.training.model import TrainedCrossEncoder
 
 logger = logging.getLogger(__name__)
-
-METRIC = "ndcg@10"
-MEAN_METRIC = "eval_sequential_score"
 
 _SECONDS_BETWEEN_CHECKPOINTS = 600.0
 _WEIGHT_DECAY = 0.01
@@ -49,7 +50,7 @@ _PARTS = ("model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth")
 class SeededBatches(DefaultBatchSampler):  # type: ignore[misc]
     """A fresh order for each epoch, from seed and epoch alone.
 
-    The library's own sampler goes on with one generator, so that a run resumed in its second
+    The library's own sampler uses one generator throughout, so that a run resumed in its second
     epoch would see the first epoch's order again.
     """
 
@@ -81,11 +82,41 @@ class Trainer(CrossEncoderTrainer):  # type: ignore[misc]
         self.model.save_pretrained(str(folder), create_model_card=False)
 
 
-class _Rhythm(TrainerCallback):  # type: ignore[misc]
-    """A checkpoint every ten minutes, an evaluation after the last step, and log lines."""
+class Interrupt:
+    """Asks a run to stop after its current step, with a checkpoint."""
 
-    def __init__(self, *, evaluate: bool) -> None:
+    def __init__(self) -> None:
+        self.asked = False
+
+    @contextmanager
+    def by_signals(self) -> Iterator[None]:
+        """The first Ctrl-C or SIGTERM asks; the next one stops at once, as without this."""
+        if threading.current_thread() is not threading.main_thread():
+            yield  # signals are the main thread's
+            return
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+        def ask(number: int, frame: FrameType | None) -> None:
+            del frame
+            self.asked = True
+            signal.signal(number, before[signal.Signals(number)])
+            logger.warning("stopping after this step, with a checkpoint; again to stop at once")
+
+        for number in before:
+            signal.signal(number, ask)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+class _Rhythm(TrainerCallback):  # type: ignore[misc]
+    """A checkpoint every ten minutes and at an interrupt, a last evaluation, and log lines."""
+
+    def __init__(self, *, evaluate: bool, interrupt: Interrupt) -> None:
         self._evaluate = evaluate
+        self._interrupt = interrupt
         self._began = self._saved = time.monotonic()
         self._first_step = 0
 
@@ -109,12 +140,27 @@ class _Rhythm(TrainerCallback):  # type: ignore[misc]
     ) -> TrainerControl:
         """Asks for a checkpoint when one is due."""
         last = state.global_step >= state.max_steps
-        if last or time.monotonic() - self._saved > _SECONDS_BETWEEN_CHECKPOINTS:
+        due = time.monotonic() - self._saved > _SECONDS_BETWEEN_CHECKPOINTS
+        if last or due or self._interrupt.asked:
             control.should_save = True
             self._saved = time.monotonic()
         if last and self._evaluate:
             control.should_evaluate = True
         return control
+
+    def on_save(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,  # noqa: ARG002
+        **_: Any,
+    ) -> None:
+        """Ends an interrupted run once its checkpoint is written."""
+        if self._interrupt.asked:
+            raise KeyboardInterrupt(
+                f"stopped at step {state.global_step} of {state.max_steps}, kept in "
+                f"{args.output_dir}; run the same again to resume"
+            )
 
     def on_log(
         self,
@@ -128,7 +174,8 @@ class _Rhythm(TrainerCallback):  # type: ignore[misc]
         shown = [
             f"{name.removeprefix('eval_')} {float(value):.4f}"
             for name, value in (logs or {}).items()
-            if name == "loss" or (name.endswith(METRIC) and not name.endswith(f"base_{METRIC}"))
+            if name == "loss"
+            or (name.endswith(METRIC) and not name.endswith(f"{FIRST_STAGE}{METRIC}"))
         ]
         if shown:
             done = max(1, state.global_step - self._first_step)
@@ -153,6 +200,7 @@ def make_trainer(
     batch: int,
     steps: int,
     evaluate_every: int,
+    interrupt: Interrupt,
 ) -> Trainer:
     """The trainer of one run, its checkpoints in ``work``.
 
@@ -166,6 +214,10 @@ def make_trainer(
         batch: Rows a batch.
         steps: Optimizer steps in all.
         evaluate_every: Steps between evaluations.
+        interrupt: Stops the run early, with a checkpoint.
+
+    Raises:
+        InvalidInputError: ``embeddings_rate`` is set and no embedding table is recognized.
     """
     rates = {}
     if config.embeddings_rate != 1.0:
@@ -176,7 +228,9 @@ def make_trainer(
             )
         rates[_EMBEDDINGS] = config.learning_rate * config.embeddings_rate
     evaluation: dict[str, Any] = {"eval_strategy": "no", "save_strategy": "no"}
-    callbacks: list[TrainerCallback] = [_Rhythm(evaluate=evaluator is not None)]
+    callbacks: list[TrainerCallback] = [
+        _Rhythm(evaluate=evaluator is not None, interrupt=interrupt)
+    ]
     if evaluator is not None:
         evaluation = {
             "eval_strategy": "steps",
@@ -207,6 +261,8 @@ def make_trainer(
         disable_tqdm=not sys.stderr.isatty(),
         report_to="none",
         save_total_limit=2,
+        # How long nothing got better is known to a resumed run too.
+        restore_callback_states_from_checkpoint=True,
         **evaluation,
     )
     trainer = Trainer(
@@ -237,44 +293,6 @@ def uses_bf16(config: TrainingConfig, model: TrainedCrossEncoder) -> bool:
     return False
 
 
-def make_evaluator(held_back: Sequence[HeldBack]) -> SequentialEvaluator | None:
-    """Reranks the first stage's candidates; None when nothing is held back."""
-    evaluators = [
-        CrossEncoderRerankingEvaluator(
-            held.samples, always_rerank_positives=False, name=held.name, write_csv=False
-        )
-        for held in held_back
-        if held.samples
-    ]
-    if not evaluators:
-        return None
-    return SequentialEvaluator(
-        evaluators, main_score_function=lambda scores: sum(scores) / len(scores)
-    )
-
-
-def figures(
-    held_back: Sequence[HeldBack],
-    metrics: Mapping[str, Any],
-    *,
-    prefix: str = "",
-    infix: str = "",
-) -> dict[str, float]:
-    """nDCG@10 by set, out of an evaluator's metrics.
-
-    Args:
-        held_back: Whose figures.
-        metrics: As the evaluator, or the trainer's log, names them.
-        prefix: ``eval_`` for the trainer's log.
-        infix: ``base_`` for the first stage's figures.
-    """
-    return {
-        held.name: float(metrics[f"{prefix}{held.name}_{infix}{METRIC}"])
-        for held in held_back
-        if held.samples
-    }
-
-
 def last_checkpoint(work: Path) -> Path | None:
     """The newest whole checkpoint. One that a kill cut short is removed."""
     by_step = sorted(work.glob("checkpoint-*"), key=step_of, reverse=True)
@@ -284,6 +302,18 @@ def last_checkpoint(work: Path) -> Path | None:
         logger.warning("%s was cut short and is removed", checkpoint)
         shutil.rmtree(checkpoint)
     return None
+
+
+def is_finished(checkpoint: Path, steps: int) -> bool:
+    """Whether a run ended at this checkpoint, by its number of steps or by stopping early.
+
+    The library's trainer would make one more step after either.
+    """
+    if step_of(checkpoint) >= steps:
+        return True
+    state = json.loads((checkpoint / _STATE).read_text(encoding="utf-8"))
+    control = state.get("stateful_callbacks", {}).get("TrainerControl", {}).get("args", {})
+    return bool(control.get("should_training_stop", False))
 
 
 def step_of(checkpoint: Path) -> int:

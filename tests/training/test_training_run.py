@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,11 @@ import torch
 from conftest import write_base
 from safetensors.torch import load_file
 from sentence_transformers import CrossEncoder
+from sentence_transformers.cross_encoder.losses import ListNetLoss
 from toys import CUE, Overlap, toy_groups, toy_held_back, write_set
 
-from rerank_plugins import load_reranker
-from rerank_plugins.errors import InvalidInputError, ScoreCountError
+from rerank_plugins import Candidate, load_reranker
+from rerank_plugins.errors import InvalidInputError, ScoreCountError, UnknownModelError
 from rerank_plugins.models.loading import load_scorer
 from rerank_plugins.scoring.base import ScoreOptions
 from rerank_plugins.training import (
@@ -135,9 +138,87 @@ def test_the_cost_is_said_before_it_is_spent(
 
 def test_minutes_decide_the_number_of_steps(base: Path, tmp_path: Path) -> None:
     """A time budget becomes the steps that fit in it, in place of the epochs."""
-    short = run(base, tmp_path / "short", minutes=0.02, epochs=50.0)
-    assert 1 <= short.steps < 500
-    assert short.estimate.minutes < 0.1
+    short = run(base, tmp_path / "short", minutes=0.2, epochs=50.0)
+    assert 1 <= short.steps < 5000
+    assert short.estimate.minutes < 0.5
+
+
+class Slow(torch.nn.Module):
+    """A loss whose batches take a while."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+        self.loss = ListNetLoss(model)
+
+    def forward(self, *inputs: Any) -> torch.Tensor:
+        """A third of a second a batch."""
+        time.sleep(0.33)
+        return self.loss(*inputs)
+
+
+@pytest.fixture
+def slow_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a laptop with a large model."""
+    monkeypatch.setattr("rerank_plugins.training.loop.loss_for", lambda _, model, __: Slow(model))
+
+
+@pytest.mark.usefixtures("slow_batches")
+def test_a_budget_too_small_for_one_step_is_refused_before_the_base_is_evaluated(
+    base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The message has the budget that would do, and what takes the time."""
+    with pytest.raises(InvalidInputError, match=r"minutes must be at least [\d.]+ for one step"):
+        run(base, tmp_path / "out", minutes=0.001)
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out.training" / "plan.json").exists()
+
+
+@pytest.mark.usefixtures("slow_batches")
+def test_a_budget_below_one_epoch_is_said_before_the_first_step(
+    base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """How many of its steps fit, and what a whole one takes."""
+    with caplog.at_level(logging.INFO, logger="rerank_plugins"):
+        result = run(base, tmp_path / "out", minutes=0.07, queries_per_batch=1, evaluations=1)
+    assert 1 <= result.steps < 80
+    assert result.estimate.epochs == pytest.approx(result.steps / 80)
+    messages = [record.getMessage() for record in caplog.records]
+    warning = f"{result.steps} of the 80 steps"
+    said = next(at for at, message in enumerate(messages) if warning in message)
+    first = next(at for at, message in enumerate(messages) if message.startswith("step 1 of"))
+    assert said < first
+
+
+def test_the_default_blend_is_measured_beside_the_model_alone(tmp_path: Path) -> None:
+    """What a Reranker over the same candidates gets, and it decides which weights are kept."""
+    base = write_base(tmp_path / "base", rerank_plugins={"first_stage_weight": 0.6})
+    held = toy_held_back()
+    for sample in held[0].samples:
+        sample["scores"] = [float(place) for place in range(len(sample["documents"]), 0, -1)]
+    config = TrainingConfig(out=tmp_path / "out", base=base, **{**QUICK, "epochs": 2.0})
+    result = fit(config, toy_groups(80), held)
+    assert result.first_stage_weight == 0.6
+    assert result.history[-1][1] == pytest.approx(result.blended_after["toy"])
+    for folder, told in ((base, result.blended_before), (tmp_path / "out", result.blended_after)):
+        reranker = load_reranker(
+            folder, device="cpu", engine="torch", precision="fp32", deduplicate=False
+        )
+        values = []
+        for sample in held[0].samples:
+            candidates = [
+                Candidate(key=place, text=text, score=score, rank=place + 1)
+                for place, (text, score) in enumerate(
+                    zip(sample["documents"], sample["scores"], strict=True)
+                )
+            ]
+            ranking = reranker.rerank(sample["query"], candidates)
+            rank = 1 + ranking.texts.index(sample["positive"][0])
+            values.append(1 / math.log2(1 + rank))
+        assert told["toy"] == pytest.approx(sum(values) / len(values), abs=1e-3)
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert f"{result.after['toy']:.3f} | {result.blended_before['toy']:.3f} |" in card
+    assert run(base, tmp_path / "other", epochs=0.5).blended_after == {}  # no scores, no blend
 
 
 def test_stops_early_and_keeps_the_best(base: Path, tmp_path: Path) -> None:
@@ -163,7 +244,9 @@ def test_a_question_with_fewer_than_two_candidates_is_not_evaluated(
     with caplog.at_level(logging.INFO, "rerank_plugins"):
         held = held_back_samples(config, data)
     assert [sample["query"] for sample in held.samples] == ["museum hours"]
-    assert "for 2 of 3 questions held back the first stage finds no two passages" in caplog.text
+    assert (
+        "left out 2 of 3 held-back questions: the first stage finds fewer than two" in caplog.text
+    )
     assert set(fit(config, toy_groups(16), [held]).after) == {"notes"}
 
 
@@ -265,6 +348,83 @@ def test_a_killed_run_goes_on_where_it_was(base: Path, tmp_path: Path) -> None:
     assert not work.exists()
 
 
+@pytest.mark.parametrize("ending", ["in the middle of an epoch", "early"])
+def test_a_run_that_was_finished_makes_no_further_step(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    """Killed while the folder was written: the same weights as without, and as many steps."""
+    from rerank_plugins.training import loop
+
+    options = {"epochs": 1.3} if ending != "early" else {"epochs": 20.0, "evaluations": 40}
+    options |= {"patience": 2}
+    publish = loop._publish
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "_publish", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(base, tmp_path / "out", **options)
+    monkeypatch.setattr(loop, "_publish", publish)
+    resumed = run(base, tmp_path / "out", **options)
+    whole = run(base, tmp_path / "whole", **options)
+    assert resumed.resumed_from == resumed.steps == whole.steps
+    assert (resumed.history, resumed.after) == (whole.history, whole.after)
+    assert resumed.steps < resumed.estimate.steps or ending != "early"
+    one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("out", "whole"))
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_an_interrupted_run_repeats_no_step(base: Path, tmp_path: Path) -> None:
+    """Ctrl-C ends the step, writes a checkpoint, and the next run begins behind it.
+
+    The end is that of a run without a break, the patience of early stopping included.
+    """
+    from rerank_plugins.training import trainer
+
+    steps: list[int] = []
+    step_end = trainer._Rhythm.on_step_end
+
+    def watched(self: Any, args: Any, state: Any, control: Any, **more: Any) -> Any:
+        steps.append(state.global_step)
+        if state.global_step == 7 and len(steps) == 7:
+            signal.raise_signal(signal.SIGINT)
+        return step_end(self, args, state, control, **more)
+
+    options = {"epochs": 2.0, "evaluations": 5, "patience": 2}
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer._Rhythm, "on_step_end", watched)
+        with pytest.raises(KeyboardInterrupt, match="stopped at step 7 of 20"):
+            run(base, tmp_path / "out", **options)
+        assert signal.getsignal(signal.SIGINT) is handler
+        resumed = run(base, tmp_path / "out", **options)
+    whole = run(base, tmp_path / "whole", **options)
+    assert resumed.resumed_from == 7
+    assert steps == list(range(1, whole.steps + 1))
+    assert resumed.history == whole.history
+    one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("out", "whole"))
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_ranknet_without_any_scores_is_refused_before_mining(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And so are a wrong base and a folder that only has a test split."""
+    monkeypatch.setattr("rerank_plugins.training.pipeline.mine_hard_negatives", None)
+    folder = question_set(tmp_path / "toy" / "train")
+    config = TrainingConfig(out=tmp_path / "out", base=base, datasets=(folder,), **QUICK)
+    with pytest.raises(InvalidInputError, match="ranknet needs a teacher's scores"):
+        train(replace(config, recipe="ranknet"))
+    with pytest.raises(UnknownModelError):
+        train(replace(config, base="no such model"))
+    (folder / "qrels").mkdir()
+    (folder / "qrels.tsv").rename(folder / "qrels" / "test.tsv")
+    with pytest.raises(InvalidInputError, match=r"no qrels/train\.tsv; to train on one of test"):
+        train(config)
+    assert not (tmp_path / "out.training").exists()
+
+
 def test_checkpoints_of_another_configuration_are_not_gone_on_with(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -360,7 +520,7 @@ def test_the_command_trains_and_prints_what_came_out(
     assert run_command(parser.parse_args([*line.split(), "--device", "cpu"])) == 0
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == str(out)
-    assert printed[1].startswith("toy/train: nDCG@10 0.")
+    assert printed[1].startswith("toy/train: nDCG@10 first stage 0.")
     options = json.loads((out / "training.json").read_text())["options"]
     assert (options["recipe"], options["seed"]) == ("binary", 3)
 
