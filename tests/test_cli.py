@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rerank_plugins.cli import EXIT_BAD_INPUT, EXIT_MODEL, EXIT_NOTHING_FOUND, main
+from rerank_plugins.cli import EXIT_BAD_INPUT, EXIT_MODEL, EXIT_NOTHING_FOUND, main, parser
 from rerank_plugins.models.catalog import CATALOG
 from rerank_plugins.samples import corpus_path, load_questions
 
@@ -227,3 +228,33 @@ def test_the_demo_answers_in_four_languages_with_an_assembled_context(capsys):
     for language in LANGUAGES:
         assert load_questions(language)[0].text in out
     assert out.count("Context for the LLM") == 4
+
+
+def commands() -> dict[str, argparse.ArgumentParser]:
+    """Every command's parser by name."""
+    subparsers = next(
+        action for action in parser()._actions if isinstance(action, argparse._SubParsersAction)
+    )
+    return dict(subparsers.choices)
+
+
+@pytest.mark.parametrize("name", commands())
+def test_every_option_of_every_command_is_explained(name, capsys):
+    """--help exits with 0 and says something of each option; the defaults are not left to guess."""
+    options = [action for action in commands()[name]._actions if action.option_strings]
+    assert [action.option_strings for action in options if not action.help] == []
+    with pytest.raises(SystemExit) as stopped:
+        main([name, "--help"])
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out.startswith(f"usage: rerank-plugins {name}")
+
+
+def test_an_interrupt_has_the_shell_s_exit_code_and_no_traceback(model, monkeypatch, capsys):
+    """130, and what the interrupted work says of resuming."""
+
+    def interrupted(_):
+        raise KeyboardInterrupt("run the same again to resume")
+
+    monkeypatch.setattr("rerank_plugins.cli.models.run", interrupted)
+    assert main(["models"]) == 130
+    assert capsys.readouterr().err == "rerank-plugins: run the same again to resume\n"
