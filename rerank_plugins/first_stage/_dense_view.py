@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,38 +15,21 @@ from rerank_plugins._telemetry import traced_search, traced_survey
 from rerank_plugins._threads import in_thread
 from rerank_plugins._validation import check_count, check_iterable
 from rerank_plugins.candidates import Candidate, check_query
+from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.first_stage._checks import check_mask, check_texts, key_list
-from rerank_plugins.first_stage._embedders import Embedder
-from rerank_plugins.first_stage._faiss_vectors import COMPRESSED_FROM, KINDS, FaissVectors
-from rerank_plugins.first_stage._merging import REMOVED, merge_from
+from rerank_plugins.first_stage._dense_segments import Segments
+from rerank_plugins.first_stage._embedders import Embedder, Gathered
 from rerank_plugins.first_stage._passages import Passages
 from rerank_plugins.first_stage._vectors import (
-    INDEXES,
     ExactVectors,
-    IndexChoice,
-    IndexKind,
     Metric,
     Vectors,
     check_dimension,
     checked_owners,
     checked_vectors,
-    joined,
 )
 from rerank_plugins.first_stage.base import Survey
 from rerank_plugins.ordering import descending
-
-# Where ``auto`` leaves one kind for the next: an exact search of so many vectors takes some
-# milliseconds still, and a graph of so many holds some gigabytes.
-EXACT_UP_TO: Final = 100_000
-GRAPH_UP_TO: Final = 1_000_000
-# Fewer vectors are searched exactly as fast as through a graph.
-GRAPH_FROM: Final = 1024
-# New vectors beside a graph or codes are searched exactly until there are so many of them, or
-# one for so many that are in it. To take them in, the index is copied.
-_BESIDE: Final = 4096
-_SHARE_BESIDE: Final = 4
-# A graph is built anew when more than one in so many of its vectors is removed.
-_REMOVED_FROM_GRAPH: Final = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +38,6 @@ class DenseSettings:
 
     embedder: Embedder
     metric: Metric
-    index: IndexChoice
     batch_size: int
 
 
@@ -65,19 +46,15 @@ class DenseView:
     """An immutable dense index, as `rerank_plugins.first_stage.base.StageView` asks.
 
     Attributes:
-        settings: Encoder, metric and kind.
-        kind: What most of the vectors are in; new ones are held beside it and searched exactly.
+        settings: Encoder and metric.
         passages: The texts by key.
-        segments: In the order of keys; only the first may be a graph or codes.
-        removed: For each segment, how many of its rows belong to no passage any more.
+        segments: Their vectors.
         dimension: Of the vectors; None until there are any.
     """
 
     settings: DenseSettings
-    kind: IndexKind = "exact"
     passages: Passages = field(default_factory=Passages)
-    segments: tuple[ExactVectors, ...] = ()
-    removed: tuple[int, ...] = ()
+    segments: Segments = field(default_factory=Segments)
     dimension: int | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -103,26 +80,27 @@ class DenseView:
             InvalidInputError: The embeddings are not finite vectors of one dimension, at least
                 one for each text.
         """
-        gathered = _Gathered(self.settings.metric)
+        gathered = Gathered(self.settings.metric)
         for batch in self._batches(texts):
             gathered.take(batch, *self.settings.embedder.passages(batch))
         return gathered.whole()
 
     async def aembedded(self, texts: Sequence[str]) -> tuple[Vectors, NDArray[np.int64]]:
         """`embedded`, by the encoder's coroutine where it has one; for `with_added`."""
-        gathered = _Gathered(self.settings.metric)
+        gathered = Gathered(self.settings.metric)
         for batch in self._batches(texts):
             gathered.take(batch, *await self.settings.embedder.apassages(batch))
         return gathered.whole()
 
     def with_added(
-        self, texts: Sequence[str], vectors: ArrayLike | None = None, owners: Any = None
+        self, texts: Sequence[str], vectors: Any = None, owners: Any = None
     ) -> DenseView:
         """A view with these texts too.
 
         Args:
             texts: Passages.
-            vectors: Their embeddings, shape (m, d), where they are known already.
+            vectors: Their embeddings, where they are known already: shape (m, d), or one for
+                each text, None for those that are to be embedded.
             owners: Shape (m,): which text each vector belongs to, rising from 0; a text may
                 have several, its score being the highest of theirs. None: one each.
 
@@ -133,24 +111,16 @@ class DenseView:
         listed = check_texts(texts)
         if not listed:
             return self
-        if vectors is None:
-            checked, owners = self.embedded(listed)
-        else:
-            wanted = len(listed) if owners is None else None
-            checked = checked_vectors(vectors, wanted, self.settings.metric)
-            owners = checked_owners(owners, checked, len(listed))
-        check_dimension(checked, self.dimension or checked.shape[1])
-        new = ExactVectors(owners + self.size, checked, self.settings.metric)
-        total = sum(map(len, self.segments)) + len(new)
-        grown = replace(
+        found, owned = self._completed(listed, vectors, owners)
+        check_dimension(found, self.dimension or found.shape[1])
+        new = ExactVectors(owned + self.size, found, self.settings.metric)
+        passages = self.passages.with_added(listed)
+        return replace(
             self,
-            kind=max(self.kind, self._kind_for(total), key=INDEXES.index),
-            passages=self.passages.with_added(listed),
-            segments=(*self.segments, new),
-            removed=(*self.removed, 0),
-            dimension=checked.shape[1],
+            passages=passages,
+            segments=self.segments.with_added(new, passages),
+            dimension=found.shape[1],
         )
-        return grown._arranged()  # noqa: SLF001  (its own)
 
     def with_removed(self, keys: Iterable[int]) -> DenseView:
         """A view without these passages.
@@ -162,16 +132,10 @@ class DenseView:
         self.passages.check(listed)
         if not listed:
             return self
-        removed = list(self.removed)
-        starts = [int(segment.owners[0]) for segment in self.segments]
-        for key in listed:
-            at = bisect_right(starts, key) - 1
-            first, last = np.searchsorted(self.segments[at].owners, [key, key + 1]).tolist()
-            removed[at] += last - first
-        view = replace(self, passages=self.passages.with_removed(listed), removed=tuple(removed))
-        for at in reversed(range(len(removed))):
-            view = view._cleared(at)  # noqa: SLF001  (its own)
-        return view
+        passages = self.passages.with_removed(listed)
+        return replace(
+            self, passages=passages, segments=self.segments.with_removed(listed, passages)
+        )
 
     @traced_search
     def search(
@@ -219,15 +183,20 @@ class DenseView:
         mask = check_mask(mask, self.size)
         if k == 0 or not self._fits(query):
             return []
-        if mask is not None and any(self.removed):
+        if mask is not None and any(self.segments.removed):
             mask = mask & self.alive
-        found = []
-        for at, segment in enumerate(self.segments):
-            kept = self._kept(at, mask)
+        nearest = [np.empty(0, dtype=np.int64)]
+        for at, part in enumerate(self.segments.parts):
+            kept = self.segments.kept(at, self.passages, mask)
             if kept is None or kept.any():
-                keys = segment.nearest(query, k, kept)
-                found.append((keys, segment.scores(query, keys)))
-        return self._candidates(found, k)
+                nearest.append(part.nearest(query, k, kept))
+        keys = np.concatenate(nearest)
+        scores = self.segments.scores(query, keys)
+        return [
+            Candidate(key, self.passages.text(key), float(scores[at]), rank)
+            for rank, at in enumerate(descending(scores, k), start=1)
+            for key in (int(keys[at]),)
+        ]
 
     @traced_survey
     def survey(self, query: str, k: int, *, mask: NDArray[np.bool_] | None = None) -> Survey:
@@ -243,7 +212,8 @@ class DenseView:
         if vector is None or not self._fits(vector):
             return Survey([], 0.0, 0.0, lambda keys: np.zeros(len(keys)))
         spreads = [
-            segment.spread(vector, self._kept(at)) for at, segment in enumerate(self.segments)
+            part.spread(vector, self.segments.kept(at, self.passages))
+            for at, part in enumerate(self.segments.parts)
         ]
         total = sum(count for count, _, _ in spreads)
         mean = sum(count * mean for count, mean, _ in spreads) / total
@@ -252,7 +222,7 @@ class DenseView:
             self.search_by_vector(vector, k, mask=mask),
             mean,
             math.sqrt(max(square - mean * mean, 0.0)),
-            lambda keys: self._scores(vector, keys),
+            lambda keys: self.segments.scores(vector, keys),
         )
 
     def vectors(self, keys: Iterable[int]) -> Vectors:
@@ -271,109 +241,12 @@ class DenseView:
         self.passages.check(listed)
         found = np.empty((len(listed), self.dimension or 0), dtype=np.float32)
         for place, key in enumerate(listed):
-            stored = self.stored(key)
+            stored = self.segments.stored(key)
             one = stored[0] if len(stored) == 1 else stored.mean(axis=0, dtype=np.float64)
             if len(stored) > 1 and self.settings.metric == "cosine":
                 one = one / (np.linalg.norm(one) or 1.0)
             found[place] = one
         return found
-
-    def stored(self, key: int) -> Vectors:
-        """All vectors of a passage that is alive, shape (m, d)."""
-        starts = [int(segment.owners[0]) for segment in self.segments]
-        return self.segments[bisect_right(starts, key) - 1].of(np.asarray([key]))[0]
-
-    def compact(self) -> DenseView:
-        """The same passages in at most two segments, as they are stored."""
-        base = len(self._base())
-        view = self._merged(base)
-        if len(view.segments) > base and view.removed[base]:
-            rest = view.segments[base].only(view.segments[base].at_rows(view.alive))
-            view = view._with_segments(base, rest)  # noqa: SLF001  (its own)
-        return view
-
-    def _kind_for(self, rows: int) -> IndexKind:
-        asked = self.settings.index
-        if asked == "auto":
-            if rows <= EXACT_UP_TO:
-                return "exact"
-            return "hnsw" if rows <= GRAPH_UP_TO else "ivfpq"
-        if asked == "ivfpq":
-            return "ivfpq" if rows >= COMPRESSED_FROM else "exact"
-        return asked
-
-    def _base(self) -> tuple[ExactVectors, ...]:
-        """The graph or the codes, if there are any yet."""
-        return tuple(one for one in self.segments[:1] if isinstance(one, FaissVectors))
-
-    def _arranged(self) -> DenseView:
-        """The same with small segments merged, and the kind's index built or extended."""
-        rows = list(map(len, self.segments))
-        if self.kind == "exact":
-            return self._merged(merge_from(rows))
-        base = self._base()
-        if not base or base[0].kind != self.kind:
-            if self.kind == "hnsw" and sum(rows) < GRAPH_FROM:
-                return self._merged(merge_from(rows))
-            whole = self._merged(0, exact=True).segments[0]
-            return self._with_segments(0, KINDS[self.kind].built(whole))
-        beside = sum(rows[1:])
-        if beside < _BESIDE and beside * _SHARE_BESIDE < rows[0]:
-            return self._merged(1 + merge_from(rows[1:]))
-        view = self._merged(1, exact=True)
-        (index,) = [one for one in base if isinstance(one, FaissVectors)]
-        extended = replace(
-            view, segments=(index.extended(view.segments[1]),), removed=self.removed[:1]
-        )
-        return extended._cleared(0)  # noqa: SLF001  (its own)
-
-    def _merged(self, start: int, *, exact: bool = False) -> DenseView:
-        """The segments from ``start`` as one, without removed rows."""
-        if len(self.segments) - start < 1 + (not exact):
-            return self
-        parts = [
-            segment if (kept := self._kept(at)) is None else segment.only(kept)
-            for at, segment in enumerate(self.segments)
-            if at >= start
-        ]
-        return self._with_segments(start, joined([part for part in parts if len(part)]))
-
-    def _with_segments(self, start: int, *last: ExactVectors) -> DenseView:
-        """The same with others, all of their rows alive, in place of those from ``start``."""
-        last = tuple(segment for segment in last if len(segment))
-        return replace(
-            self,
-            segments=(*self.segments[:start], *last),
-            removed=(*self.removed[:start], *(0 for _ in last)),
-        )
-
-    def _cleared(self, at: int) -> DenseView:
-        """The same with a segment written anew if too much of it is removed."""
-        segment, gone = self.segments[at], self.removed[at]
-        if segment.kind == "ivfpq":  # the vectors are not there any more to be coded anew
-            return self
-        share = REMOVED if segment.kind == "exact" else _REMOVED_FROM_GRAPH
-        if gone * share <= len(segment):
-            return self
-        rest = segment.only(segment.at_rows(self.alive))
-        if segment.kind == "hnsw" and len(rest) >= GRAPH_FROM:
-            rest = KINDS["hnsw"].built(rest)
-        fresh = (rest,) if len(rest) else ()
-        return replace(
-            self,
-            segments=(*self.segments[:at], *fresh, *self.segments[at + 1 :]),
-            removed=(*self.removed[:at], *(0 for _ in fresh), *self.removed[at + 1 :]),
-        )
-
-    def _kept(self, at: int, allowed: NDArray[np.bool_] | None = None) -> NDArray[np.bool_] | None:
-        """Which rows of a segment are alive, or of passages that are allowed; None for all."""
-        segment = self.segments[at]
-        if allowed is not None:
-            return segment.at_rows(allowed)
-        if not self.removed[at]:
-            return None
-        first, last = int(segment.owners[0]), int(segment.owners[-1])
-        return segment.at_rows(self.passages.alive_between(first, last), first)
 
     def _asked(self, query: Any, k: Any, mask: Any) -> bool:
         """Whether there is anything to find; checks what was given."""
@@ -392,54 +265,33 @@ class DenseView:
         vector: Vectors = checked_vectors(embedded, 1, self.settings.metric)[0]
         return vector
 
-    def _candidates(
-        self, found: Sequence[tuple[NDArray[np.int64], NDArray[np.float64]]], k: int
-    ) -> list[Candidate]:
-        keys = np.concatenate([np.empty(0, dtype=np.int64), *(keys for keys, _ in found)])
-        scores = np.concatenate([np.empty(0), *(scores for _, scores in found)])
-        return [
-            Candidate(key, self.passages.text(key), float(scores[at]), rank)
-            for rank, at in enumerate(descending(scores, k), start=1)
-            for key in (int(keys[at]),)
-        ]
-
-    def _scores(self, query: Vectors, keys: NDArray[np.int64]) -> NDArray[np.float64]:
-        """The scores of passages that are alive."""
-        starts = [int(segment.owners[0]) for segment in self.segments]
-        places = np.searchsorted(starts, keys, side="right") - 1
-        found = np.empty(len(keys))
-        for at in np.unique(places):
-            here = places == at
-            found[here] = self.segments[at].scores(query, keys[here])
-        return found
+    def _completed(
+        self, texts: list[str], vectors: Any, owners: Any
+    ) -> tuple[Vectors, NDArray[np.int64]]:
+        """The vectors of all texts, those embedded that are not given, and whose each is."""
+        if vectors is None:
+            return self.embedded(texts)
+        metric = self.settings.metric
+        if owners is not None or not any(vector is None for vector in vectors):
+            found = checked_vectors(vectors, len(texts) if owners is None else None, metric)
+            return found, checked_owners(owners, found, len(texts))
+        if len(vectors) != len(texts):
+            raise InvalidInputError(
+                f"vectors must be one for each of the {len(texts)} texts, but are {len(vectors)}"
+            )
+        missing = [place for place, vector in enumerate(vectors) if vector is None]
+        found, owned = self.embedded([texts[place] for place in missing])
+        owned = np.asarray(missing, dtype=np.int64)[owned]
+        known = [place for place, vector in enumerate(vectors) if vector is not None]
+        if known:
+            given = checked_vectors([vectors[place] for place in known], len(known), metric)
+            check_dimension(given, found.shape[1])
+            found, owned = np.concatenate([given, found]), np.concatenate([known, owned])
+        order = np.argsort(owned, kind="stable")
+        return found[order], owned[order]
 
     def _batches(self, texts: Sequence[str]) -> Iterator[list[str]]:
         listed, size = check_texts(texts), self.settings.batch_size
         starts = range(0, len(listed), size)
         for start in tqdm(starts, desc="Embedding", unit=" batches", disable=None, delay=1):
             yield listed[start : start + size]
-
-
-class _Gathered:
-    """Vectors of one batch after another, checked."""
-
-    def __init__(self, metric: Metric) -> None:
-        self._metric: Metric = metric
-        self._vectors: list[Vectors] = []
-        self._owners: list[NDArray[np.int64]] = []
-        self._texts = 0
-
-    def take(self, batch: list[str], embedded: Any, owners: Any) -> None:
-        """Adds what was given for some texts."""
-        vectors = checked_vectors(embedded, len(batch) if owners is None else None, self._metric)
-        if self._vectors:
-            check_dimension(vectors, self._vectors[0].shape[1])
-        self._owners.append(checked_owners(owners, vectors, len(batch)) + self._texts)
-        self._vectors.append(vectors)
-        self._texts += len(batch)
-
-    def whole(self) -> tuple[Vectors, NDArray[np.int64]]:
-        """All of them."""
-        if not self._vectors:
-            return np.empty((0, 0), dtype=np.float32), np.empty(0, dtype=np.int64)
-        return np.concatenate(self._vectors), np.concatenate(self._owners)

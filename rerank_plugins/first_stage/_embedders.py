@@ -4,8 +4,18 @@ from __future__ import annotations
 
 from typing import Any, TypeGuard
 
+import numpy as np
+from numpy.typing import NDArray
+
 from rerank_plugins._threads import in_thread
 from rerank_plugins.errors import InvalidInputError
+from rerank_plugins.first_stage._vectors import (
+    Metric,
+    Vectors,
+    check_dimension,
+    checked_owners,
+    checked_vectors,
+)
 
 
 class Embedder:
@@ -75,3 +85,28 @@ class Embedder:
 
 def _has(embed: Any, *names: str) -> TypeGuard[Any]:
     return all(hasattr(embed, name) for name in names)
+
+
+class Gathered:
+    """Vectors of one batch after another, checked."""
+
+    def __init__(self, metric: Metric) -> None:
+        self._metric: Metric = metric
+        self._vectors: list[Vectors] = []
+        self._owners: list[NDArray[np.int64]] = []
+        self._texts = 0
+
+    def take(self, batch: list[str], embedded: Any, owners: Any) -> None:
+        """Adds what was given for some texts."""
+        vectors = checked_vectors(embedded, len(batch) if owners is None else None, self._metric)
+        if self._vectors:
+            check_dimension(vectors, self._vectors[0].shape[1])
+        self._owners.append(checked_owners(owners, vectors, len(batch)) + self._texts)
+        self._vectors.append(vectors)
+        self._texts += len(batch)
+
+    def whole(self) -> tuple[Vectors, NDArray[np.int64]]:
+        """All of them."""
+        if not self._vectors:
+            return np.empty((0, 0), dtype=np.float32), np.empty(0, dtype=np.int64)
+        return np.concatenate(self._vectors), np.concatenate(self._owners)

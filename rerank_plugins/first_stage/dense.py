@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any, Final, get_args
 
@@ -17,6 +18,7 @@ from rerank_plugins.candidates import Candidate
 from rerank_plugins.errors import IndexDamagedError, IndexMismatchError
 from rerank_plugins.first_stage import storage
 from rerank_plugins.first_stage._checks import check_texts
+from rerank_plugins.first_stage._dense_segments import Segments
 from rerank_plugins.first_stage._dense_view import DenseSettings, DenseView
 from rerank_plugins.first_stage._embedders import Embedder
 from rerank_plugins.first_stage._faiss_vectors import KINDS, FaissVectors
@@ -92,8 +94,8 @@ class Dense(Holder[DenseView]):
         check_choice("index", index, INDEXES)
         batch_size = check_count("batch_size", batch_size, minimum=1)
         view = DenseView(
-            DenseSettings(Embedder(embed), metric, index, batch_size),
-            kind="hnsw" if index == "hnsw" else "exact",
+            DenseSettings(Embedder(embed), metric, batch_size),
+            segments=Segments(index, "hnsw" if index == "hnsw" else "exact"),
         )
         super().__init__(view)
         self.add(texts)
@@ -106,12 +108,12 @@ class Dense(Holder[DenseView]):
     @property
     def index(self) -> IndexChoice:
         """As it was asked for."""
-        return self._view.settings.index
+        return self._view.segments.asked
 
     @property
     def index_kind(self) -> IndexKind:
         """``exact``, ``hnsw`` or ``ivfpq``: what the passages are in now."""
-        return self._view.kind
+        return self._view.segments.kind
 
     def add(
         self, texts: Iterable[str], *, vectors: ArrayLike | None = None, owners: Any = None
@@ -220,19 +222,20 @@ class Dense(Holder[DenseView]):
 
     def store(self, out: storage.Writer, *, texts: bool = True) -> None:
         """Gives files and settings to a writer, the texts only if asked for."""
-        view = self._view.compact()
+        view = self._view
+        segments = view.segments.compact(view.passages)
         out.settings |= {
             "metric": self.metric,
             "index": self.index,
             "batch_size": view.settings.batch_size,
             "dimension": view.dimension,
-            "kind": view.kind,
-            "segments": [[one.kind, len(one), one.largest_norm] for one in view.segments],
+            "kind": segments.kind,
+            "segments": [[one.kind, len(one), one.largest_norm] for one in segments.parts],
         }
         if texts:
             out.lines("texts.jsonl", view.passages.texts())
         out.array("live.npy", view.alive)
-        for number, segment in enumerate(view.segments):
+        for number, segment in enumerate(segments.parts):
             out.array(f"owners{number}.npy", segment.owners)
             if isinstance(segment, FaissVectors):
                 out.file(f"vectors{number}.faiss", segment.write)
@@ -262,18 +265,17 @@ class Dense(Holder[DenseView]):
         texts = part.texts("texts.jsonl", count) if texts is None else texts
         if told["kind"] not in get_args(IndexKind):
             raise IndexDamagedError(f"there is no kind of index {told['kind']!r}")
-        segments = tuple(
+        parts = tuple(
             _stored_segment(part, number, told["dimension"], dense.metric, *one)
             for number, one in enumerate(told["segments"])
         )
-        _check_owners(segments, alive)
-        dense._view = DenseView(
-            dense._view.settings,
-            told["kind"],
-            Passages.restored(alive, texts),
-            segments,
-            tuple(int(np.count_nonzero(~one.at_rows(alive))) for one in segments),
-            told["dimension"],
+        _check_owners(parts, alive)
+        removed = tuple(int(np.count_nonzero(~one.at_rows(alive))) for one in parts)
+        dense._view = replace(
+            dense._view,
+            passages=Passages.restored(alive, texts),
+            segments=Segments(dense.index, told["kind"], parts, removed),
+            dimension=told["dimension"],
         )
         return dense
 
@@ -285,7 +287,7 @@ class Dense(Holder[DenseView]):
         """
         view = self._view
         for key, text in islice(zip(self.keys, view.passages.texts(), strict=True), _PROBES):
-            stored = view.stored(key).astype(np.float64)
+            stored = view.segments.stored(key).astype(np.float64)
             length = float(np.linalg.norm(stored))
             embedded, _ = view.settings.embedder.passages([text])
             given = checked_vectors(embedded, None, self.metric).astype(np.float64)

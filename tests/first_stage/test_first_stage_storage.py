@@ -14,7 +14,7 @@ import pytest
 from first_stage_tools import DIMENSION, embed_words
 
 from rerank_plugins.errors import IndexMismatchError, InvalidInputError
-from rerank_plugins.first_stage import BM25, Dense, Hybrid, _dense_view, storage
+from rerank_plugins.first_stage import BM25, Dense, Hybrid, _dense_segments, storage
 from rerank_plugins.first_stage.conformance import PASSAGES, QUERY, StoredStageConformance
 
 
@@ -101,7 +101,7 @@ def test_no_file_holds_a_pickle(
     tmp_path: Path, stage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is pickled when saving or loading, and no file starts a pickle's opcodes."""
-    monkeypatch.setattr(_dense_view, "COMPRESSED_FROM", 300)
+    monkeypatch.setattr(_dense_segments, "COMPRESSED_FROM", 300)
     texts = [f"{text} {number}" for number in range(40) for text in PASSAGES]
     if "bm25" in stage:
         built: BM25 | Dense = BM25(texts, engine=stage)
@@ -260,9 +260,9 @@ def test_an_index_grows_from_kind_to_kind(
     metric: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Auto starts exact, becomes a graph, then codes; removed keys stay away, also once stored."""
-    monkeypatch.setattr(_dense_view, "EXACT_UP_TO", 50)
-    monkeypatch.setattr(_dense_view, "GRAPH_UP_TO", 290)
-    monkeypatch.setattr(_dense_view, "GRAPH_FROM", 60)
+    monkeypatch.setattr(_dense_segments, "EXACT_UP_TO", 50)
+    monkeypatch.setattr(_dense_segments, "GRAPH_UP_TO", 290)
+    monkeypatch.setattr(_dense_segments, "GRAPH_FROM", 60)
     generator = np.random.default_rng(0)
     rows = generator.normal(size=(400, 8))
     texts = list(map(str, range(400)))
