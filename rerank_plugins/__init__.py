@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rerank_plugins.reranking.cascade import Cascade
     from rerank_plugins.reranking.reranker import Reranker
     from rerank_plugins.scoring.cache import ScoreCache
+    from rerank_plugins.scoring.cross_encoder import CrossEncoderScorer
     from rerank_plugins.scoring.remote import RemoteScorer
 
 __version__ = "0.1.0"
@@ -26,6 +27,7 @@ _HOMES = {
     "Candidate": "candidates",
     "Cascade": "reranking.cascade",
     "ContextBuilder": "context",
+    "CrossEncoderScorer": "scoring.cross_encoder",
     "Ranked": "candidates",
     "Ranking": "candidates",
     "RemoteScorer": "scoring.remote",
@@ -39,6 +41,7 @@ __all__ = [
     "Candidate",
     "Cascade",
     "ContextBuilder",
+    "CrossEncoderScorer",
     "Ranked",
     "Ranking",
     "RemoteScorer",

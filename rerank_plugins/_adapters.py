@@ -13,8 +13,9 @@ from rerank_plugins._names import check_options, own_options
 from rerank_plugins._validation import check_iterable
 from rerank_plugins.candidates import Candidate, Ranked, Ranking
 from rerank_plugins.errors import InvalidInputError
+from rerank_plugins.models import loading
 from rerank_plugins.models.catalog import EMBEDDED
-from rerank_plugins.models.loading import ModelOptions, load_reranker
+from rerank_plugins.models.loading import ModelOptions
 from rerank_plugins.reranking.reranker import Reranker
 
 RELEVANCE_SCORE: Final = "relevance_score"
@@ -32,7 +33,7 @@ DETAILS: Final[tuple[Detail, ...]] = get_args(Detail)
 
 def as_reranker(
     owner: Callable[..., object],
-    reranker: Reranker | str | Path | None,
+    reranker: Any,
     model: str | Path,
     options: Mapping[str, Any],
 ) -> Reranker:
@@ -40,7 +41,7 @@ def as_reranker(
 
     Args:
         owner: The class or function that was called; messages list its own parameters too.
-        reranker: Ready, or a name that `load_reranker` takes, or None for ``model``.
+        reranker: Whatever `loading.as_reranker` takes, or None for ``model``.
         model: A name that `load_reranker` takes.
         options: For `load_reranker`.
 
@@ -51,23 +52,12 @@ def as_reranker(
     """
     check_options(owner.__name__, options, {*own_options(owner), *ModelOptions.__annotations__})
     if reranker is None:
-        return load_reranker(model, **options)
-    if not isinstance(reranker, (Reranker, str, Path)):
-        raise InvalidInputError(
-            f"reranker must be a Reranker or a model's name, but got {type(reranker).__name__}"
-        )
+        return loading.as_reranker(model, **options)
     if model != EMBEDDED:
         raise InvalidInputError(
             f"reranker and model name two models: leave out one; model is {str(model)!r}"
         )
-    if not isinstance(reranker, Reranker):
-        return load_reranker(reranker, **options)
-    if options:
-        raise InvalidInputError(
-            "options belong to a model's name; a ready Reranker has its own, but got "
-            f"{sorted(options)}"
-        )
-    return reranker
+    return loading.as_reranker(reranker, **options)
 
 
 class Found:

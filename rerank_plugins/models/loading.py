@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, cast
 
 from typing_extensions import Unpack
 
@@ -11,6 +12,8 @@ from rerank_plugins._validation import check_flag
 from rerank_plugins.errors import InvalidInputError, UnknownModelError
 from rerank_plugins.models.catalog import CATALOG, EMBEDDED, embedded_folder, near_names
 from rerank_plugins.reranking.reranker import Reranker, RerankerOptions, ScoringOptions
+from rerank_plugins.scoring.base import Scorer
+from rerank_plugins.scoring.cross_encoder import CrossEncoderScorer, is_cross_encoder
 from rerank_plugins.scoring.engines import EngineName, Precision
 from rerank_plugins.scoring.local import LocalScorer, ModelSettings
 
@@ -129,6 +132,43 @@ def load_reranker(
 
 
 _OPTIONS = {"model", *ModelOptions.__annotations__, *RerankerOptions.__annotations__}
+
+
+def as_reranker(
+    model: Reranker | Scorer | str | Path | Any, **options: Unpack[ModelOptions]
+) -> Reranker:
+    """A reranker from whatever a user has: one place for all doors.
+
+    Args:
+        model: A `Reranker`, which comes back as it is; a scorer; a ``CrossEncoder`` of
+            sentence-transformers or a ``BaseCrossEncoder`` of LangChain; or a name or folder
+            that `load_reranker` takes.
+        **options: Those of `load_reranker` for a name, those of `Reranker` for a ready model.
+
+    Raises:
+        InvalidInputError: It is none of these; or options come beside a ready `Reranker`, which
+            has its own.
+        UnknownModelError: There is no model of that name.
+    """
+    if isinstance(model, (str, Path)):
+        return load_reranker(model, **options)
+    if isinstance(model, Reranker):
+        if options:
+            raise InvalidInputError(
+                "options belong to a model's name; a ready Reranker has its own, but got "
+                f"{sorted(options)}"
+            )
+        return model
+    if not isinstance(model, Scorer):
+        if not is_cross_encoder(model):
+            raise InvalidInputError(
+                "reranker must be a Reranker, a scorer, a CrossEncoder, a BaseCrossEncoder or a "
+                f"model's name, but got {type(model).__name__}"
+            )
+        model = CrossEncoderScorer(model)
+    if late := sorted(options.keys() - RerankerOptions.__annotations__.keys()):
+        raise InvalidInputError(f"{late} belong to a model's name; this model is loaded already")
+    return Reranker(model, **cast("RerankerOptions", options))
 
 
 def _source(model: str | Path) -> str:

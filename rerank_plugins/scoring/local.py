@@ -128,12 +128,15 @@ class LoadedModel:
             self.engine.precision,
             self.choice.reason,
         )
+        self._share()
+
+    def _share(self) -> None:
+        """What all scorers of these weights have in common."""
         self.warm = False
-        # Shared by all scorers of these weights: forward passes, and texts already tokenized.
+        # Forward passes, and texts already tokenized.
         self.shared = SharedPass(
-            partial(
-                _logits, self.engine, self.checkpoint
-            ),  # no cycle: weights go with the last user
+            # No cycle: weights go with the last user.
+            partial(_logits, self.engine, self.checkpoint),
             TokenLimit(),
             CROWDED_TOKENS_ON_CPU if self.on_cpu else None,
         )

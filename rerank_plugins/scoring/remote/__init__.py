@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import re
 import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,8 @@ from rerank_plugins.scoring.remote.protocols import (
 
 if TYPE_CHECKING:
     from rerank_plugins.scoring.remote.client import Client
+
+_VERSION = re.compile(r"/v\d+$")
 
 
 class RemoteScorer:
@@ -59,7 +62,8 @@ class RemoteScorer:
 
     Args:
         url: Address of the server, such as ``http://localhost:8080``. The protocol's path is
-            put after it, unless it ends in ``/rerank`` already.
+            put after it; after a version (``/v1``) only ``/rerank``; after a whole endpoint
+            (``/v1/rerank``) nothing.
         protocol: ``tei``, ``cohere`` (v2), ``jina``, ``vllm`` or ``infinity``; servers that
             copy Jina's form, as many do, take ``jina``.
         model: The model's name on the server; Cohere and Jina need it.
@@ -257,7 +261,10 @@ def _endpoint(url: object, path: str) -> str:
             "give the API key by api_key_env"
         )
     base = url.rstrip("/#?")
-    return base if parts.path.rstrip("/").endswith("/rerank") else base + path
+    if parts.path.rstrip("/").endswith("/rerank"):
+        return base
+    # Base URLs of OpenAI-like clients end in the version, which then is the user's choice.
+    return base + ("/rerank" if _VERSION.search(base) else path)
 
 
 def _key_variable(named: str | None, usual: str | None) -> str | None:
