@@ -16,16 +16,11 @@ from safetensors import SafetensorError
 
 from rerank_plugins.errors import InvalidInputError, UnsupportedModelError
 from rerank_plugins.scoring import engines
+from rerank_plugins.scoring.attention import Attention, attention_by_row, attention_on_cuda
 from rerank_plugins.scoring.encoding import Batch
 from rerank_plugins.scoring.forward import forward_on
 from rerank_plugins.scoring.linear import has_int8
-from rerank_plugins.scoring.packed import (
-    Attention,
-    PackedClassifier,
-    against_packing,
-    attention_by_row,
-    attention_on_cuda,
-)
+from rerank_plugins.scoring.packed import PackedClassifier, against_packing
 from rerank_plugins.scoring.weights import read_tensors
 
 if TYPE_CHECKING:

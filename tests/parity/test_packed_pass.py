@@ -31,16 +31,9 @@ from transformers import (
 
 from rerank_plugins.errors import UnsupportedModelError
 from rerank_plugins.scoring import torch_engine
+from rerank_plugins.scoring.attention import Attention, Layout, attention_by_row, attention_on_cuda
 from rerank_plugins.scoring.encoding import Batch
-from rerank_plugins.scoring.packed import (
-    Attention,
-    Layout,
-    PackedBody,
-    PackedClassifier,
-    against_packing,
-    attention_by_row,
-    attention_on_cuda,
-)
+from rerank_plugins.scoring.packed import PackedBody, PackedClassifier, against_packing
 from rerank_plugins.scoring.torch_engine import TorchEngine
 
 TOLERANCE = 1e-5
