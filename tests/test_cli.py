@@ -258,3 +258,14 @@ def test_an_interrupt_has_the_shell_s_exit_code_and_no_traceback(model, monkeypa
     monkeypatch.setattr("rerank_plugins.cli.models.run", interrupted)
     assert main(["models"]) == 130
     assert capsys.readouterr().err == "rerank-plugins: run the same again to resume\n"
+
+
+def test_warm_up_loads_models_and_says_what_they_run_on(model, capsys):
+    """For the build of an image, or the start of a server; a wrong name is refused first."""
+    arguments = ["warm-up", "--model", model, model, "--engine", "torch", "--precision", "fp32"]
+    assert main([*arguments, "--json"]) == 0
+    first = json.loads(capsys.readouterr().out.splitlines()[0])
+    assert (first["engine"], first["precision"], first["device"]) == ("torch", "fp32", "cpu")
+    assert first["seconds"] >= 0
+    assert main(["warm-up", "--model", model, "no such model"]) == EXIT_MODEL
+    assert capsys.readouterr().out == ""

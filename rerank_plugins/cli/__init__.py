@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from rerank_plugins import __version__
-from rerank_plugins.cli import demo, evaluate, models, quantize, rerank, search, train
+from rerank_plugins.cli import demo, evaluate, models, quantize, rerank, search, train, warm_up
 from rerank_plugins.cli._io import EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_MODEL, EXIT_NOTHING_FOUND
 from rerank_plugins.errors import ModelError, RerankPluginsError, ScoringError
 
@@ -29,6 +29,7 @@ _COMMANDS = {
     "demo": (demo, "retrieve, rerank and assemble on the sample corpus"),
     "train": (train, "fine-tune a cross-encoder on your own questions"),
     "evaluate": (evaluate, "compare first stages and rerankers on your own questions"),
+    "warm-up": (warm_up, "fetch, convert and load models before they are needed"),
     "quantize": (quantize, "make an int8 model for OpenVINO and measure it"),
 }
 
