@@ -1,4 +1,4 @@
-"""Lines of text files, plain or packed, of which none is taken on trust."""
+"""Reads lines of text files, plain or gzipped, with limits against hostile input."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from rerank_plugins.errors import InvalidInputError
 
 # Characters; the whole of Tolstoy's War and Peace has three million.
 LONGEST_LINE: Final = 1 << 26
-# A thousandth of zeros is what gzip makes of them, a third or a tenth of text. What unpacks to
-# more than a hundred times its size, and to a gigabyte, is made to fill the memory.
+# gzip shrinks text to a third or a tenth and zeros to a thousandth. A file that unpacks to more
+# than a hundred times its size, and to a gigabyte, was made to exhaust memory.
 _MOST_UNPACKED: Final = 100
 _UNPACKED_ANYWAY: Final = 1 << 30
 
 
 def text_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Numbers, from 1, and lines of a UTF-8 file, with their line ends; ``.gz`` is unpacked.
+    """Line numbers, from 1, and lines of a UTF-8 file, with line ends; ``.gz`` is unpacked.
 
     Raises:
-        InvalidInputError: The text is no UTF-8, the packing is damaged, or a line or what a
-            packed file unpacks to is beyond all measure; names file and line.
-        OSError: The file cannot be read.
+        InvalidInputError: If the text is not UTF-8, the gzip stream is damaged, or a line or the
+            unpacked file exceeds the limits; names file and line.
+        OSError: If the file cannot be read.
     """
     packed = path.suffix == ".gz"
     limit = max(_UNPACKED_ANYWAY, _MOST_UNPACKED * path.stat().st_size)
@@ -39,26 +39,26 @@ def text_lines(path: Path) -> Iterator[tuple[int, str]]:
                 read += len(line)
                 if len(line) > LONGEST_LINE:
                     raise InvalidInputError(
-                        f"{path}, line {number}: a line must have at most {LONGEST_LINE} characters"
+                        f"{path}, line {number}: a line must not exceed {LONGEST_LINE} characters"
                     )
                 if packed and read > limit:
                     raise InvalidInputError(
-                        f"{path}, line {number}: what is packed here is more than "
-                        f"{_MOST_UNPACKED} times as large as the file; unpack it yourself"
+                        f"{path}, line {number}: the content unpacks to more than "
+                        f"{_MOST_UNPACKED} times the file's size; unpack it yourself"
                     )
                 yield number, line
     except UnicodeDecodeError as error:
-        raise InvalidInputError(f"{path}, after line {number}: no UTF-8 ({error})") from error
+        raise InvalidInputError(f"{path}, after line {number}: not UTF-8 ({error})") from error
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InvalidInputError(f"{path}, after line {number}: damaged gzip ({error})") from error
 
 
 def json_objects(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The JSON objects of a file, one a line, each with ``file, line n``; blank lines pass.
+    """The JSON objects of a file, one per line, each with ``file, line n``; blank lines skipped.
 
     Raises:
-        InvalidInputError: A line is no JSON object, or as of `text_lines`.
-        OSError: The file cannot be read.
+        InvalidInputError: If a line is not a JSON object, or as in `text_lines`.
+        OSError: If the file cannot be read.
     """
     for number, line in text_lines(path):
         if not line.strip():
@@ -67,7 +67,7 @@ def json_objects(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
         try:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise InvalidInputError(f"{where}: no valid JSON ({error})") from error
+            raise InvalidInputError(f"{where}: invalid JSON ({error})") from error
         if not isinstance(record, dict):
             raise InvalidInputError(f"{where}: every line must be a JSON object")
         yield where, record

@@ -1,4 +1,4 @@
-"""OpenTelemetry spans, for programs that use OpenTelemetry; nothing for those that do not.
+"""OpenTelemetry spans, in programs that use OpenTelemetry.
 
 ==============================  ===================================  ==============================
 span                            around                               counts
@@ -10,17 +10,17 @@ span                            around                               counts
                                                                      truncated, failed
 ``rerank_plugins.score``        the scorer, local or remote          pairs
 ``rerank_plugins.tokenize``     pairs to token ids                   pairs, rows, tokens
-``rerank_plugins.forward``      the model, the wait for it included  rows, tokens
+``rerank_plugins.forward``      the model, waiting time included     rows, tokens
 ==============================  ===================================  ==============================
 
-Attributes have the same prefix, ``rerank_plugins.candidates``; durations are the spans' own. A
-failed span has the error's class in ``error.type``. Messages of errors quote what was given,
-and queries and passages may be private: neither goes into a span unless the environment says
-``RERANK_PLUGINS_TRACE_TEXTS=1``; then the spans of searches and reranks have ``query`` and
-``passages`` too.
+Attributes have the same prefix, such as ``rerank_plugins.candidates``; durations are those of the
+spans. A failed span has the exception's class in ``error.type``. Queries, passages and error
+messages (which quote them) may be private: they are recorded only if
+``RERANK_PLUGINS_TRACE_TEXTS=1`` is set; search and rerank spans then have ``query`` and
+``passages``.
 
-The library imports nothing of OpenTelemetry. A program that has a tracer has imported its API;
-where that has not happened a span costs one look into ``sys.modules``.
+The library does not import OpenTelemetry. A program with a tracer has imported its API already;
+otherwise a span costs one lookup in ``sys.modules``.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ R = TypeVar("R")
 
 
 class Nothing:
-    """The span of a program that traces nothing."""
+    """A span in a program without tracing."""
 
     recording = False
 
@@ -52,14 +52,14 @@ class Nothing:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Lets every error go on."""
+        """Lets exceptions propagate."""
 
     def set(self, **facts: Value) -> None:
-        """Keeps nothing."""
+        """Does nothing."""
 
 
 class Span:
-    """A span that is current while its block runs; one of the table above."""
+    """A span of the table above, current while its block runs."""
 
     def __init__(self, api: Any, name: str, facts: Mapping[str, Value]) -> None:
         self._api = api
@@ -67,7 +67,7 @@ class Span:
         self._block = tracer.start_as_current_span(
             PREFIX + name,
             attributes=_named(facts),
-            # Both would write the error's message, which may quote a text.
+            # Both would record the error's message, which may quote a text.
             record_exception=with_texts(),
             set_status_on_exception=False,
         )
@@ -89,16 +89,16 @@ class Span:
 
     @property
     def recording(self) -> bool:
-        """Whether anybody will see the span: a sampler may have left it out."""
+        """Whether the span is recorded: a sampler may have dropped it."""
         return bool(self._span.is_recording())
 
     def set(self, **facts: Value) -> None:
-        """Writes attributes."""
+        """Sets attributes."""
         self._span.set_attributes(_named(facts))
 
 
 def span(name: str, **facts: Value) -> Span | Nothing:
-    """A context manager: a span of this name, or `Nothing` where nobody traces."""
+    """A context manager: a span of this name, or `Nothing` without tracing."""
     api = sys.modules.get("opentelemetry.trace")
     return Nothing() if api is None else Span(api, name, facts)
 
@@ -110,8 +110,8 @@ def traced(
 
     Args:
         name: Of the span, without the prefix.
-        facts: Called with the result and then the arguments, once the call has succeeded and
-            only when somebody traces; gives the attributes.
+        facts: Called with the result and the arguments, after a successful call and only if
+            the span is recorded; returns the attributes.
     """
 
     def decorated(call: Callable[P, R]) -> Callable[P, R]:
@@ -129,7 +129,7 @@ def traced(
 
 
 def with_texts() -> bool:
-    """Whether queries, passages and messages may be written down."""
+    """Whether queries, passages and messages may be recorded."""
     return os.environ.get(TEXTS, "").strip().lower() in {"1", "true", "yes", "on"}
 
 

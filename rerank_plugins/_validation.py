@@ -1,4 +1,4 @@
-"""The rules for values that users give; each error states the rule and the value received."""
+"""Checks of user-supplied values; each error states the rule and the value received."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def check_count(name: str, value: object, *, minimum: int = 0) -> int:
     """``value`` as an int of at least ``minimum``.
 
     Raises:
-        InvalidInputError: It is no whole number (a bool is none), or it is too small.
+        InvalidInputError: If it is not a whole number (a bool is not), or too small.
     """
     whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     if not whole or int(value) < minimum:  # type: ignore[call-overload]
@@ -30,12 +30,12 @@ def check_iterable(name: str, value: object) -> Iterator[Any]:
     """An iterator over ``value``.
 
     Raises:
-        InvalidInputError: It is one string, or nothing that has elements.
+        InvalidInputError: If it is a single string, or not iterable.
     """
     if isinstance(value, str):
         raise InvalidInputError(f"{name} must be a list, but got one string: put it in a list")
     try:
-        # Not isinstance(): an array of no dimension has __iter__, which then refuses.
+        # Not isinstance(): a zero-dimensional array has __iter__, which then raises.
         return iter(value)  # type: ignore[call-overload, no-any-return]
     except TypeError as error:
         raise InvalidInputError(
@@ -47,7 +47,7 @@ def check_names(ids: object) -> list[str]:
     """Ids of a framework's documents, each once, in the order given.
 
     Raises:
-        InvalidInputError: It is no list, or an element is no text.
+        InvalidInputError: If it is not a list, or an element is not text.
     """
     names = list(check_iterable("ids", ids))
     for name in names:
@@ -60,7 +60,7 @@ def check_finite(scores: ArrayLike) -> NDArray[np.float64]:
     """The scores as float64.
 
     Raises:
-        NonFiniteScoreError: One of them is NaN, infinite or no number.
+        NonFiniteScoreError: If a score is NaN, infinite or not a number.
     """
     try:
         values = np.asarray(scores, dtype=np.float64)
@@ -85,7 +85,7 @@ def check_number(name: str, value: object) -> float:
     """The value as a finite float.
 
     Raises:
-        InvalidInputError: It is no number (a bool is none), NaN or infinite.
+        InvalidInputError: If it is not a number (a bool is not), NaN or infinite.
     """
     if not is_number(value):
         raise InvalidInputError(f"{name} must be a finite number, but got {value!r}")
@@ -93,7 +93,7 @@ def check_number(name: str, value: object) -> float:
 
 
 def is_number(value: Any) -> bool:
-    """Whether the value is a finite number; a bool is none."""
+    """Whether the value is a finite number; a bool is not."""
     if not isinstance(value, (int, float, np.integer, np.floating)) or isinstance(value, bool):
         return False
     try:
@@ -103,12 +103,12 @@ def is_number(value: Any) -> bool:
 
 
 def check_threshold(threshold: object) -> float | None:
-    """The threshold, or None for none."""
+    """The threshold, or None."""
     return None if threshold is None else check_number("score_threshold", threshold)
 
 
 def check_weight(weight: object) -> float | None:
-    """The share of the first stage, or None for the model's own."""
+    """The first stage's share, or None for the model's default."""
     if weight is None:
         return None
     share = check_number("first_stage_weight", weight)
@@ -118,7 +118,7 @@ def check_weight(weight: object) -> float | None:
 
 
 def check_deadline(deadline_ms: object) -> float | None:
-    """Milliseconds, or None for no limit, which infinity is too."""
+    """Milliseconds; None (or infinity) means no limit."""
     if deadline_ms is None or (isinstance(deadline_ms, float) and deadline_ms == math.inf):
         return None
     limit = check_number("deadline_ms", deadline_ms)
@@ -131,7 +131,7 @@ def check_flag(name: str, value: object) -> bool:
     """The value as a bool.
 
     Raises:
-        InvalidInputError: It is none.
+        InvalidInputError: If it is not a bool.
     """
     if not isinstance(value, (bool, np.bool_)):
         raise InvalidInputError(f"{name} must be True or False, but got {value!r}")
@@ -139,12 +139,12 @@ def check_flag(name: str, value: object) -> bool:
 
 
 def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
-    """Nothing, when the value is one of the choices.
+    """Checks that the value is one of the choices.
 
     Raises:
-        InvalidInputError: It is not.
+        InvalidInputError: If it is not.
     """
-    # An array would be compared with each of them, element by element.
+    # An array would be compared element by element.
     known = list(choices)
     if not isinstance(value, str) or value not in known:
         raise InvalidInputError(f"{name} must be one of {known}, but got {value!r}")

@@ -1,7 +1,7 @@
 """Candidate, Ranked and Ranking: the only records that pass between stages.
 
-Framework objects (LangChain documents, LlamaIndex nodes) never come in here; an adapter
-turns them into candidates, and finds its own objects again by ``Candidate.key``.
+Framework objects (LangChain documents, LlamaIndex nodes) never enter the core: an adapter
+converts them to candidates and maps results back by ``Candidate.key``.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ class Candidate:
     """A passage that a first stage found.
 
     Attributes:
-        key: Position in the input (or in the indexed corpus). Keys are what identifies a
-            candidate, so that passages with the same text or the same id cannot collide.
+        key: Position in the input (or in the indexed corpus). Candidates are identified by key,
+            so that passages with the same text or the same id cannot collide.
         text: The passage.
-        score: First-stage score, higher is better; None when the first stage gave none.
+        score: First-stage score, higher is better; None if the first stage returned no score.
         rank: First-stage rank, from 1.
     """
 
@@ -38,19 +38,19 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """A candidate with the place that reranking gave it.
+    """A candidate with its position after reranking.
 
     Attributes:
-        candidate: What the first stage brought.
+        candidate: The first stage's candidate.
         score: Higher is better and always finite; on the scale that ``Ranking.scale`` names.
-        logit: What the model gave before any activation or blending; None when the model
-            did not score this candidate.
+        logit: The model's output before activation and blending; None if the model did not
+            score this candidate.
         rank: Rank after reranking, from 1.
-        truncated: Whether the model saw only a part of the query or of the passage.
-        source: What the place comes from: the ``model``; the ``first_stage``, when the model
-            failed and the caller asked for that fallback, or a deadline passed; or the
-            ``small_model`` of a cascade, when the big one did not score this candidate. A
-            score that is not the model's only continues those above it downwards.
+        truncated: Whether the model read only part of the query or the passage.
+        source: What decided the rank: the ``model``; the ``first_stage``, if the model failed and
+            that fallback was requested, or a deadline passed; or the ``small_model`` of a
+            cascade, if the large one did not score this candidate. A score that is not the
+            model's merely continues the sequence of those above it.
         span: The part of the passage that the score comes from, ``text[start:end]``: the window
             that won, or what truncation left. None when the scorer does not say, or the model
             did not score this candidate.
@@ -96,16 +96,17 @@ class Ranking(Sequence[Ranked]):
     Attributes:
         query: The query as given.
         items: Best first.
-        model: Name of the model that scored.
-        scale: ``probability`` (in [0, 1]), ``logit`` (unbounded), or ``first_stage`` when the
-            model scored nothing and the first-stage order was kept (score is then 1 / rank).
-        candidates: How many candidates came in.
-        truncated: How many of them the model could not read whole.
-        deduplicated: How many were dropped because an earlier one has the same text.
-        scored: How many the model scored; a deadline, a cascade or a failure leaves some out.
-        first_stage_seconds: Wall time of the first stage; None when it is not known.
+        model: Name of the scoring model.
+        scale: ``probability`` (in [0, 1]), ``logit`` (unbounded), or ``first_stage`` if
+            nothing was scored and the first-stage order was kept (score is then 1 / rank).
+        candidates: Number of candidates received.
+        truncated: Number of candidates that were truncated.
+        deduplicated: Number of candidates dropped because an earlier one has the same text.
+        scored: Number of candidates that the model scored; a deadline, a cascade or a failure
+            leaves some out.
+        first_stage_seconds: Wall time of the first stage; None if unknown.
         scoring_seconds: Wall time of scoring.
-        error: Why the model's scores are missing, when ``scale`` is ``first_stage``.
+        error: Why scores are missing, if ``scale`` is ``first_stage``.
     """
 
     query: str
@@ -137,8 +138,8 @@ class Ranking(Sequence[Ranked]):
         return iter(self.items)
 
     def _repr_html_(self) -> str:
-        """What notebooks show; see `rerank_plugins.display.ranking_html`."""
-        # By name: records know nothing of what draws them.
+        """HTML for notebooks; see `rerank_plugins.display.ranking_html`."""
+        # By name: records do not depend on the display package.
         html: str = import_module("rerank_plugins.display").ranking_html(self)
         return html
 
@@ -179,10 +180,10 @@ class Ranking(Sequence[Ranked]):
 
 
 def check_query(query: object) -> str:
-    """The query, once it is sure to be text with something in it.
+    """The query, after checking that it is non-blank text.
 
     Raises:
-        InvalidInputError: It is not a string, or it is blank.
+        InvalidInputError: If it is not a string, or blank.
     """
     if not isinstance(query, str):
         raise InvalidInputError(f"query must be text, but got {type(query).__name__}")
@@ -197,8 +198,8 @@ def as_candidates(passages: Iterable[Candidate | str]) -> list[Candidate]:
     A text's key is its position and its rank the position from 1.
 
     Raises:
-        InvalidInputError: An element is neither, or a candidate's text is not a string; or
-            there is no list at all.
+        InvalidInputError: If an element is neither, a candidate's text is not a string, or the
+            argument is not iterable.
     """
     if isinstance(passages, str):
         raise InvalidInputError(

@@ -1,65 +1,65 @@
-"""The errors that the library raises, and nothing else comes out of it on bad input.
+"""The exceptions that the library raises; bad input raises nothing else.
 
 ::
 
     RerankPluginsError
-    ├── InvalidInputError (also ValueError)       a query, passage, option or file is bad
+    ├── InvalidInputError (also ValueError)       a query, passage, option or file is invalid
     ├── MissingDependencyError (also ImportError) an optional package is not installed
     ├── ModelError
-    │   ├── UnknownModelError                     no model of that name: catalogue, folder or Hub
-    │   ├── ModelAccessError                      the Hub wants a login or an accepted licence
-    │   ├── ModelDownloadError                    the network failed, or a file arrived broken
-    │   └── UnsupportedModelError                 the checkpoint is no usable cross-encoder
+    │   ├── UnknownModelError                     not a catalog name, a folder or a Hub ID
+    │   ├── ModelAccessError                      the Hub requires a login or an accepted license
+    │   ├── ModelDownloadError                    the network failed, or a file is incomplete
+    │   └── UnsupportedModelError                 the checkpoint cannot be used as a cross-encoder
     ├── ScoringError
     │   ├── NonFiniteScoreError                   the model gave NaN or infinity
-    │   ├── OutOfMemoryError (also MemoryError)   one pair alone does not fit in the memory
+    │   ├── OutOfMemoryError (also MemoryError)   a single pair does not fit in memory
     │   ├── ScoreCountError                       a scorer gave more or fewer scores than pairs
     │   └── RemoteError                           a scoring server failed
-    │       ├── RemoteConnectionError             it cannot be reached, or the connection broke
-    │       ├── RemoteTimeoutError                no whole answer in the time allowed
-    │       ├── RemoteStatusError                 it answered with an HTTP status other than 200
-    │       └── RemoteResponseError               its answer is not what the protocol promises
+    │       ├── RemoteConnectionError             unreachable, or the connection broke
+    │       ├── RemoteTimeoutError                no complete response within the timeout
+    │       ├── RemoteStatusError                 HTTP status other than 200
+    │       └── RemoteResponseError               the response does not follow the protocol
     └── StorageError                              an index could not be written or read
-        ├── IndexWriteError                       disk full, no permission; the old one is whole
-        ├── IndexNotFoundError                    no index in that folder
-        ├── IndexDamagedError                     a file is missing, altered or no file of an index
-        ├── IndexVersionError                     a newer version of this library wrote it
-        └── IndexMismatchError                    the analyzer, the encoder or the kind is another
+        ├── IndexWriteError                       disk full, no permission; the old index is intact
+        ├── IndexNotFoundError                    the folder has no index
+        ├── IndexDamagedError                     a file is missing, altered or foreign
+        ├── IndexVersionError                     written by an incompatible version
+        └── IndexMismatchError                    other analyzer, encoder or kind of index
 """
 
 from __future__ import annotations
 
 
 class RerankPluginsError(Exception):
-    """Root of every error of this library."""
+    """Base class of all exceptions of this library."""
 
 
 class InvalidInputError(RerankPluginsError, ValueError):
-    """A value breaks a stated rule; the message gives the rule and the value."""
+    """A value is invalid; the message states the rule and the value received."""
 
 
 class MissingDependencyError(RerankPluginsError, ImportError):
-    """An optional package is needed; the message gives the ``pip install`` line."""
+    """An optional package is missing; the message has the ``pip install`` command."""
 
 
 class ModelError(RerankPluginsError):
-    """A model could not be found, fetched or used."""
+    """A model could not be found, downloaded or used."""
 
 
 class UnknownModelError(ModelError):
-    """No model goes by that name; the message lists the near ones."""
+    """Model not found; the message lists similar names."""
 
 
 class ModelAccessError(ModelError):
-    """The model exists, or may exist, but this user may not fetch it."""
+    """The model may exist, but this user is not allowed to download it."""
 
 
 class ModelDownloadError(ModelError):
-    """The network failed, or a file arrived incomplete."""
+    """The network failed, or a file is incomplete."""
 
 
 class UnsupportedModelError(ModelError):
-    """The checkpoint was read, but it is no cross-encoder that can score pairs."""
+    """The checkpoint was read, but it cannot score pairs as a cross-encoder."""
 
 
 class ScoringError(RerankPluginsError):
@@ -67,15 +67,15 @@ class ScoringError(RerankPluginsError):
 
 
 class NonFiniteScoreError(ScoringError):
-    """A score is NaN or infinite; no order can be made of it."""
+    """A score is NaN or infinite and cannot be ranked."""
 
 
 class OutOfMemoryError(ScoringError, MemoryError):
-    """A forward pass does not fit in memory; out of a scorer: not even that of one pair."""
+    """A forward pass does not fit in memory, even with a single pair."""
 
 
 class ScoreCountError(ScoringError):
-    """A scorer answered with a number of scores that differs from the number of pairs."""
+    """A scorer returned more or fewer scores than pairs."""
 
 
 class StorageError(RerankPluginsError):
@@ -83,40 +83,40 @@ class StorageError(RerankPluginsError):
 
 
 class IndexWriteError(StorageError):
-    """An index could not be written; one that was there before is still there, whole."""
+    """An index could not be written; an index that existed before is intact."""
 
 
 class IndexNotFoundError(StorageError):
-    """The folder holds no index."""
+    """The folder does not contain an index."""
 
 
 class IndexDamagedError(StorageError):
-    """A file of an index is missing, altered, or not what such a file must be."""
+    """A file of an index is missing, altered or malformed."""
 
 
 class IndexVersionError(StorageError):
-    """The index has a format that this version of the library does not know."""
+    """The index has a format that this version of the library cannot read."""
 
 
 class IndexMismatchError(StorageError):
-    """The index was made with another analyzer or encoder, or is of another kind."""
+    """The index was built with another analyzer or encoder, or is of another kind."""
 
 
 class RemoteError(ScoringError):
-    """A scoring server failed, after the retries that made sense."""
+    """A scoring server failed, retries included."""
 
 
 class RemoteConnectionError(RemoteError):
-    """The server cannot be reached, or the connection broke before the answer was whole."""
+    """The server is unreachable, or the connection broke before the response was complete."""
 
 
 class RemoteTimeoutError(RemoteError):
-    """There was no whole answer in the time allowed, retries included."""
+    """There was no complete response within the timeout, retries included."""
 
 
 class RemoteStatusError(RemoteError):
-    """The server refused or failed; the message gives its HTTP status and what it said."""
+    """The server refused or failed; the message has its HTTP status and response."""
 
 
 class RemoteResponseError(RemoteError):
-    """The answer came, but it is not what the protocol promises: nothing of it is used."""
+    """The response does not follow the protocol; no part of it is used."""

@@ -212,12 +212,14 @@ def test_the_embedded_model_gives_the_same_on_a_worker(tmp_path: Path) -> None:
         }
         for number, one in enumerate(questions)
     ]
-    rerank_dataset(dataset(items), tmp_path, top_n=2, num_cpus=HALF_A_CORE)
+    # A worker chooses by the machine: one precision for both.
+    exact: dict[str, Any] = {"precision": "fp32", "engine": "torch"}
+    rerank_dataset(dataset(items), tmp_path, top_n=2, num_cpus=HALF_A_CORE, **exact)
     assert pq.read_table(tmp_path).schema.equals(OUTPUT_SCHEMA, check_metadata=False)
     found = {row["query_id"]: row for row in written(tmp_path)}
     from rerank_plugins import Candidate
 
-    local = load_reranker(top_n=2)
+    local = load_reranker(top_n=2, **exact)
     for number, item in enumerate(items):
         given = [
             Candidate(place, one["text"], one["score"], place + 1)
@@ -231,7 +233,7 @@ def test_the_embedded_model_gives_the_same_on_a_worker(tmp_path: Path) -> None:
 
 
 BAD = {
-    "a blank query": ({"query": " "}, "not blank.*'bad'"),
+    "a blank query": ({"query": " "}, "non-blank text.*'bad'"),
     "a null id": ({"query_id": None}, "query_id must not be null"),
     "a candidate without text": ({"candidates": [{"id": "d", "text": None}]}, "candidate 0.*'bad'"),
 }
@@ -240,10 +242,10 @@ BAD = {
 @pytest.mark.parametrize(("change", "message"), BAD.values(), ids=BAD.keys())
 def test_a_bad_row_is_an_error_that_names_it(change: dict[str, Any], message: str) -> None:
     """What the worker's own code says of a row, without a cluster."""
-    from rerank_plugins.ray import _Worker
+    from rerank_plugins.ray._worker import Worker
 
     good = {"query_id": "bad", "query": "museum", "candidates": [{"id": "d", "text": "a"}]}
-    worker = _Worker(cloudpickle.dumps(Reranker(OverlapScorer())), None)
+    worker = Worker(cloudpickle.dumps(Reranker(OverlapScorer())), None)
     (row,) = worker(pa.Table.from_pylist([good | change])).to_pylist()
     name, told = row["failure"]
     assert name == "InvalidInputError"
@@ -255,7 +257,7 @@ def test_a_worker_s_error_comes_home_as_what_it_is(tmp_path: Path) -> None:
     """The library's own error with its own message, and not Ray's; nothing half written."""
     items = rows(3)
     items[1]["query"] = " "
-    with pytest.raises(InvalidInputError, match=r"query must be text.*سؤال-1") as caught:
+    with pytest.raises(InvalidInputError, match=r"query must be non-blank text.*سؤال-1") as caught:
         rerank_dataset(
             dataset(items),
             tmp_path,
@@ -273,19 +275,20 @@ def test_an_id_that_comes_twice_is_an_error() -> None:
     done: set[str] = {"found before"}
     _check_unique(pa.table({"query_id": ["one", "two"]}), done)
     assert done == {"found before", "one", "two"}
-    with pytest.raises(InvalidInputError, match=r"must be unique.*'two' comes twice"):
+    with pytest.raises(InvalidInputError, match=r"must be unique.*'two' occurs twice"):
         _check_unique(pa.table({"query_id": ["three", "two"]}), done)
 
 
 def a_file(folder: Path, **settings: Any) -> Path:
     """A file as rerank_dataset leaves it."""
-    from rerank_plugins.ray import _settings, _write
+    from rerank_plugins.ray import _settings
+    from rerank_plugins.ray._files import write
 
     reranker = Reranker(OverlapScorer(), **settings)
     row = {"query_id": "query-0", "ids": [], "scores": [], "logits": [], "scale": "logit"}
     row |= {"model": "overlap", "candidates": 0, "truncated": 0}
     table = pa.Table.from_pylist([row], schema=OUTPUT_SCHEMA)
-    return _write(table, folder, _settings(reranker, None))
+    return write(table, folder, _settings(reranker, None))
 
 
 def test_a_folder_holds_results_of_one_reranker(tmp_path: Path) -> None:
@@ -347,7 +350,7 @@ def test_a_reranker_that_cannot_travel_is_told(tmp_path: Path) -> None:
     """A scorer with a lock or an open connection cannot go to a worker."""
     scorer = OverlapScorer()
     scorer.lock = threading.Lock()
-    with pytest.raises(InvalidInputError, match=r"OverlapScorer.*loads at first use"):
+    with pytest.raises(InvalidInputError, match=r"OverlapScorer.*loads on first use"):
         rerank_dataset(dataset(rows(1)), tmp_path, reranker=Reranker(scorer))
 
 
@@ -375,7 +378,7 @@ def test_a_bad_option_is_an_error_before_any_work(tmp_path: Path, options: dict[
 
 def test_a_dataset_without_the_columns_is_an_error(tmp_path: Path) -> None:
     """The message has what is there and how to rename it."""
-    with pytest.raises(InvalidInputError, match=r"lacks \['query_id'\].*rename_columns"):
+    with pytest.raises(InvalidInputError, match=r"\['query_id'\] are missing.*rename_columns"):
         rerank_dataset(dataset([{"id": 1, "query": "q", "candidates": []}]), tmp_path)
     with pytest.raises(InvalidInputError, match=r"must be a ray.data.Dataset, but got list"):
         rerank_dataset(rows(1), tmp_path)

@@ -1,8 +1,8 @@
 """A small corpus in Arabic, French, Polish and English, with questions, for demos and tests.
 
 The passages were written for this project (see README.md beside this file). Each question
-comes with passages that repeat its words and do not answer it, so that a ranking by shared
-words alone goes wrong and the work of a reranker can be seen.
+comes with passages that repeat its words without answering it, so that a ranking by shared
+words fails and the effect of a reranker shows.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LANGUAGES = ("ar", "fr", "pl", "en")
 
 @dataclass(frozen=True, slots=True)
 class SamplePassage:
-    """A passage of the corpus.
+    """A passage of the sample corpus.
 
     Attributes:
         id: Language and number, such as ``ar-07``.
@@ -48,14 +48,14 @@ class SamplePassage:
 
 @dataclass(frozen=True, slots=True)
 class SampleQuestion:
-    """A question, and what the corpus has to say to it.
+    """A question with the passages that answer it and those that only look like it.
 
     Attributes:
         id: Language and number, such as ``ar-q1``; the first of a language is the demo's.
-        language: One of `LANGUAGES`; that of the passages too.
+        language: One of `LANGUAGES`; its passages have the same.
         text: The question.
         relevant: Ids of the passages that answer it.
-        distractors: Ids of passages that share words with it and do not answer it.
+        distractors: Ids of passages that share words with it without answering it.
     """
 
     id: str
@@ -66,7 +66,7 @@ class SampleQuestion:
 
 
 def corpus_path() -> Path:
-    """The file of all passages, one JSON object a line, as the command line reads it."""
+    """The file with all passages, one JSON object per line, as the command line reads it."""
     return Path(str(files(__name__).joinpath("passages.jsonl")))
 
 
@@ -74,7 +74,7 @@ def load_passages(language: str | None = None) -> list[SamplePassage]:
     """The passages of a language, or of all when None, in the order of the file.
 
     Raises:
-        InvalidInputError: There are no samples in that language.
+        InvalidInputError: If there are no samples in that language.
     """
     return [SamplePassage(**row) for row in _rows("passages.jsonl", language)]
 
@@ -83,7 +83,7 @@ def load_questions(language: str | None = None) -> list[SampleQuestion]:
     """The questions of a language, or of all when None, in the order of the file.
 
     Raises:
-        InvalidInputError: There are no samples in that language.
+        InvalidInputError: If there are no samples in that language.
     """
     return [
         SampleQuestion(

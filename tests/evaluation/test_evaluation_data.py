@@ -98,7 +98,7 @@ def test_a_pair_with_both_labels_is_relevant_and_the_log_says_so(tmp_path, caplo
         ("p.jsonl", '{"query": "q", "passage": "p", "label": 2}', "must be 0 or 1"),
         ("p.jsonl", '{"query": "q", "passage": "p"}', "must be 0 or 1"),
         ("p.jsonl", "[1]", "line 1: every line must be a JSON object"),
-        ("p.jsonl", "{", "line 1: no valid JSON"),
+        ("p.jsonl", "{", "line 1: invalid JSON"),
         ("p.jsonl", '{"query": "q", "positive": "p"}', "list of texts"),
         ("p.csv", "query,text,label\n", "lacks passage"),
         ("p.csv", "query,passage,label\nq,p,0\n", "no pair with the label 1"),

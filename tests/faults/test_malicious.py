@@ -372,7 +372,7 @@ def packed_zeros(path: Path, megabytes: int, *, lines: bool) -> None:
 def test_a_packed_line_without_end_is_refused(tmp_path: Path) -> None:
     """It is read no further than a line may be long."""
     packed_zeros(tmp_path / "pairs.jsonl.gz", 100, lines=False)
-    with pytest.raises(InvalidInputError, match="a line must have at most"):
+    with pytest.raises(InvalidInputError, match="a line must not exceed"):
         read_pairs(tmp_path / "pairs.jsonl.gz")
 
 

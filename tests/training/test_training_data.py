@@ -102,7 +102,7 @@ def test_questions_without_a_relevant_passage_are_left_out(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("file", "line", "text", "says"),
     [
-        ("corpus.jsonl", 2, "{not json", "no valid JSON"),
+        ("corpus.jsonl", 2, "{not json", "invalid JSON"),
         ("corpus.jsonl", 2, "[1]", "must be a JSON object"),
         ("corpus.jsonl", 2, '{"id": "d1", "text": "again"}', "duplicate id"),
         ("corpus.jsonl", 2, '{"id": "d2", "text": " "}', "'text' must be a non-empty string"),
@@ -129,7 +129,7 @@ def test_bad_lines_are_named(tmp_path: Path, file: str, line: int, text: str, sa
 
 
 def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
-    """No folder, no corpus, a cut gzip and no UTF-8 each say so."""
+    """No folder, no corpus, a cut gzip and not UTF-8 each say so."""
     with pytest.raises(InvalidInputError, match="folder not found"):
         read_question_set(tmp_path / "nowhere")
     folder = small(tmp_path)
@@ -142,7 +142,7 @@ def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
         read_question_set(folder)
     (folder / "corpus.jsonl.gz").unlink()
     (folder / "corpus.jsonl").write_bytes(b'{"id": "d1", "text": "\xff"}\n')
-    with pytest.raises(InvalidInputError, match="no UTF-8"):
+    with pytest.raises(InvalidInputError, match="not UTF-8"):
         read_question_set(folder)
 
 
