@@ -109,6 +109,7 @@ def test_the_public_names_are_these() -> None:
         "Candidate",
         "Cascade",
         "ContextBuilder",
+        "CrossEncoderScorer",
         "Ranked",
         "Ranking",
         "RemoteScorer",
