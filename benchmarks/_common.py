@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from first_stage_scale import lines
 
-from rerank_plugins.models.catalog import embedded_folder
+from rerank_plugins.models.catalog import bundled_folder
 
 SETS = ("arcd-ar/test", "fquad-fr/valid", "poquad-pl/dev", "tydiqa-en/dev")
 LIBRARIES = ("torch", "transformers", "tokenizers", "openvino", "nncf", "sentence-transformers",
@@ -40,7 +40,7 @@ class Job:
 
 
 def checkpoint(folder: Path, shape: str) -> Path:
-    """A BERT of ``layers x hidden`` with random weights, or ``embedded``; in fp32.
+    """A BERT of ``layers x hidden`` with random weights, or ``bundled``; in fp32.
 
     The tokenizer is the embedded model's. The head's weights are large, so that scores differ.
     """
@@ -49,13 +49,13 @@ def checkpoint(folder: Path, shape: str) -> Path:
     from transformers import AutoModelForSequenceClassification, BertConfig
     from transformers import BertForSequenceClassification as Bert
 
-    if shape == "embedded":
+    if shape == "bundled":
         model: Any = AutoModelForSequenceClassification.from_pretrained(
-            embedded_folder(), dtype=torch.float32
+            bundled_folder(), dtype=torch.float32
         )
     else:
         layers, hidden = map(int, shape.split("x"))
-        tokenizer = Tokenizer.from_file(str(embedded_folder() / "tokenizer.json"))
+        tokenizer = Tokenizer.from_file(str(bundled_folder() / "tokenizer.json"))
         torch.manual_seed(0)
         model = Bert(
             BertConfig(
@@ -74,8 +74,8 @@ def checkpoint(folder: Path, shape: str) -> Path:
     config = json.loads((folder / "config.json").read_text())
     config.pop("rerank_plugins", None)
     (folder / "config.json").write_text(json.dumps(config))
-    shutil.copy(embedded_folder() / "tokenizer.json", folder)
-    settings = json.loads((embedded_folder() / "tokenizer_config.json").read_text())
+    shutil.copy(bundled_folder() / "tokenizer.json", folder)
+    settings = json.loads((bundled_folder() / "tokenizer_config.json").read_text())
     # The name that transformers 4 knows too: some peers need that version.
     settings["tokenizer_class"] = "PreTrainedTokenizerFast"
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
@@ -90,7 +90,7 @@ def jobs(data: Path, candidates: int, tokens: int | None = None, seed: int = 0) 
     """
     from tokenizers import Tokenizer
 
-    tokenizer = Tokenizer.from_file(str(embedded_folder() / "tokenizer.json"))
+    tokenizer = Tokenizer.from_file(str(bundled_folder() / "tokenizer.json"))
     rng = random.Random(seed)
     corpora = {name: [row["text"] for row in lines(data / name / "corpus.jsonl.gz")]
                for name in SETS}  # fmt: skip

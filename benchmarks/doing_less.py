@@ -37,8 +37,8 @@ from first_stage_quality import Questions
 from tqdm import tqdm
 
 from rerank_plugins import Candidate, Cascade, Ranking, Reranker
+from rerank_plugins.bundled import StaticEncoder
 from rerank_plugins.first_stage import BM25
-from rerank_plugins.first_stage.embedded_encoder import EmbeddedEncoder
 from rerank_plugins.models.loading import load_scorer
 from rerank_plugins.scoring.base import PairScores, ScoreOptions
 from rerank_plugins.scoring.cache import CachedScorer, ScoreCache
@@ -137,7 +137,7 @@ class EncoderScorer:
 
     def score(self, pairs: Sequence[tuple[str, str]], options: ScoreOptions) -> PairScores:  # noqa: ARG002
         """Cosines."""
-        encoder = EmbeddedEncoder.default()
+        encoder = StaticEncoder.default()
         queries = encoder.encode([query for query, _ in pairs])
         passages = encoder.encode([passage for _, passage in pairs])
         cosines = np.einsum("nd,nd->n", queries, passages).astype(np.float64)

@@ -4,7 +4,7 @@
         [--rounds N] [--users]
 
 Each shape is a BERT with random weights (weights change no time), four times the hidden
-size within; `embedded` is the model that ships. Two loads: rows of 256 tokens given
+size within; `bundled` is the model that ships. Two loads: rows of 256 tokens given
 straight to the engine (16 in a batch), whose figure is a part of the matrix-product peak
 measured in the same run; and a query with passages of 20 to 500 words in four languages
 through `Reranker`, tokenization included. Engines take turns, round by round; medians and
@@ -113,11 +113,11 @@ def measure(shape: str, folder: Path, options: argparse.Namespace) -> None:
     """Prints both tables of one shape."""
     texts, query = passages(options.candidates), load_questions()[0].text
     ways = [way for way in WAYS if way[1] != "bf16" or native_bf16()]
-    if ("openvino", "int8") in ways and shape != "embedded":
+    if ("openvino", "int8") in ways and shape != "bundled":
         quantize(load_scorer(folder), pairs=[(query, text[:400]) for text in texts[:24]])
     rerankers = {
         f"{engine} {precision}": load_reranker(
-            "embedded" if shape == "embedded" else folder,
+            "bundled" if shape == "bundled" else folder,
             device="cpu", engine=engine, precision=precision,
         )
         for engine, precision in ways
@@ -188,7 +188,7 @@ def labelled(folder: Path, queries: int, candidates: int) -> list[LabelledList]:
 def main() -> None:
     """Runs the measurement."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--shapes", nargs="+", default=["2x768", "12x768", "6x384", "embedded"])
+    parser.add_argument("--shapes", nargs="+", default=["2x768", "12x768", "6x384", "bundled"])
     parser.add_argument("--candidates", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--users", action="store_true")
@@ -204,10 +204,10 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as temporary:
         for shape in options.shapes:
-            if shape == "embedded":
-                from rerank_plugins.models.catalog import embedded_folder
+            if shape == "bundled":
+                from rerank_plugins.models.catalog import bundled_folder
 
-                measure(shape, embedded_folder(), options)
+                measure(shape, bundled_folder(), options)
             else:
                 measure(shape, checkpoint(Path(temporary) / shape, shape), options)
 

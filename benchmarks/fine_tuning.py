@@ -22,7 +22,7 @@ from pathlib import Path
 from rerank_plugins import ScoreCache, load_reranker
 from rerank_plugins.evaluation import compare
 from rerank_plugins.first_stage import BM25
-from rerank_plugins.models.catalog import EMBEDDED
+from rerank_plugins.models.catalog import BUNDLED
 from rerank_plugins.training import (
     QuestionSet,
     TrainingConfig,
@@ -55,7 +55,7 @@ def main() -> None:
     """Runs the comparison."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--set", type=Path, required=True)
-    parser.add_argument("--base", default=EMBEDDED)
+    parser.add_argument("--base", default=BUNDLED)
     parser.add_argument("--test", type=int, default=300, help="questions held back (default 300)")
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--recipe", default="listwise")

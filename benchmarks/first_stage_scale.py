@@ -36,7 +36,7 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
-from rerank_plugins.first_stage import BM25, Dense, EmbeddedEncoder
+from rerank_plugins.first_stage import BM25, Dense, StaticEncoder
 
 SETS = (
     "saudinewsnet-ar/train",
@@ -208,7 +208,7 @@ def llama_index(options: argparse.Namespace) -> dict[str, Any]:
 def vectors(options: argparse.Namespace) -> dict[str, Any]:
     """The three kinds of FAISS index over the embedded encoder's vectors."""
     texts = list(passages(options.data, options.size))
-    encoder = EmbeddedEncoder.default()
+    encoder = StaticEncoder.default()
     start = time.perf_counter()
     rows = np.concatenate(
         [encoder.encode(texts[at : at + 1024]) for at in range(0, len(texts), 1024)]

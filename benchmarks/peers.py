@@ -287,7 +287,7 @@ def measure(shape: str, folder: Path, options: argparse.Namespace) -> None:
     failed: dict[str, str] = {}
     peers: dict[str, Peer] = dict(own(folder, mixed[0]))
     peers |= users(folder)
-    names = [name for name in ENVIRONMENTS if shape == "embedded" or name not in ONNX]
+    names = [name for name in ENVIRONMENTS if shape == "bundled" or name not in ONNX]
     others = elsewhere([n for n in names if n in options.peers], folder, options, failed)
     peers |= others
     product, product_work = products()["fp32"]
@@ -420,7 +420,7 @@ def main() -> None:
     parser.add_argument("--environments", type=Path)
     parser.add_argument("--peers", nargs="*", default=list(ENVIRONMENTS), choices=ENVIRONMENTS)
     parser.add_argument("--shapes", nargs="+",
-                        default=["2x768", "12x768", "6x384", "24x1024", "embedded"])  # fmt: skip
+                        default=["2x768", "12x768", "6x384", "24x1024", "bundled"])  # fmt: skip
     parser.add_argument("--parts", nargs="+", default=["shapes", "latency", "overhead"],
                         choices=["shapes", "latency", "overhead"])  # fmt: skip
     parser.add_argument("--candidates", type=int, default=100)
@@ -436,7 +436,7 @@ def main() -> None:
     if not native_bf16():
         print("No bf16 here: this processor has no instructions for it.")
     for part in options.parts:
-        for shape in options.shapes if part == "shapes" else ["embedded"]:
+        for shape in options.shapes if part == "shapes" else ["bundled"]:
             with tempfile.TemporaryDirectory() as temporary:
                 folder = checkpoint(Path(temporary), shape)
                 if part == "shapes":

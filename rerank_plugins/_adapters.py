@@ -14,7 +14,7 @@ from rerank_plugins._validation import check_iterable
 from rerank_plugins.candidates import Candidate, Ranked, Ranking
 from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.models import loading
-from rerank_plugins.models.catalog import EMBEDDED
+from rerank_plugins.models.catalog import BUNDLED
 from rerank_plugins.models.loading import ModelOptions
 from rerank_plugins.reranking.reranker import Reranker
 
@@ -53,7 +53,7 @@ def as_reranker(
     check_options(owner.__name__, options, {*own_options(owner), *ModelOptions.__annotations__})
     if reranker is None:
         return loading.as_reranker(model, **options)
-    if model != EMBEDDED:
+    if model != BUNDLED:
         raise InvalidInputError(
             f"reranker and model name two models: leave out one; model is {str(model)!r}"
         )

@@ -583,7 +583,7 @@ def test_a_file_needs_to_know_whose_scores_they_are(file: Path) -> None:
 def test_what_cannot_score_cannot_be_cached() -> None:
     """The rule and the type are in the message."""
     with pytest.raises(InvalidInputError, match="Scorer protocol, but got str"):
-        CachedScorer("embedded")
+        CachedScorer("bundled")
 
 
 def test_the_scorer_s_own_words_come_through() -> None:

@@ -196,7 +196,7 @@ def test_a_context_holds_the_rest_to_no_minimum() -> None:
     [
         ({"head": 0}, "head must be a whole number of at least 1"),
         ({"head": 2.5}, "head must be a whole number"),
-        ({"small": "embedded"}, "small must be a Reranker, .* but got str"),
+        ({"small": "bundled"}, "small must be a Reranker, .* but got str"),
         ({"big": OverlapScorer()}, "big must be a Reranker, .* but got OverlapScorer"),
         ({"big": cascade()}, "big must not be a cascade"),
         ({"small": Reranker(OverlapScorer(), top_n=5)}, "small must keep every passage.*'top_n'"),

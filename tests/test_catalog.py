@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rerank_plugins import CATALOG
-from rerank_plugins.models.catalog import EMBEDDED, near_names
+from rerank_plugins.models.catalog import BUNDLED, BUNDLED_ENCODER, near_names
 
 FIVE = {
     "BAAI/bge-reranker-large": (("zh", "en"), 512, "MIT"),
@@ -25,10 +25,10 @@ def test_the_five_models_stand_with_language_length_and_licence(name: str) -> No
     assert profile.headline
 
 
-def test_the_catalogue_has_the_five_and_the_embedded_one() -> None:
-    """No more, no less; the embedded model reads all four languages."""
-    assert set(CATALOG) == {EMBEDDED, *FIVE}
-    assert set(CATALOG[EMBEDDED].languages) == {"ar", "fr", "pl", "en"}
+def test_the_catalogue_has_the_five_and_the_bundled_two() -> None:
+    """No more, no less; the bundled models read all four languages."""
+    assert set(CATALOG) == {BUNDLED, BUNDLED_ENCODER, *FIVE}
+    assert set(CATALOG[BUNDLED].languages) == {"ar", "fr", "pl", "en"}
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_the_catalogue_has_the_five_and_the_embedded_one() -> None:
         ("r-star", "jaspercatapang/R-star"),
         ("ARA-Reranker", "Omartificial-Intelligence-Space/ARA-Reranker-V1"),
         ("polish-reranker", "sdadas/polish-reranker-bge-v2"),
-        ("embeded", EMBEDDED),
+        ("embeded", BUNDLED),
     ],
 )
 def test_a_wrong_name_finds_the_near_one(wrong: str, right: str) -> None:

@@ -17,7 +17,7 @@ from rerank_plugins.context import Context, ContextBuilder, ContextPassage, cont
 from rerank_plugins.context import builder as builder_module
 from rerank_plugins.context.sentences import sentence_ends
 from rerank_plugins.errors import InvalidInputError
-from rerank_plugins.models.catalog import embedded_folder
+from rerank_plugins.models.catalog import bundled_folder
 from rerank_plugins.samples import LANGUAGES, load_passages, load_questions
 
 CUT_MARK = " […]"
@@ -577,10 +577,10 @@ def tokenizer_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     tokenizer.enable_truncation(16)
     tokenizer.enable_padding(length=16, pad_id=3)
     tokenizer.save(str(tmp_path / "tokenizer.json"))
-    monkeypatch.setattr(builder_module, "embedded_folder", lambda: tmp_path)
-    builder_module._embedded_tokenizer.cache_clear()
+    monkeypatch.setattr(builder_module, "bundled_folder", lambda: tmp_path)
+    builder_module._bundled_tokenizer.cache_clear()
     yield tmp_path
-    builder_module._embedded_tokenizer.cache_clear()
+    builder_module._bundled_tokenizer.cache_clear()
 
 
 @pytest.mark.usefixtures("tokenizer_folder")
@@ -607,7 +607,7 @@ def test_the_default_counts_what_cannot_be_encoded() -> None:
 
 
 @pytest.mark.skipif(
-    not (embedded_folder() / "tokenizer.json").exists(), reason="the model that ships is not here"
+    not (bundled_folder() / "tokenizer.json").exists(), reason="the model that ships is not here"
 )
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_the_shipped_tokenizer_packs_the_samples(language: str) -> None:

@@ -302,7 +302,7 @@ def test_no_network_and_nothing_cached_names_the_network(
     """A refused connection is no wrong name."""
     with running_hub() as hub:
         talk_to(hub, monkeypatch)
-    with pytest.raises(ModelDownloadError, match=r"the network .*at fault.*'embedded'"):
+    with pytest.raises(ModelDownloadError, match=r"the network .*at fault.*'bundled'"):
         fetch(BGE, cache_folder=cache)
 
 

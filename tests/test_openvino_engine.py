@@ -26,7 +26,7 @@ from transformers import (
 
 from rerank_plugins import load_reranker
 from rerank_plugins.errors import UnsupportedModelError
-from rerank_plugins.models.catalog import embedded_folder
+from rerank_plugins.models.catalog import bundled_folder
 from rerank_plugins.models.loading import load_scorer
 from rerank_plugins.scoring import converted, engines, openvino_engine
 from rerank_plugins.scoring.base import ScoreOptions
@@ -296,8 +296,8 @@ def test_beside_a_folder_that_takes_no_files_the_user_s_cache_does(
 
 def test_nothing_is_written_into_the_package() -> None:
     """What is converted from the embedded model lies in the user's cache."""
-    package = embedded_folder().parents[1]
-    assert all(not place.is_relative_to(package) for place in converted.places(embedded_folder()))
+    package = bundled_folder().parents[1]
+    assert all(not place.is_relative_to(package) for place in converted.places(bundled_folder()))
 
 
 def test_many_threads_get_the_scores_of_one(tiny_checkpoints: Mapping[str, Path]) -> None:

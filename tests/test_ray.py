@@ -229,7 +229,7 @@ def test_the_embedded_model_gives_the_same_on_a_worker(tmp_path: Path) -> None:
         row = found[str(number)]
         assert row["ids"] == [item["candidates"][key]["id"] for key in ranking.keys]
         assert row["scores"] == pytest.approx(ranking.scores, abs=1e-5)
-        assert row["model"] == "embedded"
+        assert row["model"] == "bundled"
 
 
 BAD = {

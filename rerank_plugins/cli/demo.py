@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from rerank_plugins.candidates import Ranking
 from rerank_plugins.cli._io import write
-from rerank_plugins.models.catalog import EMBEDDED
+from rerank_plugins.models.catalog import BUNDLED
 from rerank_plugins.samples import load_passages, load_questions
 
 LANGUAGES = {"ar": "Arabic", "fr": "French", "pl": "Polish", "en": "English"}
@@ -19,7 +19,7 @@ LANGUAGES = {"ar": "Arabic", "fr": "French", "pl": "Polish", "en": "English"}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of ``rerank-plugins demo``."""
-    parser.add_argument("--model", default=EMBEDDED, help=f"the reranker (default {EMBEDDED})")
+    parser.add_argument("--model", default=BUNDLED, help=f"the reranker (default {BUNDLED})")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -33,7 +33,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def demo(model: str = "embedded", *, top_n: int = 5, candidates: int = 20) -> Iterator[str]:
+def demo(model: str = "bundled", *, top_n: int = 5, candidates: int = 20) -> Iterator[str]:
     """Yields, language by language, text that shows what reranking does.
 
     Args:

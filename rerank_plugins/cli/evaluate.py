@@ -21,7 +21,7 @@ from rerank_plugins.evaluation.presets import PRESETS, Preset, preset
 from rerank_plugins.evaluation.results import Comparison
 from rerank_plugins.evaluation.tables import legend, means_table, table
 from rerank_plugins.evaluation.verdict import verdicts
-from rerank_plugins.models.catalog import EMBEDDED
+from rerank_plugins.models.catalog import BUNDLED
 from rerank_plugins.scoring.engines import ENGINES, PRECISIONS
 
 _STAGES: Final = ("bm25", "faiss", "hybrid", "langchain-bm25")
@@ -133,7 +133,7 @@ def _add_systems(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         action="extend",
         metavar="NAME",
-        help=f"one or more rerankers (default {EMBEDDED}, or the preset's)",
+        help=f"one or more rerankers (default {BUNDLED}, or the preset's)",
     )
     parser.add_argument(
         "--first-stage-weight",
@@ -249,7 +249,7 @@ def _rerankers(options: argparse.Namespace, chosen: Preset | None) -> dict[str, 
 
     weights = [None if w is None else check_weight(w) for w in options.first_stage_weight or [None]]
     rerankers: dict[str, Any] = {}
-    for model in options.model or [EMBEDDED if chosen is None else chosen.model]:
+    for model in options.model or [BUNDLED if chosen is None else chosen.model]:
         scorer = load_scorer(
             model, engine=options.engine, precision=options.precision, device=options.device
         )

@@ -10,7 +10,7 @@ from typing import Any, Final
 from rerank_plugins._validation import check_count
 from rerank_plugins.cli._io import say, show_log, write, write_json
 from rerank_plugins.errors import InvalidInputError
-from rerank_plugins.models.catalog import EMBEDDED
+from rerank_plugins.models.catalog import BUNDLED
 from rerank_plugins.scoring.agreement import LabelledList
 
 _PASSAGES: Final = 20
@@ -20,7 +20,7 @@ _MEASURED_QUERIES: Final = 40
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of ``rerank-plugins quantize``."""
     parser.add_argument(
-        "--model", default=EMBEDDED, help=f"the reranker to quantize (default {EMBEDDED})"
+        "--model", default=BUNDLED, help=f"the reranker to quantize (default {BUNDLED})"
     )
     what = parser.add_mutually_exclusive_group()
     what.add_argument(

@@ -10,14 +10,14 @@ from typing import Any, Final
 from rerank_plugins._validation import check_count
 from rerank_plugins.cli._io import EXIT_NOTHING_FOUND, read_lines, write_json
 from rerank_plugins.errors import InvalidInputError
-from rerank_plugins.models.catalog import EMBEDDED
+from rerank_plugins.models.catalog import BUNDLED
 
 _QUERIES_AT_A_TIME: Final = 16
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of ``rerank-plugins rerank``."""
-    parser.add_argument("--model", default=EMBEDDED, help=f"the reranker (default {EMBEDDED})")
+    parser.add_argument("--model", default=BUNDLED, help=f"the reranker (default {BUNDLED})")
     parser.add_argument("--top-k", type=int, default=None, help="passages kept (default all)")
 
 

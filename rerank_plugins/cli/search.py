@@ -11,7 +11,7 @@ from typing import Any
 from rerank_plugins._validation import check_count
 from rerank_plugins.candidates import check_query
 from rerank_plugins.cli._io import EXIT_NOTHING_FOUND, read_records, write, write_json
-from rerank_plugins.models.catalog import EMBEDDED
+from rerank_plugins.models.catalog import BUNDLED
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="bm25",
         help="what finds the candidates (default bm25)",
     )
-    parser.add_argument("--model", default=EMBEDDED, help=f"the reranker (default {EMBEDDED})")
+    parser.add_argument("--model", default=BUNDLED, help=f"the reranker (default {BUNDLED})")
     parser.add_argument("--top-k", type=int, default=5, help="passages printed (default 5)")
     parser.add_argument("--candidates", type=int, default=50, help="passages scored (default 50)")
     parser.add_argument(

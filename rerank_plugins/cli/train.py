@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from rerank_plugins.cli._io import show_log, write
-from rerank_plugins.models.catalog import EMBEDDED
+from rerank_plugins.models.catalog import BUNDLED
 
 # Kept beside the parser because the choices must be known without importing torch.
 _RECIPES = ("binary", "hard-negatives", "listwise", "ranknet")
@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of ``rerank-plugins train``."""
     _add_data(parser)
     parser.add_argument(
-        "--base", default=EMBEDDED, metavar="NAME", help=f"model to fine-tune (default {EMBEDDED})"
+        "--base", default=BUNDLED, metavar="NAME", help=f"model to fine-tune (default {BUNDLED})"
     )
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="folder to write; must not exist"

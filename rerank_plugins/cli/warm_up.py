@@ -6,7 +6,7 @@ import argparse
 import time
 
 from rerank_plugins.cli._io import say, write, write_json
-from rerank_plugins.models.catalog import EMBEDDED
+from rerank_plugins.models.catalog import BUNDLED
 from rerank_plugins.scoring.engines import ENGINES, PRECISIONS
 
 
@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         action="extend",
         metavar="NAME",
-        help=f"one or more rerankers (default {EMBEDDED})",
+        help=f"one or more rerankers (default {BUNDLED})",
     )
     parser.add_argument(
         "--engine", choices=ENGINES, default="auto", help="inference engine (default auto)"
@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
     """
     from rerank_plugins.models.loading import load_reranker
 
-    models = options.model or [EMBEDDED]
+    models = options.model or [BUNDLED]
     rerankers = {
         model: load_reranker(
             model, engine=options.engine, precision=options.precision, device=options.device

@@ -22,7 +22,7 @@ from rerank_plugins.context.records import (
 )
 from rerank_plugins.context.sentences import last_that_fits, sentence_ends, word_ends
 from rerank_plugins.errors import InvalidInputError
-from rerank_plugins.models.catalog import embedded_folder
+from rerank_plugins.models.catalog import bundled_folder
 
 Order: TypeAlias = Literal["relevance", "edges"]
 
@@ -199,20 +199,20 @@ class ContextBuilder:
     def _count(self, text: str) -> int:
         if not text:
             return 0  # a counter that adds special tokens gives more, but nothing is sent
-        count_tokens = _count_with_embedded if self.count_tokens is None else self.count_tokens
+        count_tokens = _count_with_bundled if self.count_tokens is None else self.count_tokens
         return check_count("what count_tokens returns", count_tokens(text))
 
 
-def _count_with_embedded(text: str) -> int:
+def _count_with_bundled(text: str) -> int:
     """Tokens of the text for the model that ships, special tokens left out."""
     # A lone surrogate is no text that a tokenizer (or an HTTP client) can encode.
     encodable = text.encode("utf-8", "replace").decode("utf-8")
-    return len(_embedded_tokenizer().encode(encodable, add_special_tokens=False).ids)
+    return len(_bundled_tokenizer().encode(encodable, add_special_tokens=False).ids)
 
 
 @cache
-def _embedded_tokenizer() -> Any:
-    return _whole_text_tokenizer(str(embedded_folder() / "tokenizer.json"))
+def _bundled_tokenizer() -> Any:
+    return _whole_text_tokenizer(str(bundled_folder() / "tokenizer.json"))
 
 
 def _whole_text_tokenizer(path: str) -> Any:

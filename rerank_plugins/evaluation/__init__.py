@@ -4,7 +4,7 @@ Needs the extra ``evaluation``::
 
     data = read_question_set("my-questions")
     bm25 = BM25(data.corpus.values())
-    print(compare(data, {"BM25": bm25}, ["embedded"], queries=100).table())
+    print(compare(data, {"BM25": bm25}, ["bundled"], queries=100).table())
 """
 
 from rerank_plugins.evaluation.compare import compare

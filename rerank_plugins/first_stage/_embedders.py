@@ -28,9 +28,9 @@ class Embedder:
             InvalidInputError: It has none of the methods that `Dense` names.
         """
         if embed is None:
-            from rerank_plugins.first_stage.embedded_encoder import EmbeddedEncoder
+            from rerank_plugins.bundled import load_encoder
 
-            embed = EmbeddedEncoder.default()
+            embed = load_encoder()
         self.embed = embed
         if _has(embed, "embed_documents", "embed_query"):
             self._passages, self._query = "embed_documents", "embed_query"

@@ -6,7 +6,7 @@
 `BM25Retriever`            first stage by words
 `FaissVectorStore`         first stage by vectors; ``as_retriever()`` gives a `FaissRetriever`
 `HybridRetriever`          several first stages, fused
-`EmbeddedEmbeddings`       the encoder that ships, for any vector store
+`BundledEmbeddings`        the encoder that ships, for any vector store
 `CrossEncoderModel`        the models, for LangChain's own ``CrossEncoderReranker``
 `format_context`           a runnable: documents in, text for the prompt out
 `FilterTranslator`         filters that a language model writes, for SelfQueryRetriever
@@ -28,7 +28,7 @@ from rerank_plugins.langchain.bm25 import BM25Retriever
 from rerank_plugins.langchain.compressor import CrossEncoderCompressor
 from rerank_plugins.langchain.context import format_context, pack_context
 from rerank_plugins.langchain.cross_encoder import CrossEncoderModel
-from rerank_plugins.langchain.embeddings import EmbeddedEmbeddings
+from rerank_plugins.langchain.embeddings import BundledEmbeddings, EmbeddedEmbeddings
 from rerank_plugins.langchain.faiss import FaissVectorStore
 from rerank_plugins.langchain.faiss_retriever import FaissRetriever
 from rerank_plugins.langchain.filters import FilterTranslator
@@ -37,6 +37,7 @@ from rerank_plugins.langchain.reranking import RerankingRetriever
 
 __all__ = [
     "BM25Retriever",
+    "BundledEmbeddings",
     "CrossEncoderCompressor",
     "CrossEncoderModel",
     "EmbeddedEmbeddings",

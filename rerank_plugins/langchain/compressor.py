@@ -29,7 +29,7 @@ from rerank_plugins.langchain._documents import (
     document_of,
     reranked,
 )
-from rerank_plugins.models.catalog import EMBEDDED
+from rerank_plugins.models.catalog import BUNDLED
 from rerank_plugins.models.loading import ModelOptions
 from rerank_plugins.reranking.reranker import Reranker
 
@@ -91,7 +91,7 @@ class CrossEncoderCompressor(BaseDocumentCompressor):
         self,
         *,
         reranker: Reranker | str | Path | None = None,
-        model: str | Path = EMBEDDED,
+        model: str | Path = BUNDLED,
         top_n: int | None = None,
         score_threshold: float | None = None,
         metadata_fields: Iterable[str] = (),

@@ -10,7 +10,7 @@ from typing_extensions import Unpack
 
 from rerank_plugins._adapters import as_reranker
 from rerank_plugins.errors import InvalidInputError
-from rerank_plugins.models.catalog import EMBEDDED
+from rerank_plugins.models.catalog import BUNDLED
 from rerank_plugins.models.loading import ModelOptions
 from rerank_plugins.reranking.reranker import Reranker
 
@@ -36,7 +36,7 @@ class CrossEncoderModel(BaseCrossEncoder):
         self,
         *,
         reranker: Reranker | str | Path | None = None,
-        model: str | Path = EMBEDDED,
+        model: str | Path = BUNDLED,
         **options: Unpack[ModelOptions],
     ) -> None:
         self.reranker = as_reranker(type(self), reranker, model, options)

@@ -1,32 +1,46 @@
-"""EmbeddedEmbeddings: the encoder that ships, as LangChain embeddings."""
+"""BundledEmbeddings: the encoders that ship, as LangChain embeddings."""
 
 from __future__ import annotations
 
+import numpy as np
 from langchain_core.embeddings import Embeddings
+from numpy.typing import NDArray
 
 from rerank_plugins._threads import in_thread
-from rerank_plugins.first_stage.embedded_encoder import EmbeddedEncoder
+from rerank_plugins.bundled import EncoderName, load_encoder
 
 
-class EmbeddedEmbeddings(Embeddings):
+class BundledEmbeddings(Embeddings):
     """Embeds Arabic, French, Polish and English text on this machine, with no network.
 
     For `FaissVectorStore`, whose default it is, or any other vector store::
 
-        InMemoryVectorStore(EmbeddedEmbeddings())
+        InMemoryVectorStore(BundledEmbeddings())
+
+    Args:
+        model: ``bundled-encoder`` or, for a million passages in a minute, ``bundled-static``; see
+            `rerank_plugins.bundled.load_encoder`.
+
+    Raises:
+        InvalidInputError: There is no encoder of that name.
     """
 
-    def __init__(self) -> None:
-        self._encoder = EmbeddedEncoder.default()
+    def __init__(self, model: EncoderName = "bundled-encoder") -> None:
+        self._encoder = load_encoder(model)
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        """One vector a text, of length 1; zero for a text without a known token."""
-        vectors: list[list[float]] = self._encoder.encode(texts).tolist()
+        """One vector per passage, of length 1; a passage of several windows has their mean."""
+        vectors: list[list[float]] = self._encoder.encode_document(texts).tolist()
         return vectors
 
+    def embed_windows(self, texts: list[str]) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
+        """One vector per window of each passage, and the passage's place; `Dense` asks for it."""
+        return self._encoder.embed_windows(texts)
+
     def embed_query(self, text: str) -> list[float]:
-        """The vector of one text, as `embed_documents` gives it."""
-        return self.embed_documents([text])[0]
+        """The vector of one query."""
+        vector: list[float] = self._encoder.encode_query([text])[0].tolist()
+        return vector
 
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
         """`embed_documents` that leaves the event loop free."""
@@ -35,3 +49,7 @@ class EmbeddedEmbeddings(Embeddings):
     async def aembed_query(self, text: str) -> list[float]:
         """`embed_query` that leaves the event loop free."""
         return await in_thread(self.embed_query, text)
+
+
+EmbeddedEmbeddings = BundledEmbeddings
+"""The same under its earlier name."""

@@ -29,7 +29,7 @@ from rerank_plugins.langchain._documents import (
     documents_of,
     read_filter,
 )
-from rerank_plugins.langchain.embeddings import EmbeddedEmbeddings
+from rerank_plugins.langchain.embeddings import BundledEmbeddings
 
 if TYPE_CHECKING:
     from rerank_plugins.langchain.faiss_retriever import FaissRetriever
@@ -54,7 +54,7 @@ class FaissVectorStore(Collected, VectorStore):
     embedding.
 
     Args:
-        embedding: Any LangChain embeddings; None for the bundled `EmbeddedEmbeddings`.
+        embedding: Any LangChain embeddings; None for `BundledEmbeddings`.
         metric: ``cosine``, ``inner_product`` or ``l2``.
         index_kind: ``exact``, ``hnsw``, ``ivfpq``, or ``auto``, which goes from one to the
             next as the documents grow in number; see `rerank_plugins.first_stage.Dense`.
@@ -78,7 +78,7 @@ class FaissVectorStore(Collected, VectorStore):
         relevance_score_fn: Callable[[float], float] | None = None,
         collection: Collection | None = None,
     ) -> None:
-        self._embed = EmbeddedEmbeddings() if embedding is None else embedding
+        self._embed = BundledEmbeddings() if embedding is None else embedding
         if not isinstance(self._embed, Embeddings):
             raise InvalidInputError(
                 f"embedding must be LangChain Embeddings, but got {type(embedding).__name__}"
@@ -301,7 +301,7 @@ class FaissVectorStore(Collected, VectorStore):
             IndexMismatchError: If the embedding gives other vectors than it did, or the index is
                 of another kind.
         """
-        embedding = EmbeddedEmbeddings() if embedding is None else embedding
+        embedding = BundledEmbeddings() if embedding is None else embedding
         return cls._load(path, embedding, None, options | {"embedding": embedding})
 
     def _collections(self) -> list[Collection]:

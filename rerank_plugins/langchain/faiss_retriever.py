@@ -29,7 +29,7 @@ from rerank_plugins.langchain._collected import (
 )
 from rerank_plugins.langchain._documents import read_filter
 from rerank_plugins.langchain._handing import check_fields
-from rerank_plugins.langchain.embeddings import EmbeddedEmbeddings
+from rerank_plugins.langchain.embeddings import BundledEmbeddings
 from rerank_plugins.langchain.faiss import FaissVectorStore
 
 
@@ -76,7 +76,7 @@ class FaissRetriever(Collected, VectorStoreRetriever):
             **options: ``filter``, in place of the stored one (one that is a function is not
                 stored), ``k`` and ``stamp``.
         """
-        embedding = EmbeddedEmbeddings() if embedding is None else embedding
+        embedding = BundledEmbeddings() if embedding is None else embedding
         return cls._load(path, embedding, None, options | {"embedding": embedding})
 
     def _collections(self) -> list[Collection]:

@@ -42,7 +42,7 @@ from rerank_plugins.langchain._documents import (
 )
 from rerank_plugins.langchain._handing import check_fields, check_stage, found_by, handed
 from rerank_plugins.langchain.bm25 import BM25Retriever
-from rerank_plugins.langchain.embeddings import EmbeddedEmbeddings
+from rerank_plugins.langchain.embeddings import BundledEmbeddings
 from rerank_plugins.langchain.faiss import FaissVectorStore
 from rerank_plugins.langchain.faiss_retriever import FaissRetriever
 
@@ -141,7 +141,7 @@ class HybridRetriever(Collected, BaseRetriever):
         """
         if embedding is None:
             options.setdefault("weights", SHIPPED_WEIGHTS)
-        embedding = EmbeddedEmbeddings() if embedding is None else embedding
+        embedding = BundledEmbeddings() if embedding is None else embedding
         records = newest(records_of(documents))
         texts = [record.text for record in records]
         stages = [BM25(texts, language=language, engine=engine), Dense(texts, embed=embedding)]
@@ -175,7 +175,7 @@ class HybridRetriever(Collected, BaseRetriever):
             IndexMismatchError: If ``embedding`` or ``analyzer`` is not what made the index, a
                 function is missing, or the index is of another kind.
         """
-        embedding = EmbeddedEmbeddings() if embedding is None else embedding
+        embedding = BundledEmbeddings() if embedding is None else embedding
         return cls._load(path, embedding, analyzer, options | {"embedding": embedding})
 
     def _collections(self) -> list[Collection]:

@@ -6,7 +6,7 @@
 `BM25Retriever`              first stage by words
 `FaissRetriever`             first stage by vectors
 `HybridRetriever`            several retrievers, fused; gives `HybridNodeWithScore`
-`EmbeddedEmbedding`          the encoder that ships, for any vector store
+`BundledEmbedding`           the encoder that ships, for any vector store
 `format_context`             nodes in, text for the prompt out; `pack_context` also says
                              what was left out
 ===========================  ================================================================
@@ -26,7 +26,7 @@ except ImportError as error:
 
 from rerank_plugins.llama_index.bm25 import BM25Retriever
 from rerank_plugins.llama_index.context import format_context, pack_context
-from rerank_plugins.llama_index.embedding import EmbeddedEmbedding
+from rerank_plugins.llama_index.embedding import BundledEmbedding, EmbeddedEmbedding
 from rerank_plugins.llama_index.faiss import FaissRetriever
 from rerank_plugins.llama_index.hybrid import HybridNodeWithScore, HybridRetriever
 from rerank_plugins.llama_index.postprocessor import CrossEncoderPostprocessor
@@ -34,6 +34,7 @@ from rerank_plugins.llama_index.reranking import RerankingRetriever
 
 __all__ = [
     "BM25Retriever",
+    "BundledEmbedding",
     "CrossEncoderPostprocessor",
     "EmbeddedEmbedding",
     "FaissRetriever",

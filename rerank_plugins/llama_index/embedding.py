@@ -1,47 +1,61 @@
-"""EmbeddedEmbedding: the encoder that ships, as a LlamaIndex embedding model."""
+"""BundledEmbedding: the encoders that ship, as a LlamaIndex embedding model."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 from llama_index.core.base.embeddings.base import BaseEmbedding
+from numpy.typing import NDArray
 from pydantic import PrivateAttr
 
 from rerank_plugins._threads import in_thread
-from rerank_plugins.first_stage.embedded_encoder import EmbeddedEncoder
+from rerank_plugins.bundled import BundledEncoder, EncoderName, StaticEncoder, load_encoder
 
 
-class EmbeddedEmbedding(BaseEmbedding):
+class BundledEmbedding(BaseEmbedding):
     """Embeds Arabic, French, Polish and English text on this machine, with no network.
 
     For any vector store, or for all of LlamaIndex::
 
-        Settings.embed_model = EmbeddedEmbedding()
+        Settings.embed_model = BundledEmbedding()
 
     Args:
-        **fields: Those of any embedding: ``embed_batch_size``, ``callback_manager`` ...
+        **fields: Those of any embedding: ``embed_batch_size``, ``callback_manager`` ...;
+            ``model_name`` is ``bundled-encoder`` or, for a million passages in a minute,
+            ``bundled-static``; see `rerank_plugins.bundled.load_encoder`.
+
+    Raises:
+        InvalidInputError: There is no encoder of that name.
     """
 
-    _encoder: EmbeddedEncoder = PrivateAttr()
+    _encoder: BundledEncoder | StaticEncoder = PrivateAttr()
 
     def __init__(self, **fields: Any) -> None:
-        super().__init__(**{"model_name": "embedded", **fields})
-        self._encoder = EmbeddedEncoder.default()
+        if fields.get("model_name", "embedded") == "embedded":  # its earlier name, in stored forms
+            fields["model_name"] = "bundled-encoder"
+        super().__init__(**fields)
+        self._encoder = load_encoder(cast("EncoderName", self.model_name))
 
     @classmethod
     def class_name(cls) -> str:
         """Name in serialized forms."""
-        return "EmbeddedEmbedding"
+        return "BundledEmbedding"
+
+    def embed_windows(self, texts: list[str]) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
+        """One vector per window of each passage, and the passage's place; `Dense` asks for it."""
+        return self._encoder.embed_windows(texts)
 
     def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
-        vectors: list[list[float]] = self._encoder.encode(texts).tolist()
+        vectors: list[list[float]] = self._encoder.encode_document(texts).tolist()
         return vectors
 
     def _get_text_embedding(self, text: str) -> list[float]:
         return self._get_text_embeddings([text])[0]
 
     def _get_query_embedding(self, query: str) -> list[float]:
-        return self._get_text_embedding(query)
+        vector: list[float] = self._encoder.encode_query([query])[0].tolist()
+        return vector
 
     async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
         return await in_thread(self._get_text_embeddings, texts)
@@ -51,3 +65,7 @@ class EmbeddedEmbedding(BaseEmbedding):
 
     async def _aget_query_embedding(self, query: str) -> list[float]:
         return await in_thread(self._get_query_embedding, query)
+
+
+EmbeddedEmbedding = BundledEmbedding
+"""The same under its earlier name."""

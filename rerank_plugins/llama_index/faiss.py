@@ -19,7 +19,7 @@ from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.first_stage import storage
 from rerank_plugins.first_stage.dense import Dense, IndexChoice, Metric
 from rerank_plugins.llama_index._stages import StageRetriever, nodes_of, restored_options, texts_of
-from rerank_plugins.llama_index.embedding import EmbeddedEmbedding
+from rerank_plugins.llama_index.embedding import BundledEmbedding
 
 
 class FaissRetriever(StageRetriever):
@@ -36,7 +36,7 @@ class FaissRetriever(StageRetriever):
         nodes: What can be found; an iterator is read once.
         docstore: Where the nodes are, in place of ``nodes``.
         index: Whose docstore has the nodes, in place of ``nodes``.
-        embed_model: None for `EmbeddedEmbedding`, the encoder that ships.
+        embed_model: None for `BundledEmbedding`, the encoder that ships.
         metric: ``cosine``, ``inner_product`` or ``l2``.
         index_kind: ``exact``, ``hnsw``, ``ivfpq``, or ``auto``, which goes from one to the next
             as the nodes grow in number; see `rerank_plugins.first_stage.Dense`.
@@ -120,7 +120,7 @@ class FaissRetriever(StageRetriever):
 
 
 def _checked(embed_model: BaseEmbedding | None) -> BaseEmbedding:
-    embedding = EmbeddedEmbedding() if embed_model is None else embed_model
+    embedding = BundledEmbedding() if embed_model is None else embed_model
     if not isinstance(embedding, BaseEmbedding):
         raise InvalidInputError(
             f"embed_model must be a BaseEmbedding, but got {type(embed_model).__name__}"

@@ -118,7 +118,7 @@ class HybridRetriever(BaseRetriever):
 
         Args:
             nodes: What can be found; an iterator is read once.
-            embed_model: None for `EmbeddedEmbedding`, the encoder that ships.
+            embed_model: None for `BundledEmbedding`, the encoder that ships.
             language: As of `BM25Retriever`.
             engine: As of `BM25Retriever`.
             metadata_mode: Which metadata is searched and embedded with the text.

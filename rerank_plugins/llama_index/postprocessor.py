@@ -31,7 +31,7 @@ from rerank_plugins.llama_index._nodes import (
     to_candidates,
     to_nodes,
 )
-from rerank_plugins.models.catalog import EMBEDDED
+from rerank_plugins.models.catalog import BUNDLED
 from rerank_plugins.models.loading import ModelOptions
 from rerank_plugins.reranking.reranker import Reranker
 
@@ -104,7 +104,7 @@ class CrossEncoderPostprocessor(BaseNodePostprocessor):
         self,
         *,
         reranker: Reranker | str | Path | None = None,
-        model: str | Path = EMBEDDED,
+        model: str | Path = BUNDLED,
         top_n: int | None = None,
         score_threshold: float | None = None,
         metadata_mode: MetadataMode = MetadataMode.EMBED,

@@ -9,13 +9,22 @@ from typing_extensions import Unpack
 
 from rerank_plugins._names import check_options
 from rerank_plugins._validation import check_flag
+from rerank_plugins.bundled import load_encoder
 from rerank_plugins.errors import InvalidInputError, UnknownModelError
-from rerank_plugins.models.catalog import CATALOG, EMBEDDED, embedded_folder, near_names
+from rerank_plugins.models.catalog import (
+    ALIASES,
+    BUNDLED,
+    BUNDLED_ENCODER,
+    CATALOG,
+    bundled_folder,
+    near_names,
+)
 from rerank_plugins.reranking.reranker import Reranker, RerankerOptions, ScoringOptions
 from rerank_plugins.scoring.base import Scorer
 from rerank_plugins.scoring.cross_encoder import CrossEncoderScorer, is_cross_encoder
 from rerank_plugins.scoring.engines import EngineName, Precision
 from rerank_plugins.scoring.local import LocalScorer, ModelSettings
+from rerank_plugins.scoring.vectors import VectorScorer
 
 
 class ModelOptions(ScoringOptions, total=False):
@@ -33,7 +42,7 @@ class ModelOptions(ScoringOptions, total=False):
 
 
 def load_scorer(
-    model: str | Path = EMBEDDED,
+    model: str | Path = BUNDLED,
     *,
     device: str = "auto",
     engine: EngineName = "auto",
@@ -44,7 +53,7 @@ def load_scorer(
     local_files_only: bool = False,
     trust_remote_code: bool = False,
     allow_pickle_weights: bool = False,
-) -> LocalScorer:
+) -> LocalScorer | VectorScorer:
     """The scorer of a model; see `load_reranker` for the arguments."""
     if not (revision is None or isinstance(revision, str)):
         raise InvalidInputError(f"revision must be a name or None, but got {revision!r}")
@@ -55,10 +64,13 @@ def load_scorer(
         ("allow_pickle_weights", allow_pickle_weights),
     ):
         check_flag(option, value)
+    name = ALIASES.get(str(model), str(model))
+    if name == BUNDLED_ENCODER:
+        return _vector_scorer(engine=engine, precision=precision, max_length=max_length)
     return LocalScorer(
         ModelSettings(
-            name=str(model),
-            source=_source(model),
+            name=name,
+            source=_source(name if isinstance(model, str) else model),
             device=device,
             engine=engine,
             precision=precision,
@@ -73,7 +85,7 @@ def load_scorer(
 
 
 def load_reranker(
-    model: str | Path = EMBEDDED,
+    model: str | Path = BUNDLED,
     *,
     device: str = "auto",
     engine: EngineName = "auto",
@@ -91,8 +103,9 @@ def load_reranker(
     Rerankers of one model and the same settings share one set of weights.
 
     Args:
-        model: ``embedded``, another name of the catalogue, any Hugging Face
-            sequence-classification model, or a local folder.
+        model: ``bundled`` (also by its earlier name, ``embedded``), ``bundled-encoder``,
+            another name of the catalogue, any Hugging Face sequence-classification model, or a
+            local folder.
         device: ``auto`` (CUDA, then MPS, then CPU) or a torch device name.
         engine: ``auto``, ``torch``, or ``openvino`` (extra ``openvino``; CPU only). ``auto``
             takes OpenVINO on an x86 CPU, where it is installed, for BERT and RoBERTa models;
@@ -171,6 +184,15 @@ def as_reranker(
     return Reranker(model, **cast("RerankerOptions", options))
 
 
+def _vector_scorer(**given: object) -> VectorScorer:
+    for option, value in given.items():
+        if value not in ("auto", None):
+            raise InvalidInputError(
+                f"{BUNDLED_ENCODER} is a text encoder and takes no {option}, but got {value!r}"
+            )
+    return VectorScorer(load_encoder(BUNDLED_ENCODER))
+
+
 def _source(model: str | Path) -> str:
     """Local folder or Hub name behind what the user gave."""
     if not isinstance(model, (str, Path)):
@@ -178,8 +200,8 @@ def _source(model: str | Path) -> str:
             f"a model must be a name or a folder, but got {type(model).__name__}"
         )
     name = str(model)
-    if name == EMBEDDED:
-        return str(embedded_folder())
+    if name == BUNDLED:
+        return str(bundled_folder())
     try:
         folder = Path(name).expanduser().resolve()
         found = folder.is_dir()

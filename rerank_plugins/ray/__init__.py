@@ -26,7 +26,7 @@ from rerank_plugins import errors
 from rerank_plugins._adapters import as_reranker
 from rerank_plugins._validation import check_count
 from rerank_plugins.errors import InvalidInputError, MissingDependencyError
-from rerank_plugins.models.catalog import EMBEDDED
+from rerank_plugins.models.catalog import BUNDLED
 from rerank_plugins.reranking.reranker import Reranker
 from rerank_plugins.scoring.checkpoint import read_checkpoint
 from rerank_plugins.scoring.local import LocalScorer
@@ -72,7 +72,7 @@ def rerank_dataset(
     output: str | Path,
     *,
     reranker: Reranker | str | Path | None = None,
-    model: str | Path = EMBEDDED,
+    model: str | Path = BUNDLED,
     top_n: int | None = None,
     workers: int | tuple[int, int] = 1,
     num_cpus: float = 1,

@@ -20,7 +20,7 @@ class Cascade(Reranker):
 
     ::
 
-        small = load_reranker("embedded", long_passages="first")
+        small = load_reranker("bundled", long_passages="first")
         big = load_reranker("BAAI/bge-reranker-large", top_n=5)
         Cascade(small, big, head=20).rerank(query, passages)
 

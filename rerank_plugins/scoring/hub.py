@@ -64,7 +64,7 @@ def fetch(
         if local_files_only:
             raise ModelDownloadError(
                 f"{name!r} is not, or not wholly, in the local cache, and local_files_only is "
-                "set: fetch it once without, or load a folder; the model 'embedded' needs neither"
+                "set: fetch it once without, or load a folder; the model 'bundled' needs neither"
             )
     try:
         commit, listed = _listing(name, revision)
@@ -198,7 +198,7 @@ def _explained(error: Exception, name: str, revision: str | None) -> ModelError:
         if offline
         else f"fetching {name!r} failed, the network or the disk is at fault "
         f"({type(error).__name__}: {error}); what arrived whole is kept, try again. "
-        "The model 'embedded' needs no network"
+        "The model 'bundled' needs no network"
     )
 
 

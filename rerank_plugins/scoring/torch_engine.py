@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from rerank_plugins.errors import InvalidInputError, UnsupportedModelError
 from rerank_plugins.scoring import engines
 from rerank_plugins.scoring.attention import Attention, attention_by_row, attention_on_cuda
+from rerank_plugins.scoring.blocks import has_blocks
 from rerank_plugins.scoring.encoding import Batch
 from rerank_plugins.scoring.forward import forward_on
 from rerank_plugins.scoring.linear import has_int8
@@ -187,6 +188,8 @@ def load_model(
     """
     from transformers import AutoModelForSequenceClassification
 
+    if has_blocks(folder):
+        return _model_of_blocks(folder, dtype)
     try:
         with bars_on_a_terminal_only():
             model, report = AutoModelForSequenceClassification.from_pretrained(
@@ -209,6 +212,19 @@ def load_model(
             "trained cross-encoder (its scores would be random)"
         )
     return model
+
+
+def _model_of_blocks(folder: Path, dtype: torch.dtype) -> Any:
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    model = AutoModelForSequenceClassification.from_config(AutoConfig.from_pretrained(folder))
+    try:
+        model.load_state_dict(read_tensors(folder))
+    except RuntimeError as error:
+        raise UnsupportedModelError(
+            f"weights and config.json in {folder} do not fit together: {error}"
+        ) from error
+    return model.to(dtype)
 
 
 @contextmanager

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rerank_plugins.scoring.blocks import has_blocks, read_blocks
+
 if TYPE_CHECKING:
     import torch
 
@@ -18,7 +20,10 @@ _OLD_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNor
 def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
     """Tensors by name, mapped from the disk: memory is taken as they are used.
 
+    Weights in blocks of 4 or 8 bits (see `rerank_plugins.scoring.blocks`) come as float32.
+
     Raises:
+        UnsupportedModelError: A file of blocks is damaged.
         OSError: There is no such file, or it cannot be read.
         SafetensorError: A file is damaged.
         ValueError: The index of the shards is not JSON.
@@ -26,6 +31,8 @@ def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
     """
     from safetensors.torch import load_file
 
+    if has_blocks(folder):
+        return read_blocks(folder)
     files = [_SINGLE]
     if not (folder / _SINGLE).is_file() and (folder / _INDEX).is_file():
         index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))

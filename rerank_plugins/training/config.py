@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 from rerank_plugins._validation import check_count
 from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.first_stage.base import FirstStage
-from rerank_plugins.models.catalog import EMBEDDED
+from rerank_plugins.models.catalog import BUNDLED
 from rerank_plugins.scoring.base import Scorer
 
 Recipe = Literal["binary", "hard-negatives", "listwise", "ranknet"]
@@ -60,7 +60,8 @@ class TrainingConfig:
         accumulate: Batches per step, to save memory.
         learning_rate: Peak of AdamW's linear schedule.
         embeddings_rate: Times the learning rate for embedding tables; 4 was found to matter
-            for a new vocabulary.
+            for a new vocabulary. 0 freezes them, which spares memory and time where the
+            vocabulary is large and already trained.
         warmup: Share of the steps in which the rate rises.
         max_length: Tokens per pair; None for what the model can take, 512 at most.
         window_words: Train on the window of this many words that shares most with the
@@ -81,7 +82,7 @@ class TrainingConfig:
     out: Path
     datasets: tuple[Path, ...] = ()
     split: str | None = None
-    base: str | Path = EMBEDDED
+    base: str | Path = BUNDLED
     recipe: Recipe = "listwise"
     epochs: float = 1.0
     minutes: float | None = None
@@ -119,10 +120,17 @@ class TrainingConfig:
         for name, least in _COUNTS.items():
             if getattr(self, name) is not None:
                 check_count(name, getattr(self, name), minimum=least)
-        for name in ("epochs", "learning_rate", "embeddings_rate", "minutes"):
+        for name in ("epochs", "learning_rate", "minutes"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise InvalidInputError(f"{name} must be above 0, but got {value}")
+        if not 0 <= self.embeddings_rate < math.inf:
+            raise InvalidInputError(
+                f"embeddings_rate must be 0 or above, but got {self.embeddings_rate}"
+            )
+        self._check_lists()
+
+    def _check_lists(self) -> None:
         for name in ("warmup", "merge"):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:

@@ -38,10 +38,12 @@ from rerank_plugins.training.teacher import with_teacher_scores
 from rerank_plugins.training.trainer import (
     Interrupt,
     Trainer,
+    freeze_embeddings,
     is_finished,
     last_checkpoint,
     make_trainer,
     step_of,
+    uses_bf16,
 )
 from rerank_plugins.training.windows import best_window
 
@@ -99,6 +101,8 @@ def fit(
             f"merge needs a base with a scoring head, but {config.base} has none: "
             "train it first, then merge that checkpoint with one tuned from it"
         )
+    model.bf16 = uses_bf16(config, model)
+    freeze_embeddings(model, frozen=config.embeddings_rate == 0)
     dataset = _dataset(chosen, _window_words(config, model, groups))
     loss = loss_for(config.recipe, model, groups)
     weight = model.first_stage_weight

@@ -18,6 +18,7 @@ from rerank_plugins.scoring.batching import token_budget_batches
 from rerank_plugins.scoring.checkpoint import Checkpoint, checked_max_length, read_checkpoint
 from rerank_plugins.scoring.encoding import EncodedPairs, PairEncoder
 from rerank_plugins.scoring.hub import fetch
+from rerank_plugins.scoring.local import LocalScorer
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ class TrainedCrossEncoder(CrossEncoder):  # type: ignore[misc]
         encoder: Turns pairs into token rows.
         window_tokens: Passage tokens a window in evaluation; None for as many as fit.
         long_passages: How a passage that does not fit is scored in evaluation.
+        bf16: Whether forward passes run under bf16 autocast, evaluation included.
     """
 
     folder: Path
@@ -52,6 +54,7 @@ class TrainedCrossEncoder(CrossEncoder):  # type: ignore[misc]
     encoder: PairEncoder
     window_tokens: int | None
     long_passages: LongPassages
+    bf16: bool = False
     _checkpoint: Checkpoint
     _length: int
 
@@ -108,7 +111,8 @@ class TrainedCrossEncoder(CrossEncoder):  # type: ignore[misc]
             }
             if batch.token_type_ids is not None:
                 tensors["token_type_ids"] = torch.from_numpy(batch.token_type_ids).to(device)
-            logits.append(self.model(**tensors).logits)
+            with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
+                logits.append(self.model(**tensors).logits.float())
             order.append(torch.from_numpy(rows))
         rows_scored = torch.cat(logits)[torch.argsort(torch.cat(order)).to(device)]
         return {"scores": self._per_pair(rows_scored, encoded, features["pairs"])}
@@ -131,7 +135,7 @@ def load_for_training(
     An encoder without a scoring head gets a new one with a single label.
 
     Args:
-        base: What `load_reranker` takes: ``embedded``, a folder, a name on the Hub.
+        base: What `load_reranker` takes: ``bundled``, a folder, a name on the Hub.
         device: A torch device; None for a GPU where there is one.
         max_length: Tokens of query and passage together; None for what the model can take,
             512 at most.
@@ -141,7 +145,12 @@ def load_for_training(
         UnsupportedModelError: The checkpoint cannot be read, or has no fast tokenizer.
         InvalidInputError: ``max_length`` is more than the model can take.
     """
-    source = load_scorer(base).settings.source
+    scorer = load_scorer(base)
+    if not isinstance(scorer, LocalScorer):
+        raise UnsupportedModelError(
+            f"{base} is a text encoder, not a cross-encoder: train from 'bundled' instead"
+        )
+    source = scorer.settings.source
     folder = Path(source) if Path(source).is_dir() else fetch(source)
     checkpoint = read_checkpoint(folder)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))

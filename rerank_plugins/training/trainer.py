@@ -226,7 +226,8 @@ def make_trainer(
                 f"embeddings_rate must be 1 for {config.base}: its embedding tables are not "
                 "named as those of BERT and its likes"
             )
-        rates[_EMBEDDINGS] = config.learning_rate * config.embeddings_rate
+        if config.embeddings_rate:
+            rates[_EMBEDDINGS] = config.learning_rate * config.embeddings_rate
     evaluation: dict[str, Any] = {"eval_strategy": "no", "save_strategy": "no"}
     callbacks: list[TrainerCallback] = [
         _Rhythm(evaluate=evaluator is not None, interrupt=interrupt)
@@ -275,6 +276,13 @@ def make_trainer(
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def freeze_embeddings(model: TrainedCrossEncoder, *, frozen: bool) -> None:
+    """Excludes word, position and type tables from training, or includes them."""
+    for name, weight in model.named_parameters():
+        if re.search(_EMBEDDINGS, name):
+            weight.requires_grad_(not frozen)
 
 
 def uses_bf16(config: TrainingConfig, model: TrainedCrossEncoder) -> bool:

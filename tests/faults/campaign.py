@@ -371,7 +371,7 @@ def display(draw: Draw, bench: Bench) -> None:
 
 def loading(draw: Draw, bench: Bench) -> None:
     """`load_reranker` by names and options of all kinds; no network."""
-    names = ("embedded", "a/b", "../x/y", "~/x", "", ".", "/dev/null", "a/b/c", draw.text())
+    names = ("bundled", "a/b", "../x/y", "~/x", "", ".", "/dev/null", "a/b/c", draw.text())
     with ours():
         reranker = load_reranker(
             draw.mostly(lambda: draw.one(names), 5),
@@ -386,7 +386,7 @@ def loading(draw: Draw, bench: Bench) -> None:
             ),
             **draw.reranker_options(),
         )
-        if reranker.model != "embedded":
+        if reranker.model != "bundled":
             reranker.describe()
 
 
@@ -678,15 +678,15 @@ def command(draw: Draw, bench: Bench) -> None:
             [],
         )
     )
-    words = ("--top-k", "--candidates", "--language", "ar", "0", "-1", "3", "--model", "embedded")
+    words = ("--top-k", "--candidates", "--language", "ar", "0", "-1", "3", "--model", "bundled")
     asked = [*asked, *draw.many(lambda: draw.one((*words, draw.characters(5))), 2)]
     if "train" in asked or any(one.startswith(("--o", "--r")) for one in asked):
         return  # these write where they are told to
     out, real = io.StringIO(), loading.load_reranker
     stdin = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8")
     before = sys.stdin
-    loading.load_reranker = lambda name="embedded", **options: (  # type: ignore[assignment]
-        Reranker(OverlapScorer(), **options) if name == "embedded" else real(name, **options)
+    loading.load_reranker = lambda name="bundled", **options: (  # type: ignore[assignment]
+        Reranker(OverlapScorer(), **options) if name == "bundled" else real(name, **options)
     )
     sys.stdin = stdin
     try:

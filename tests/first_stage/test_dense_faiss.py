@@ -19,7 +19,7 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
 from rerank_plugins.errors import InvalidInputError
-from rerank_plugins.first_stage import Dense, EmbeddedEncoder
+from rerank_plugins.first_stage import Dense, StaticEncoder
 
 METRICS = ("cosine", "inner_product", "l2")
 # Few distinct values, so that ties and zero vectors are common; and small real ones.
@@ -299,7 +299,7 @@ def test_a_sentence_transformers_model_is_taken_as_it_is(tmp_path: Any) -> None:
     folder = write_encoder(tmp_path)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_truncation()
-    table = EmbeddedEncoder(folder)._load()[1]
+    table = StaticEncoder(folder)._load()[1]
     model = sentence_transformers.SentenceTransformer(
         modules=[StaticEmbedding(tokenizer, embedding_weights=table)], device="cpu"
     )

@@ -254,7 +254,7 @@ class TestOptions:
         )
         assert compressor.reranker.model == "BAAI/bge-reranker-large"
         assert compressor.reranker.scale == "logit"
-        assert CrossEncoderCompressor(reranker="embedded").reranker.model == "embedded"
+        assert CrossEncoderCompressor(reranker="bundled").reranker.model == "bundled"
         assert CrossEncoderCompressor().reranker.model == load_reranker().model
 
     @pytest.mark.parametrize(

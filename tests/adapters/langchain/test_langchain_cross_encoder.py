@@ -60,5 +60,5 @@ def test_a_threshold_would_leave_pairs_without_a_score():
 
 def test_loads_by_name():
     """The default is the model that ships."""
-    assert CrossEncoderModel().reranker.model == "embedded"
+    assert CrossEncoderModel().reranker.model == "bundled"
     assert CrossEncoderModel(model="jaspercatapang/R-star", scale="logit").reranker.scale == "logit"

@@ -1,4 +1,4 @@
-"""EmbeddedEmbeddings, over a tiny encoder made here."""
+"""BundledEmbeddings, over a tiny encoder made here."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from langchain_core.vectorstores import InMemoryVectorStore
 
-from rerank_plugins.first_stage.embedded_encoder import EmbeddedEncoder
-from rerank_plugins.langchain import EmbeddedEmbeddings, FaissVectorStore, HybridRetriever
+from rerank_plugins.bundled import BundledEncoder, StaticEncoder
+from rerank_plugins.langchain import BundledEmbeddings, FaissVectorStore, HybridRetriever
 
 unit = pytest.importorskip("langchain_tests.unit_tests")
 integration = pytest.importorskip("langchain_tests.integration_tests")
@@ -27,27 +27,27 @@ def tiny_encoder(tmp_path, monkeypatch):
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     table = np.random.default_rng(0).normal(size=(len(vocabulary), 16)).astype(np.float32)
     save_file({"embedding.weight": table}, tmp_path / "model.safetensors")
-    encoder = EmbeddedEncoder(tmp_path)
-    monkeypatch.setattr(EmbeddedEncoder, "default", staticmethod(lambda: encoder))
+    encoder = StaticEncoder(tmp_path)
+    monkeypatch.setattr(BundledEncoder, "default", staticmethod(lambda: encoder))
     return encoder
 
 
 class TestStandard(unit.EmbeddingsUnitTests):
     """LangChain's own unit tests of embeddings."""
 
-    embeddings_class = EmbeddedEmbeddings
+    embeddings_class = BundledEmbeddings
 
 
 class TestStandardInUse(integration.EmbeddingsIntegrationTests):
     """LangChain's own integration tests of embeddings."""
 
-    embeddings_class = EmbeddedEmbeddings
+    embeddings_class = BundledEmbeddings
 
 
 async def test_gives_native_floats_as_the_encoder_does(tiny_encoder):
     """Sync and async, documents and queries alike."""
     texts = ["museum opens", "متحف", "", "unknown"]
-    embeddings = EmbeddedEmbeddings()
+    embeddings = BundledEmbeddings()
     vectors = embeddings.embed_documents(texts)
     np.testing.assert_array_equal(vectors, tiny_encoder.encode(texts).astype(float))
     assert {type(number) for vector in vectors for number in vector} == {float}
@@ -58,14 +58,14 @@ async def test_gives_native_floats_as_the_encoder_does(tiny_encoder):
 
 def test_works_in_langchains_own_store():
     """Any vector store takes it."""
-    store = InMemoryVectorStore.from_texts(["museum opens", "bread cloth"], EmbeddedEmbeddings())
+    store = InMemoryVectorStore.from_texts(["museum opens", "bread cloth"], BundledEmbeddings())
     assert store.similarity_search("bread", k=1)[0].page_content == "bread cloth"
 
 
 def test_is_the_default_of_the_vector_store_and_the_hybrid(documents):
     """No embedding has to be chosen to begin with."""
     store = FaissVectorStore.from_texts(["museum opens", "bread cloth"])
-    assert isinstance(store.embeddings, EmbeddedEmbeddings)
+    assert isinstance(store.embeddings, BundledEmbeddings)
     assert store.similarity_search("bread", k=1)[0].page_content == "bread cloth"
     hybrid = HybridRetriever.from_documents(documents)
     assert hybrid.invoke("museum opens", k=1)[0].page_content.startswith("The museum")

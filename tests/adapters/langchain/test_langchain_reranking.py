@@ -189,7 +189,7 @@ class TestOptions:
     def test_the_model_that_ships_is_the_default(self, documents):
         """Named, and not loaded before the first query."""
         retriever = RerankingRetriever(first_stage=Plain(documents=documents))
-        assert retriever.compressor.reranker.model == "embedded"
+        assert retriever.compressor.reranker.model == "bundled"
 
     def test_fields_can_be_configured_at_run_time(self, documents, reranker, query):
         """The reranker is kept, not loaded anew."""

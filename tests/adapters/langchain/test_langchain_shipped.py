@@ -5,26 +5,26 @@ from __future__ import annotations
 import pytest
 from langchain_core.documents import Document
 
-from rerank_plugins.first_stage.embedded_encoder import EmbeddedEncoder
+from rerank_plugins.bundled import StaticEncoder
 from rerank_plugins.langchain import (
     BM25Retriever,
-    EmbeddedEmbeddings,
+    BundledEmbeddings,
     FaissVectorStore,
     HybridRetriever,
     RerankingRetriever,
     format_context,
 )
-from rerank_plugins.models.catalog import embedded_folder
+from rerank_plugins.models.catalog import bundled_folder
 from rerank_plugins.samples import load_passages, load_questions
 
 unit = pytest.importorskip("langchain_tests.unit_tests")
 
 needs_encoder = pytest.mark.skipif(
-    not (EmbeddedEncoder.default().folder / "model.safetensors").is_file(),
+    not (StaticEncoder.default().folder / "model.safetensors").is_file(),
     reason="the encoder that ships is not trained yet",
 )
 needs_reranker = pytest.mark.skipif(
-    not (embedded_folder() / "model.safetensors").is_file(),
+    not (bundled_folder() / "model.safetensors").is_file(),
     reason="the reranker that ships is not trained yet",
 )
 
@@ -33,7 +33,7 @@ needs_reranker = pytest.mark.skipif(
 class TestStandard(unit.EmbeddingsUnitTests):
     """LangChain's own tests of embeddings, over the encoder that ships."""
 
-    embeddings_class = EmbeddedEmbeddings
+    embeddings_class = BundledEmbeddings
 
 
 def _documents(language):
@@ -68,7 +68,7 @@ async def test_the_main_job_in_three_lines(language):
     assert [one.id for one in retriever.invoke(question.text, k=1)] == list(question.relevant)
     found = retriever.invoke(question.text)
     assert all(0.0 <= one.metadata["relevance_score"] <= 1.0 for one in found)
-    assert {one.metadata["rerank_model"] for one in found} == {"embedded"}
+    assert {one.metadata["rerank_model"] for one in found} == {"bundled"}
     text = await chain.ainvoke(question.text)
     assert text.startswith("[1] ")
     assert found[0].page_content in text

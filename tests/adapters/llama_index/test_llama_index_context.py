@@ -12,11 +12,11 @@ from llama_index.core import VectorStoreIndex
 from llama_index.core.schema import MetadataMode, NodeWithScore, TextNode
 
 from rerank_plugins import ContextBuilder, Reranker
+from rerank_plugins.bundled import BundledEncoder, StaticEncoder
 from rerank_plugins.errors import InvalidInputError, ScoringError
-from rerank_plugins.first_stage import EmbeddedEncoder
 from rerank_plugins.llama_index import (
+    BundledEmbedding,
     CrossEncoderPostprocessor,
-    EmbeddedEmbedding,
     FaissRetriever,
     format_context,
     pack_context,
@@ -89,7 +89,7 @@ def test_wrong_input_is_refused():
 
 
 @pytest.fixture
-def tiny_encoder(tmp_path, monkeypatch) -> EmbeddedEncoder:
+def tiny_encoder(tmp_path, monkeypatch) -> StaticEncoder:
     """An encoder of four words and known vectors, in place of the one that ships."""
     from safetensors.numpy import save_file
     from tokenizers import Tokenizer, models, pre_tokenizers
@@ -100,14 +100,14 @@ def tiny_encoder(tmp_path, monkeypatch) -> EmbeddedEncoder:
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     table = np.array([[9, 9], [1, 0], [0, 1], [-1, 0]], dtype=np.float32)
     save_file({"embedding.weight": table}, tmp_path / "model.safetensors")
-    encoder = EmbeddedEncoder(tmp_path)
-    monkeypatch.setattr(EmbeddedEncoder, "default", staticmethod(lambda: encoder))
+    encoder = StaticEncoder(tmp_path)
+    monkeypatch.setattr(BundledEncoder, "default", staticmethod(lambda: encoder))
     return encoder
 
 
 def test_the_embedding_gives_the_vectors_of_the_encoder(tiny_encoder):
     """Queries, texts and batches, in both ways, as plain lists of floats."""
-    embedding = EmbeddedEmbedding()
+    embedding = BundledEmbedding()
     want = pytest.approx([2**-0.5, 2**-0.5])
     assert embedding.get_query_embedding("museum opens") == want
     assert embedding.get_text_embedding("museum opens") == want
@@ -121,7 +121,7 @@ def test_the_embedding_gives_the_vectors_of_the_encoder(tiny_encoder):
 def test_the_embedding_serves_any_index(tiny_encoder):
     """LlamaIndex's own vector index takes it, and so does everything that asks for one."""
     nodes = [TextNode(text="river", id_="river"), TextNode(text="museum", id_="museum")]
-    index = VectorStoreIndex(nodes, embed_model=EmbeddedEmbedding())
+    index = VectorStoreIndex(nodes, embed_model=BundledEmbedding())
     assert index.as_retriever(similarity_top_k=1).retrieve("museum opens")[0].node_id == "museum"
 
 
@@ -135,6 +135,6 @@ def test_faiss_uses_it_when_nothing_else_is_named(tiny_encoder):
 
 def test_making_the_embedding_reads_nothing(monkeypatch, tmp_path):
     """Only the first text needs the files."""
-    empty = EmbeddedEncoder(tmp_path / "nowhere")
-    monkeypatch.setattr(EmbeddedEncoder, "default", staticmethod(lambda: empty))
-    assert EmbeddedEmbedding().model_name == "embedded"
+    empty = StaticEncoder(tmp_path / "nowhere")
+    monkeypatch.setattr(BundledEncoder, "default", staticmethod(lambda: empty))
+    assert BundledEmbedding().model_name == "bundled-encoder"

@@ -426,7 +426,7 @@ def test_making_one_loads_nothing():
 
 def test_a_name_may_come_as_reranker_too():
     """The argument takes what model takes, as the LangChain adapter's does."""
-    assert CrossEncoderPostprocessor(reranker="embedded").model == "embedded"
+    assert CrossEncoderPostprocessor(reranker="bundled").model == "bundled"
 
 
 def test_postprocessors_of_one_model_share_its_weights(tiny_checkpoints):

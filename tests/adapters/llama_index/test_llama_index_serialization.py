@@ -12,7 +12,7 @@ from llama_index.core.schema import MetadataMode
 
 from rerank_plugins import Reranker
 from rerank_plugins.errors import InvalidInputError
-from rerank_plugins.llama_index import CrossEncoderPostprocessor, EmbeddedEmbedding
+from rerank_plugins.llama_index import BundledEmbedding, CrossEncoderPostprocessor
 from rerank_plugins.testing import OverlapScorer
 
 EVERYTHING = {
@@ -131,7 +131,7 @@ def test_ready_rerankers_are_compared_by_identity():
 
 
 def test_an_embedding_comes_back_from_its_dict():
-    """EmbeddedEmbedding is known by class name and keeps its batch size."""
-    data = EmbeddedEmbedding(embed_batch_size=7).to_dict()
-    assert data["class_name"] == "EmbeddedEmbedding"
-    assert EmbeddedEmbedding.from_dict(data).embed_batch_size == 7
+    """BundledEmbedding is known by class name and keeps its batch size."""
+    data = BundledEmbedding(embed_batch_size=7).to_dict()
+    assert data["class_name"] == "BundledEmbedding"
+    assert BundledEmbedding.from_dict(data).embed_batch_size == 7

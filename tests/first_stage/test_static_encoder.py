@@ -10,16 +10,16 @@ import pytest
 from first_stage_tools import TABLE, write_encoder
 
 from rerank_plugins.errors import UnsupportedModelError
-from rerank_plugins.first_stage import Dense, EmbeddedEncoder
+from rerank_plugins.first_stage import Dense, StaticEncoder
 
 
 @pytest.fixture
-def encoder(tmp_path: Path) -> EmbeddedEncoder:
+def encoder(tmp_path: Path) -> StaticEncoder:
     """The six-word encoder."""
-    return EmbeddedEncoder(write_encoder(tmp_path))
+    return StaticEncoder(write_encoder(tmp_path))
 
 
-def test_a_vector_is_the_mean_of_the_words_at_length_one(encoder: EmbeddedEncoder) -> None:
+def test_a_vector_is_the_mean_of_the_words_at_length_one(encoder: StaticEncoder) -> None:
     """Nothing but the text's own known tokens counts: no special token, no unknown one."""
     vectors = encoder.encode(["cat dog", "CAT unheard", "cat cat dog", "قطة"])
     assert vectors.dtype == np.float32
@@ -28,26 +28,26 @@ def test_a_vector_is_the_mean_of_the_words_at_length_one(encoder: EmbeddedEncode
     np.testing.assert_allclose(vectors, expected, atol=1e-6)
 
 
-def test_the_whole_text_counts(encoder: EmbeddedEncoder) -> None:
+def test_the_whole_text_counts(encoder: StaticEncoder) -> None:
     """A truncation stored in the tokenizer's file is not applied."""
     [vector] = encoder.encode(["cat " * 5000 + "dog " * 5000])
     np.testing.assert_allclose(vector, [0.6, 0.8, 0], atol=1e-4)
 
 
-def test_a_text_without_known_tokens_is_zero(encoder: EmbeddedEncoder) -> None:
+def test_a_text_without_known_tokens_is_zero(encoder: StaticEncoder) -> None:
     """Empty, blank and unheard-of texts have no direction."""
     assert not encoder.encode(["", "  ", "unheard", "🐝"]).any()
     assert encoder.encode([]).shape == (0, 3)
     assert encoder.dimension == 3
 
 
-def test_broken_text_is_read_as_far_as_it_goes(encoder: EmbeddedEncoder) -> None:
+def test_broken_text_is_read_as_far_as_it_goes(encoder: StaticEncoder) -> None:
     """A lone surrogate or a NUL does not stop the words beside it."""
     for text in ("cat \ud83d", "\udc00 cat", "cat \x00"):
         np.testing.assert_allclose(encoder.encode([text]), [[1, 0, 0]], atol=1e-6)
 
 
-def test_batching_and_threads_change_nothing(encoder: EmbeddedEncoder) -> None:
+def test_batching_and_threads_change_nothing(encoder: StaticEncoder) -> None:
     """A vector depends on its text alone, whoever else asks."""
     texts = ["cat", "dog sun", "قطة chat", ""] * 20
     together = encoder.encode(texts)
@@ -58,7 +58,7 @@ def test_batching_and_threads_change_nothing(encoder: EmbeddedEncoder) -> None:
 
 def test_files_are_read_on_first_use_and_named_when_missing(tmp_path: Path) -> None:
     """Making an encoder touches no file; a missing one is named with its folder."""
-    encoder = EmbeddedEncoder(tmp_path / "nowhere")
+    encoder = StaticEncoder(tmp_path / "nowhere")
     with pytest.raises(UnsupportedModelError, match=r"tokenizer\.json.*nowhere"):
         encoder.encode(["cat"])
 
@@ -70,15 +70,15 @@ def test_files_that_do_not_fit_together_are_an_error(tmp_path: Path) -> None:
     folder = write_encoder(tmp_path)
     save_file({"table": TABLE}, folder / "model.safetensors")
     with pytest.raises(UnsupportedModelError, match=r"embedding\.weight, but holds table"):
-        EmbeddedEncoder(folder).encode(["cat"])
+        StaticEncoder(folder).encode(["cat"])
     save_file({"embedding.weight": TABLE[:3]}, folder / "model.safetensors")
     with pytest.raises(UnsupportedModelError, match="row for each of the tokenizer's 6 tokens"):
-        EmbeddedEncoder(folder).encode(["cat"])
+        StaticEncoder(folder).encode(["cat"])
 
 
-def test_dense_search_over_it(encoder: EmbeddedEncoder) -> None:
+def test_dense_search_over_it(encoder: StaticEncoder) -> None:
     """It is an embedding that Dense takes as it is."""
     dense = Dense(["sun", "dog", "cat dog", "unheard"], embed=encoder)
     assert [c.key for c in dense.search("dog", 2)] == [1, 2]
     assert dense.search("unheard", 2) == []
-    assert EmbeddedEncoder.default() is EmbeddedEncoder.default()
+    assert StaticEncoder.default() is StaticEncoder.default()

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from recipes.embedded import pairs
+from recipes.bundled import pairs
 from rerank_plugins import ScoreCache, load_reranker
 from rerank_plugins.evaluation import compare
 

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from recipes.embedded import data
+from recipes.bundled import data
 from rerank_plugins.first_stage import BM25
 from rerank_plugins.training import Group, QuestionSet, mine_hard_negatives
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch.nn.functional import cross_entropy, embedding_bag, normalize
 
-from recipes.embedded import corpus, data, pairs
+from recipes.bundled import corpus, data, pairs
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from recipes.embedded import data, e5
+from recipes.bundled import data, e5
 
 log = logging.getLogger(__name__)
 

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from rank_bm25 import BM25Okapi
 
-from recipes.embedded import pairs
+from recipes.bundled import pairs
 from rerank_plugins import ScoreCache, load_reranker
+from rerank_plugins.bundled import StaticEncoder
 from rerank_plugins.evaluation import Comparison, compare, read_question_set
 from rerank_plugins.first_stage import BM25, Dense, Hybrid
-from rerank_plugins.first_stage.embedded_encoder import EmbeddedEncoder
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ def row(found: Comparison) -> dict[str, Any]:
 
 def encoder(folder: Path, out: Path) -> dict[str, float]:
     """The text encoder on the dev parts, whole passages ranked: nDCG@10, mean of the sets."""
-    embed = EmbeddedEncoder(out / "encoder")
+    embed = StaticEncoder(out / "encoder")
     rows = []
     for data, bm25 in pairs.dev(folder):
         dense = Dense(data.corpus.values(), embed=embed)

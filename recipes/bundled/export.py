@@ -8,9 +8,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.numpy import save_file as save_numpy
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from transformers import BertForSequenceClassification, PreTrainedTokenizerFast
+
+from recipes.bundled import e5
+from rerank_plugins.scoring import blocks
 
 SETTINGS = {
     "window_tokens": 128,
@@ -55,7 +59,7 @@ def reranker(
     clean.no_padding()
     fast = PreTrainedTokenizerFast(
         tokenizer_object=clean,
-        unk_token="[UNK]", pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]",
+        unk_token="<unk>", pad_token="<pad>", cls_token="<s>", sep_token="</s>",
         model_max_length=int(model.config.max_position_embeddings),
         model_input_names=["input_ids", "token_type_ids", "attention_mask"],
         clean_up_tokenization_spaces=False,
@@ -64,7 +68,37 @@ def reranker(
     _readable(out)
 
 
-def encoder(table: NDArray[np.float32], tokenizer: Tokenizer, out: Path) -> None:
+def text_encoder(work: Path, out: Path) -> None:
+    """Write e5 with the pieces kept: its own 4-bit blocks, so that nothing is lost."""
+    out.mkdir(parents=True, exist_ok=True)
+    kept = json.loads((work / "pieces.json").read_text(encoding="utf-8"))
+    tensors: dict[str, NDArray[np.generic]] = {}
+    for name, values in e5.raw(e5.fetch(work)).items():
+        rows = values[kept] if name == "embeddings.word_embeddings.weight" else values
+        if rows.dtype == np.uint8:
+            scale = np.ascontiguousarray(rows[:, :, :2]).view(np.float16)[:, :, 0]
+            tensors[f"{name}.scale"] = np.ascontiguousarray(scale)
+            tensors[f"{name}.q4"] = np.ascontiguousarray(rows[:, :, 2:])
+        else:
+            tensors[name] = np.ascontiguousarray(rows)
+    save_numpy(tensors, out / blocks.FILE)
+    config = e5.load(e5.fetch(work))[0].config
+    stated = {
+        name: getattr(config, name)
+        for name in (
+            "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
+            "layer_norm_eps", "max_position_embeddings", "type_vocab_size", "hidden_act",
+        )
+    }  # fmt: skip
+    stated = {"model_type": "bert", "vocab_size": len(kept), "pad_token_id": 1} | stated
+    (out / "config.json").write_text(json.dumps(stated, indent=2) + "\n", encoding="utf-8")
+    Tokenizer.from_file(str(work / "tokenizer.json")).save(
+        str(out / "tokenizer.json"), pretty=False
+    )
+    _readable(out)
+
+
+def static_encoder(table: NDArray[np.float32], tokenizer: Tokenizer, out: Path) -> None:
     """Write the static encoder: a table and its tokenizer, as sentence-transformers keeps them."""
     out.mkdir(parents=True, exist_ok=True)
     clean = Tokenizer.from_str(tokenizer.to_str())

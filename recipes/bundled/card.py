@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rerank_plugins.models.catalog import embedded_folder
+from rerank_plugins.models.catalog import bundled_folder
 
 BEGIN, END = "<!-- figures -->", "<!-- /figures -->"
 
@@ -50,7 +50,7 @@ def _figure(value: float) -> str:
 def fill(out: Path) -> None:
     """Put the table into the folder's `README.md`; without one, into a copy of the package's."""
     card = out / "README.md"
-    kept = card if card.exists() else embedded_folder().parent / "README.md"
+    kept = card if card.exists() else bundled_folder().parent / "README.md"
     text = kept.read_text(encoding="utf-8")
     figures = json.loads((out / "figures.json").read_text(encoding="utf-8"))
     before, rest = text.split(BEGIN)

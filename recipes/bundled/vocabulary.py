@@ -18,7 +18,7 @@ import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from tokenizers.processors import TemplateProcessing
 
-from recipes.embedded import data, e5
+from recipes.bundled import data, e5
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""The parts of the embedded model's recipe that can be checked without its data."""
+"""The parts of the bundled models's recipe that can be checked without its data."""
 
 from __future__ import annotations
 
@@ -6,20 +6,30 @@ import gzip
 import json
 import math
 import random
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer
-from transformers import BertConfig, BertForSequenceClassification, BertModel
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import BertConfig, BertModel
 
 pytest.importorskip("sentence_transformers", reason="the extra train is not installed")
 pytest.importorskip("datasets", reason="the extra train is not installed")
 pytest.importorskip("recipes", reason="the recipes are in the repository, not in the package")
 
-from recipes.embedded import calibrate, card, data, e5, evaluate, export, pairs, rerank, vocabulary
+from recipes.bundled import (
+    calibrate,
+    card,
+    data,
+    e5,
+    evaluate,
+    export,
+    pairs,
+    pieces,
+    rerank,
+    vocabulary,
+)
 from rerank_plugins import load_reranker
 from rerank_plugins.scoring.checkpoint import read_checkpoint
 from rerank_plugins.training import Group
@@ -90,20 +100,15 @@ def test_scale_and_shift_recover_a_known_probability() -> None:
     assert math.isclose(shift, -1, abs_tol=0.1)
 
 
-def test_an_epoch_repeats_and_samples_sources_as_the_mix_says() -> None:
-    """Each time that a group comes it has its own draw of three of its negatives."""
+def test_an_epoch_draws_from_sources_as_the_mix_says() -> None:
+    """At most the mix's number of a source's groups, each with three of its negatives."""
     seven = tuple(f"wrong {i}" for i in range(7))
-    found = [("arcd-ar", Group(f"a{i}", "right", seven)) for i in range(20)]
-    found += [("heading-ar", Group(f"h{i}", "right", seven)) for i in range(40)]
-    found += [
-        ("heading-en", Group("never", "right", seven)),
-        ("piaf-fr", Group("few", "x", ("y",))),
-    ]
+    found = [("heading-en", Group(f"h{i}", "right", seven)) for i in range(200)]
+    found += [("piaf-fr", Group("few", "x", ("y",)))]
     groups = rerank.epoch(found, random.Random(0))
-    assert Counter(group.query[0] for group in groups) == {"a": 60, "h": 10}
-    drawn = {group.negatives for group in groups if group.query == "a0"}
-    assert len(drawn) > 1
-    assert all(len(set(some)) == 3 and set(some) <= set(seven) for some in drawn)
+    assert len(groups) == rerank.MIX["heading-en"]
+    assert all(len(set(group.negatives)) == 3 for group in groups)
+    assert len({group.negatives for group in groups}) > 1
 
 
 def test_mined_groups_are_read_back(tmp_path: Path) -> None:
@@ -120,21 +125,49 @@ def test_mined_groups_are_read_back(tmp_path: Path) -> None:
 
 
 def test_the_start_is_a_reranker_whose_pooler_lets_all_through(tmp_path: Path) -> None:
-    """It loads by the package's own path, with the windows that ship."""
-    words = ["river", "town", "north", "of", "the"]
-    tokenizer = vocabulary.train(vocabulary.Counter(dict.fromkeys(words, 50)), 40)
-    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    """It loads by the package's own path, with the windows that ship and the rows that are kept."""
+    pieces_ = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
+    pieces_ += [(f"▁{word}", -1.0) for word in ("river", "town", "north", "of", "the", "west")]
+    teacher = Tokenizer(models.Unigram(pieces_, unk_id=3))
+    teacher.pre_tokenizer = pre_tokenizers.Metaspace()
+    kept = [0, 1, 2, 3, 4, 5, 6, 8]
+    tokenizer = pieces.trimmed(teacher, kept)
     config = BertConfig(
-        vocab_size=tokenizer.get_vocab_size(), hidden_size=24, num_hidden_layers=1,
-        num_attention_heads=2, intermediate_size=48, num_labels=1,
+        vocab_size=10, hidden_size=24, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=48,
     )  # fmt: skip
-    BertModel(config, add_pooling_layer=False).save_pretrained(tmp_path / "body")
-    folder = rerank.start(tmp_path)
-    model = BertForSequenceClassification.from_pretrained(folder)
+    body = BertModel(config, add_pooling_layer=False)
+    model = rerank.as_cross_encoder(body, kept)
     torch.testing.assert_close(model.bert.pooler.dense.weight.detach(), torch.eye(24))
-    ranking = load_reranker(folder).rerank("the town", ["the river", "north of the town"])
+    table = body.embeddings.word_embeddings.weight
+    torch.testing.assert_close(model.bert.embeddings.word_embeddings.weight, table[kept])
+    folder = tmp_path / "start"
+    export.reranker(model, tokenizer, folder, export.SETTINGS)
+    ranking = load_reranker(folder).rerank("the town", ["the river", "north the town"])
     assert ranking.scored == 2
     assert read_checkpoint(folder).window_tokens == export.SETTINGS["window_tokens"]
+
+
+def test_a_trimmed_tokenizer_cuts_what_it_kept_as_the_whole_one_does() -> None:
+    """Ids move, cuts stay; marks, tatweel, ligatures and invisible characters change nothing."""
+    letters = [(char, -9.0) for char in "▁cdeilmoruwabstانسالم"]
+    words = [("▁coeur", -2.0), ("▁cat", -1.0), ("▁السلام", -3.0), ("sat", -4.0)]
+    special = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
+    teacher = Tokenizer(models.Unigram([*special, *letters, *words], unk_id=3))
+    teacher.pre_tokenizer = pre_tokenizers.Metaspace()
+    names = [piece for piece, _ in [*special, *letters, *words]]
+    kept = [i for i, name in enumerate(names) if name != "sat"]
+    trimmed = pieces.trimmed(teacher, kept)
+
+    def cut(text: str) -> list[str]:
+        return trimmed.encode(text, add_special_tokens=False).tokens
+
+    for text in ("cat", "coeur cat", "السلام"):
+        assert cut(text) == teacher.encode(text, add_special_tokens=False).tokens
+    assert cut("c\u00adat\u200b") == cut("cat")
+    assert cut("cœur") == cut("coeur")
+    assert cut("السَّلَـٰم".replace("\u0670", "ا\u06e1")) == cut("السلام")
+    assert cut("\ufe8e") == cut("ا")
 
 
 def test_langchains_default_is_what_its_retriever_finds() -> None:

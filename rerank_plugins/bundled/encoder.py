@@ -1,0 +1,281 @@
+"""Sentence vectors with no network: multilingual-e5-small, trimmed to four languages.
+
+Model: Wang et al. 2024, "Multilingual E5 Text Embeddings"; its card asks for the prefixes
+``query: `` and ``passage: ``, the mean of the last layer and unit length.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import cache
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+
+from rerank_plugins._text import stream_safe
+from rerank_plugins._threads import fork_safe_lock
+from rerank_plugins.bundled import FOLDER
+from rerank_plugins.errors import UnsupportedModelError
+from rerank_plugins.scoring.batching import token_budget_batches
+
+Side = Literal["query", "passage"]
+
+# Tokens of a window, prefix and ends included, where a passage is longer than the model can read,
+# and how many of them the next window repeats.
+_WINDOW: Final = 256
+_OVERLAP: Final = 64
+# Texts tokenized at a time, so that a corpus's token lists never exist together.
+_TEXTS_AT_A_TIME: Final = 512
+# In one forward pass, at most.
+_BATCH_TOKENS: Final = 2048
+
+
+class BundledEncoder:
+    """Turns Arabic, French, Polish and English text into vectors of 384 numbers, length 1.
+
+    Cosines lie close together (.7 to .9); only their order tells. Other languages are read by
+    the pieces that the four have, and lose accuracy with every piece that is missing.
+
+    Nothing is read before the first use. Safe to share between threads.
+    """
+
+    def __init__(self, folder: str | Path = FOLDER / "encoder") -> None:
+        """Names the folder; nothing is read yet.
+
+        Args:
+            folder: Holds ``config.json`` and weights of a BERT encoder, and ``tokenizer.json``.
+        """
+        self.folder = Path(folder)
+        self._lock = fork_safe_lock()
+        self._loaded: _Loaded | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"folder": self.folder}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["folder"])  # type: ignore[misc]
+
+    @staticmethod
+    def default() -> BundledEncoder:
+        """The encoder that ships with this package, one for the whole process."""
+        return _default()
+
+    @property
+    def name(self) -> str:
+        """What rankings and messages call it."""
+        return "bundled-encoder"
+
+    @property
+    def dimension(self) -> int:
+        """Length of a vector; reads ``config.json`` alone."""
+        return int(_config(self.folder)["hidden_size"])
+
+    @property
+    def max_length(self) -> int:
+        """Tokens of a text, prefix and ends included, that one vector covers."""
+        return int(_config(self.folder)["max_position_embeddings"])
+
+    def encode_query(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """The vectors of n queries, shape (n, d); what is over `max_length` tokens is left out.
+
+        Raises:
+            UnsupportedModelError: The folder lacks a file, or the files do not fit together.
+        """
+        return self._vectors(texts, "query", windows=False)[0]
+
+    def encode_document(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """The vectors of n passages, shape (n, d): a passage of several windows has their mean.
+
+        Prefer `embed_windows` where a passage may have several vectors.
+
+        Raises:
+            UnsupportedModelError: The folder lacks a file, or the files do not fit together.
+        """
+        vectors, owners = self.embed_windows(texts)
+        if len(vectors) == len(texts):
+            return vectors
+        mean = np.zeros((len(texts), vectors.shape[1]), dtype=np.float32)
+        np.add.at(mean, owners, vectors)
+        mean /= np.linalg.norm(mean, axis=1, keepdims=True)
+        return mean
+
+    encode = encode_document
+
+    def embed_windows(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
+        """The vectors of n passages, one per window.
+
+        A passage that the model can read whole is one window; a longer one is cut into windows of
+        256 tokens, a quarter of which the next repeats. At search its score is the highest of its
+        windows' scores.
+
+        Returns:
+            Vectors of shape (windows, d), and for each the place of its text, ascending; every
+            text has at least one.
+
+        Raises:
+            UnsupportedModelError: The folder lacks a file, or the files do not fit together.
+        """
+        return self._vectors(texts, "passage", windows=True)
+
+    def settings(self) -> dict[str, float]:
+        """The ``rerank_plugins`` block of ``config.json``: how cosines become scores."""
+        return dict(_config(self.folder).get("rerank_plugins", {}))
+
+    def fingerprint(self) -> str:
+        """Changes with every file of the folder that can change a vector."""
+        return files_digest(self.folder)
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of one text, without prefix and ends."""
+        return len(self._load().ids([text], "")[0]) - 2
+
+    def _vectors(
+        self, texts: Sequence[str], side: Side, *, windows: bool
+    ) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
+        loaded = self._load()
+        parts: list[NDArray[np.float32]] = [np.zeros((0, self.dimension), dtype=np.float32)]
+        owners: list[int] = []
+        with tqdm(
+            total=len(texts), desc="embedding", unit="text", disable=None, delay=2
+        ) as progress:
+            for start in range(0, len(texts), _TEXTS_AT_A_TIME):
+                some = texts[start : start + _TEXTS_AT_A_TIME]
+                rows: list[list[int]] = []
+                for place, ids in enumerate(loaded.ids(some, f"{side}: "), start):
+                    cut = loaded.windows(ids) if windows else [loaded.first(ids)]
+                    rows += cut
+                    owners += [place] * len(cut)
+                parts.append(loaded.means(rows))
+                progress.update(len(some))
+        return np.concatenate(parts), np.array(owners, dtype=np.intp)
+
+    def _load(self) -> _Loaded:
+        with self._lock:
+            if self._loaded is None:
+                self._loaded = _Loaded(self.folder)
+            return self._loaded
+
+
+class _Loaded:
+    """Tokenizer and weights."""
+
+    def __init__(self, folder: Path) -> None:
+        from tokenizers import Tokenizer
+
+        config = _config(folder)
+        if not (folder / "tokenizer.json").is_file():
+            raise UnsupportedModelError(f"an encoder needs tokenizer.json, but {folder} has none")
+        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        self._length = int(config["max_position_embeddings"])
+        self._prefix = len(self._tokenizer.encode("passage: ", add_special_tokens=False).ids)
+        self._body = _MeanPooled(folder, config)
+        self._lock = fork_safe_lock()
+
+    def ids(self, texts: Sequence[str], prefix: str) -> list[list[int]]:
+        readable = [
+            prefix + stream_safe(text.encode("utf-8", "replace").decode("utf-8")) for text in texts
+        ]
+        return [found.ids for found in self._tokenizer.encode_batch_fast(readable)]
+
+    def first(self, ids: list[int]) -> list[int]:
+        """The row cut to the model's length; its last token stays."""
+        return ids if len(ids) <= self._length else [*ids[: self._length - 1], ids[-1]]
+
+    def windows(self, ids: list[int]) -> list[list[int]]:
+        """The row, or windows of it that each have prefix and ends."""
+        if len(ids) <= self._length:
+            return [ids]
+        head, text, end = ids[: 1 + self._prefix], ids[1 + self._prefix : -1], ids[-1]
+        size = min(_WINDOW, self._length) - len(head) - 1
+        step = max(1, size - min(_OVERLAP, size // 4))
+        starts = [*range(0, len(text) - size, step), len(text) - size]
+        return [[*head, *text[start : start + size], end] for start in starts]
+
+    def means(self, rows: list[list[int]]) -> NDArray[np.float32]:
+        """Unit vectors of token rows, in their order."""
+        lengths = np.array([len(row) for row in rows], dtype=np.int64)
+        out = np.empty((len(rows), self._body.dimension), dtype=np.float32)
+        for places in token_budget_batches(lengths, _BATCH_TOKENS):
+            with self._lock:  # a forward pass at a time: more would fight for cores
+                out[places] = self._body([rows[place] for place in places])
+        out /= np.linalg.norm(out, axis=1, keepdims=True)
+        return out
+
+
+class _MeanPooled:
+    """A BERT body whose answer is the mean of its last layer, on the CPU."""
+
+    def __init__(self, folder: Path, config: dict[str, Any]) -> None:
+        import torch
+        from safetensors import SafetensorError
+
+        from rerank_plugins.scoring.engines import native_bf16
+        from rerank_plugins.scoring.packed import PackedBody
+        from rerank_plugins.scoring.weights import read_tensors
+
+        self.dimension = int(config["hidden_size"])
+        self.precision = "bf16" if native_bf16() else "fp32"
+        try:
+            with torch.inference_mode():
+                self._body = PackedBody(
+                    config,
+                    read_tensors(folder),
+                    dtype=torch.bfloat16 if self.precision == "bf16" else torch.float32,
+                    device=torch.device("cpu"),
+                    prefix="",
+                )
+        except (KeyError, OSError, ValueError, SafetensorError) as error:
+            raise UnsupportedModelError(
+                f"weights and config.json in {folder} do not fit together: {error}"
+            ) from error
+
+    def __call__(self, rows: list[list[int]]) -> NDArray[np.float32]:
+        """Shape (rows, hidden)."""
+        import torch
+
+        from rerank_plugins.scoring.encoding import Batch
+        from rerank_plugins.scoring.packed import attention_by_row
+
+        lengths = np.array([len(row) for row in rows])
+        mask = (np.arange(lengths.max()) < lengths[:, None]).astype(np.int64)
+        ids = np.zeros_like(mask)
+        ids[mask.astype(bool)] = [token for row in rows for token in row]
+        with torch.inference_mode():
+            hidden, layout = self._body.hidden(Batch(ids, mask, None), attention_by_row)
+        starts = layout.starts[:-1].numpy()
+        sums: NDArray[np.float32] = np.add.reduceat(hidden.float().numpy(), starts, axis=0)
+        sums /= lengths[:, None]
+        return sums
+
+
+@cache
+def _default() -> BundledEncoder:
+    return BundledEncoder()
+
+
+@cache
+def files_digest(folder: Path) -> str:
+    """BLAKE2b of a folder's JSON and safetensors files; read once per process."""
+    told = blake2b(digest_size=16)
+    for file in sorted(folder.iterdir()):
+        if file.suffix in (".json", ".safetensors"):
+            told.update(f"{file.name}\0".encode())
+            told.update(file.read_bytes())
+    return told.hexdigest()
+
+
+@cache
+def _config(folder: Path) -> dict[str, Any]:
+    file = folder / "config.json"
+    try:
+        config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UnsupportedModelError(f"{file} could not be read: {error}") from error
+    return config
