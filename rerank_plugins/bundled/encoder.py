@@ -240,8 +240,8 @@ class _MeanPooled:
         """Shape (rows, hidden)."""
         import torch
 
+        from rerank_plugins.scoring.attention import attention_by_row
         from rerank_plugins.scoring.encoding import Batch
-        from rerank_plugins.scoring.packed import attention_by_row
 
         lengths = np.array([len(row) for row in rows])
         mask = (np.arange(lengths.max()) < lengths[:, None]).astype(np.int64)

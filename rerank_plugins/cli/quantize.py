@@ -56,10 +56,13 @@ def run(options: argparse.Namespace) -> int:
     if options.split and not options.dataset:
         raise InvalidInputError("--split needs --dataset")
     from rerank_plugins.models.loading import load_scorer
+    from rerank_plugins.scoring.local import LocalScorer
     from rerank_plugins.scoring.quantization import check_installed, quantize
 
     check_installed()
     scorer = load_scorer(options.model)
+    if not isinstance(scorer, LocalScorer):
+        raise InvalidInputError(f"only cross-encoders can be quantized, but got {options.model}")
     lists = _lists(options)
     show_log()
     report = quantize(scorer) if lists is None else _quantized(scorer, lists)

@@ -14,6 +14,7 @@ from typing_extensions import Protocol
 from rerank_plugins._memo import ByteBoundedDict
 from rerank_plugins._validation import check_count
 from rerank_plugins.scoring.base import PairScores, ScoreOptions
+from rerank_plugins.scoring.engines import native_bf16
 from rerank_plugins.scoring.vector_file import VectorFile
 
 _MB: Final = 1 << 20
@@ -137,6 +138,10 @@ class VectorScorer:
         scale, middle = settings.get("scale", SCALE), settings.get("middle", MIDDLE)
         return PairScores(scale * (cosines - middle), np.zeros(len(pairs), dtype=np.bool_))
 
+    def warm_up(self) -> None:
+        """Loads the encoder, so that no query waits for it."""
+        self.encoder.encode_query(["a"])
+
     def remember(self, passages: Sequence[str]) -> None:
         """Encodes what is not known yet, so that later queries find it: a warm-up."""
         self._encoded_passages(list(dict.fromkeys(passages)))
@@ -191,6 +196,7 @@ class VectorScorer:
             "kind": "bi-encoder",
             "engine": "torch",
             "device": "cpu",
+            "precision": "bf16" if native_bf16() else "fp32",
             "first_stage_weight": self.first_stage_weight,
             "passages_in_memory": len(self._passages),
             "path": None if self.path is None else str(self.path),
