@@ -6,7 +6,7 @@
     from rerank_plugins.ray import rerank_dataset
 
     questions = ray.data.read_parquet("candidates/")   # query_id, query, candidates
-    rerank_dataset(questions, "reranked/", model="embedded", top_n=10, workers=4)
+    rerank_dataset(questions, "reranked/", model="bundled", top_n=10, workers=4)
     ray.data.read_parquet("reranked/")                 # query_id, ids, scores, ...
 
 Ray decides where the workers run: ``ray.init()`` for this machine, ``ray.init("auto")`` or
