@@ -131,7 +131,7 @@ class BM25(Holder[BM25View]):
         Raises:
             IndexNotFoundError: There is no index.
             IndexDamagedError: A file is missing or altered.
-            IndexVersionError: A newer version of this library wrote it.
+            IndexVersionError: Another version of this library wrote another format.
             IndexMismatchError: The analyzer gives other terms than it did, or the index is of
                 another kind.
         """

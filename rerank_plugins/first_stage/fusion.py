@@ -211,7 +211,7 @@ class Hybrid(Holder[HybridView]):
         Raises:
             IndexNotFoundError: There is no index.
             IndexDamagedError: A file is missing or altered.
-            IndexVersionError: A newer version of this library wrote it.
+            IndexVersionError: Another version of this library wrote another format.
             IndexMismatchError: ``embed`` or ``analyzer`` is not what made the index, or it is of
                 another kind.
         """

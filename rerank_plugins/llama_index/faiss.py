@@ -86,7 +86,7 @@ class FaissRetriever(StageRetriever):
         Raises:
             IndexNotFoundError: There is no index.
             IndexDamagedError: A file is missing or altered.
-            IndexVersionError: A newer version of this library wrote it.
+            IndexVersionError: Another version of this library wrote another format.
             IndexMismatchError: The model gives other vectors than it did, or the index is of
                 another kind.
         """

@@ -182,7 +182,7 @@ class HybridRetriever(BaseRetriever):
         Raises:
             IndexNotFoundError: There is no index.
             IndexDamagedError: A file is missing or altered.
-            IndexVersionError: A newer version of this library wrote it.
+            IndexVersionError: Another version of this library wrote another format.
             IndexMismatchError: ``embed_model`` or ``analyzer`` is not what made the index, or it
                 is of another kind.
         """

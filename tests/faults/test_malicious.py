@@ -33,7 +33,7 @@ from rerank_plugins.errors import (
     UnsupportedModelError,
 )
 from rerank_plugins.evaluation.data import read_pairs
-from rerank_plugins.first_stage import BM25, Dense, storage
+from rerank_plugins.first_stage import BM25, Dense, _dense_segments, storage
 from rerank_plugins.training.data import read_question_set
 
 MEGABYTE = 1 << 20
@@ -291,7 +291,7 @@ def forged(path: Path, name: str, content: bytes) -> None:
     del manifest["sha256"]
     told = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     manifest["files"][name] = told
-    (path / "manifest.json").write_bytes(storage._rendered(manifest))
+    (path / "manifest.json").write_bytes(storage.rendered(manifest))
 
 
 def npy(shape: str, descr: str = "'|b1'") -> bytes:
@@ -328,20 +328,23 @@ def test_an_array_that_is_a_lie_is_refused(
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_faiss_file_that_claims_more_than_it_holds_is_refused(tmp_path: Path) -> None:
+def test_a_faiss_file_that_claims_more_than_it_holds_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A length in it is raised to a terabyte of vectors."""
+    monkeypatch.setattr(_dense_segments, "GRAPH_FROM", 0)
 
     def embed(texts: list[str]) -> Any:
         return np.eye(4)[[len(text) % 4 for text in texts]]
 
-    Dense(["a", "bb"], embed=embed).save(tmp_path / "index")
-    content = next(tmp_path.glob("index/data-*/vectors.faiss")).read_bytes()
+    Dense(["a", "bb"], embed=embed, index="hnsw").save(tmp_path / "index")
+    content = next(tmp_path.glob("index/data-*/vectors0.faiss")).read_bytes()
     count = struct.pack("<q", 2)
     found = [at for at in range(len(content) - 8) if content[at : at + 8] == count]
     assert found
     for at in found:
         bad = content[:at] + struct.pack("<q", 1 << 38) + content[at + 8 :]
-        forged(tmp_path / "index", "vectors.faiss", bad)
+        forged(tmp_path / "index", "vectors0.faiss", bad)
         with pytest.raises(StorageError):
             Dense.load(tmp_path / "index", embed=embed)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -23,10 +24,11 @@ from rerank_plugins.errors import (
     IndexNotFoundError,
     IndexVersionError,
     IndexWriteError,
+    InvalidInputError,
     RerankPluginsError,
     StorageError,
 )
-from rerank_plugins.first_stage import BM25, Dense, Hybrid, storage
+from rerank_plugins.first_stage import BM25, Dense, Hybrid, _dense_segments, storage
 from rerank_plugins.first_stage.conformance import PASSAGES, QUERY
 
 HERE = Path(__file__).parent
@@ -137,7 +139,11 @@ class FailingCall:
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A hybrid of words and vectors, with every kind of file."""
     path = tmp_path_factory.mktemp("saved") / "index"
-    stages = [BM25(PASSAGES, engine="bm25s"), Dense(PASSAGES, embed=embed, index="hnsw")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_dense_segments, "GRAPH_FROM", 0)
+        stages = [BM25(PASSAGES), Dense(PASSAGES, embed=embed, index="hnsw")]
+    stages[1].remove([3])
+    stages[0].remove([3])
     Hybrid(stages).save(path)
     return path
 
@@ -232,12 +238,57 @@ def test_a_folder_with_other_things_is_not_taken(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
+@pytest.mark.parametrize("made", ["nothing", "an empty folder"])
+def test_a_refused_save_leaves_nothing_behind(tmp_path: Path, made: str) -> None:
+    """Neither the folder nor its new parents, and no lock; a folder that was there stays."""
+
+    class Foreign(BM25):
+        pass
+
+    path = tmp_path / "some" / "where" / "index"
+    if made == "an empty folder":
+        path.mkdir(parents=True)
+    with pytest.raises(InvalidInputError):
+        Hybrid([Foreign(PASSAGES)]).save(path)
+    if made == "nothing":
+        assert list(tmp_path.iterdir()) == []
+    else:
+        assert list(path.iterdir()) == []
+    Hybrid([BM25(PASSAGES)]).save(path)
+    assert len(Hybrid.load(path)) == len(PASSAGES)
+    with pytest.raises(InvalidInputError):
+        Hybrid([Foreign(PASSAGES[:3])]).save(path)
+    assert len(Hybrid.load(path)) == len(PASSAGES)
+
+
+@posix
+@pytest.mark.parametrize("name", ["manifest.json.new", ".lock"])
+def test_a_planted_link_is_not_written_through(tmp_path: Path, name: str) -> None:
+    """Whoever may write into the folder cannot have us write elsewhere."""
+    precious = tmp_path / "thesis.txt"
+    precious.write_text("mine")
+    path = tmp_path / "index"
+    path.mkdir()
+    (path / name).symlink_to(precious)
+    with contextlib.suppress(IndexWriteError):
+        BM25(PASSAGES).save(path)
+        assert len(BM25.load(path)) == len(PASSAGES)
+    assert precious.read_text() == "mine"
+
+
 def forge(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
     """Changes the manifest and gives it a checksum that fits."""
     manifest = json.loads((path / "manifest.json").read_bytes())
     del manifest["sha256"]
     change(manifest)
-    (path / "manifest.json").write_bytes(storage._rendered(manifest))
+    (path / "manifest.json").write_bytes(storage.rendered(manifest))
+
+
+def test_an_older_format_is_named(copy: Path) -> None:
+    """Building the index again is the way out, and the message says so."""
+    forge(copy, lambda manifest: manifest.update(format=storage.FORMAT - 1))
+    with pytest.raises(IndexVersionError, match=r"older version.*build it again"):
+        load(copy)
 
 
 def test_a_newer_format_is_named(copy: Path) -> None:
@@ -309,7 +360,7 @@ def test_a_size_that_is_a_lie_is_found_before_reading(copy: Path) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"[]", b"null", b"{}", b"1", b'{"format": "1"}', b'{"format": 1}', b"[" * 100_000, b"\xff"],
+    [b"[]", b"null", b"{}", b"1", b'{"format": "1"}', b'{"format": 2}', b"[" * 100_000, b"\xff"],
 )
 def test_a_manifest_of_another_shape_is_refused(copy: Path, content: bytes) -> None:
     """Any JSON, and no JSON."""
