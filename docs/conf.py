@@ -55,7 +55,6 @@ def _versions() -> str:
         "sentence-transformers": "training; checkpoints of other forms",
         "openvino": "extra openvino",
         "faiss-cpu": "dense search",
-        "bm25s": "BM25",
         "PyStemmer": "text analysis",
         "langchain-core": "extra langchain",
         "langgraph": "examples",

@@ -92,7 +92,7 @@ graph = build_graph()
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:  # noqa: ARG001  (FastAPI's form)
     """Loads the model before the first user comes."""
-    reranker.describe()
+    reranker.warm_up()
     yield
 
 
