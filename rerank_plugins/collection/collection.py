@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 from typing_extensions import Self
 
-from rerank_plugins._threads import fork_safe_lock
+from rerank_plugins._threads import fork_safe_lock, in_thread
 from rerank_plugins.collection.filters import Filter
 from rerank_plugins.collection.records import Record, check_ids, newest
+from rerank_plugins.collection.stages import embedded
 from rerank_plugins.collection.view import View
 from rerank_plugins.errors import InvalidInputError
+from rerank_plugins.first_stage.dense import Dense
 
 
 class Collection:
@@ -78,6 +80,15 @@ class Collection:
                     [view.key(one.id) for one in added if one.id is not None],
                 )
             )
+
+    async def aadd(self, records: Iterable[Record]) -> None:
+        """`add` that leaves the event loop free and awaits encoders that have a coroutine."""
+        added: Sequence[Record] = newest(records)
+        dense = [stage for stage in self._view.stages if isinstance(stage, Dense)]
+        # A record has room for the vectors of one encoder.
+        if len(dense) == 1:
+            added = await embedded(dense[0], added)
+        await in_thread(self.add, added)
 
     def delete(self, ids: Iterable[str]) -> None:
         """Removes records; ids that none has are passed over.

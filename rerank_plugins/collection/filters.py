@@ -32,7 +32,7 @@ from rerank_plugins.errors import InvalidInputError
 Mask = NDArray[np.bool_]
 Operator = Literal[
     "exists", "eq", "in", "holds", "holds_any", "gt", "gte", "lt", "lte",
-    "contains", "contains_any", "contains_all", "text", "text_insensitive", "empty",
+    "contains", "contains_any", "contains_all", "inside", "text", "text_insensitive", "empty",
 ]  # fmt: skip
 
 
@@ -44,7 +44,8 @@ class Compare:
         field: Name of the metadata field.
         operator: ``exists``; ``eq`` and ``in`` by equality; ``holds`` and ``holds_any`` of
             stored lists; orderings; ``contains``, ``contains_any`` and ``contains_all`` of
-            stored lists and texts; ``text`` and ``text_insensitive`` of texts; ``empty``.
+            stored lists and texts; ``inside``, of the value; ``text`` and ``text_insensitive``
+            of texts; ``empty``.
         value: What to compare with.
     """
 
@@ -251,7 +252,7 @@ def _tester(part: Compare, block: Block, alive: Mask, column: Column) -> Callabl
             return False
         try:
             return bool(test(stored, part.value))
-        except (TypeError, ValueError) as error:
+        except (AttributeError, TypeError, ValueError) as error:
             code = next(at for at, value in enumerate(column.values) if value is stored)
             at = int(np.flatnonzero(alive & (column.codes == code))[0])
             record = block.records[at]
@@ -287,6 +288,7 @@ _TESTS: Final[dict[str, Callable[[Any, Any], Any]]] = {
     "contains": lambda stored, wanted: wanted in stored,
     "contains_any": lambda stored, wanted: any(one in stored for one in wanted),
     "contains_all": lambda stored, wanted: all(one in stored for one in wanted),
+    "inside": lambda stored, wanted: stored in wanted,
     "text": _text,
     "text_insensitive": lambda stored, wanted: _text(stored.lower(), wanted.lower()),
 }

@@ -27,7 +27,8 @@ class Record:
         text: What is searched.
         metadata: What it is filtered by.
         item: The framework's object, the collection's own copy of it.
-        vector: An embedding that came with it, shape (d,); None to have the text embedded.
+        vector: Embeddings that came with it, shape (d,) or (m, d); None to have the text
+            embedded.
         hidden: Whether no search may return it, as when it has neither text nor vector.
     """
 
@@ -35,7 +36,7 @@ class Record:
     text: str
     metadata: Mapping[str, Any]
     item: Any = None
-    vector: Sequence[float] | None = None
+    vector: Any = None
     hidden: bool = False
 
 

@@ -3,54 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from copy import copy
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import replace
+from typing import Any
 
-from typing_extensions import Self
+import numpy as np
 
 from rerank_plugins.collection.records import Record
 from rerank_plugins.errors import InvalidInputError
-from rerank_plugins.first_stage.base import StoredStage
-
-
-@runtime_checkable
-class CollectedStage(StoredStage, Protocol):
-    """A first stage that holds an immutable view of what it indexed."""
-
-    @property
-    def view(self) -> Any:
-        """What it has indexed; see `rerank_plugins.first_stage.base.StageView`."""
-        ...
-
-    def at(self, view: Any) -> Self:
-        """The same stage over another view."""
-        ...
+from rerank_plugins.first_stage.dense import Dense
 
 
 def with_added(stage: Any, records: Sequence[Record]) -> Any:
     """The stage with the records' texts under the next keys."""
-    kind = type(stage).__name__
-    texts = stage_texts(kind, records)
-    if not texts:
+    if not records:
         return stage
-    if hasattr(stage, "at"):
-        vectors = [record.vector for record in records]
-        given = {"vectors": vectors} if kind == "Dense" and any(vectors) else {}
-        return stage.at(stage.view.with_added(texts, **given))
-    stage = copy(stage)
-    stage.add(texts)
-    return stage
+    texts = stage_texts(type(stage).__name__, records)
+    if not isinstance(stage, Dense) or all(record.vector is None for record in records):
+        return stage.at(stage.view.with_added(texts))
+    bare = [at for at, record in enumerate(records) if record.vector is None]
+    if bare:
+        records = _with_vectors(records, bare, *stage.view.embedded([texts[at] for at in bare]))
+    given = [np.atleast_2d(np.asarray(record.vector)) for record in records]
+    owners = np.repeat(np.arange(len(given)), [len(vectors) for vectors in given])
+    return stage.at(stage.view.with_added(texts, np.concatenate(given), owners))
+
+
+async def embedded(stage: Any, records: Sequence[Record]) -> Sequence[Record]:
+    """The records with vectors, as the stage's encoder gives them; its coroutine is awaited."""
+    bare = [at for at, record in enumerate(records) if record.vector is None]
+    if not bare or not isinstance(stage, Dense):
+        return records
+    texts = stage_texts("Dense", records)
+    found = await stage.view.aembedded([texts[at] for at in bare])
+    return _with_vectors(records, bare, *found)
 
 
 def with_removed(stage: Any, keys: Sequence[int]) -> Any:
     """The stage without these keys."""
-    if not keys:
-        return stage
-    if hasattr(stage, "at"):
-        return stage.at(stage.view.with_removed(keys))
-    stage = copy(stage)
-    stage.remove(keys)
-    return stage
+    return stage.at(stage.view.with_removed(keys)) if keys else stage
+
+
+def _with_vectors(
+    records: Sequence[Record], bare: Sequence[int], vectors: Any, owners: Any
+) -> list[Record]:
+    """The records, those at ``bare`` with their rows of the vectors."""
+    filled = list(records)
+    for place, at in enumerate(bare):
+        filled[at] = replace(records[at], vector=vectors[owners == place])
+    return filled
 
 
 def stage_texts(kind: str, records: Sequence[Record]) -> list[str]:

@@ -12,10 +12,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from typing_extensions import Self
 
+from rerank_plugins._threads import in_thread
 from rerank_plugins.candidates import Candidate
 from rerank_plugins.collection.filters import Filter, matching
 from rerank_plugins.collection.records import Block, Record
 from rerank_plugins.collection.stages import with_added, with_removed
+from rerank_plugins.first_stage.dense import Dense
 
 Mask = NDArray[np.bool_]
 
@@ -120,6 +122,17 @@ class View:
             found = searched.search(query, k, mask=mask)
         else:
             found = searched.search_by_vector(vector, k, mask=mask)
+        return [(self.record(one.key), one) for one in found]
+
+    async def asearch(
+        self, query: str, k: int, *filters: Filter | None, stage: int = 0
+    ) -> list[tuple[Record, Candidate]]:
+        """`search` that leaves the event loop free and awaits an encoder's coroutine."""
+        searched = self.stages[stage]
+        if not isinstance(searched, Dense):
+            return await in_thread(self.search, query, k, *filters, stage=stage)
+        mask = await in_thread(self.mask, *filters)
+        found = await searched.asearch(query, k, mask=mask)
         return [(self.record(one.key), one) for one in found]
 
     def with_changes(self, added: Sequence[Record], removed: Iterable[int]) -> View:

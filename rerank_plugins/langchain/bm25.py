@@ -89,7 +89,7 @@ class BM25Retriever(Collected, BaseRetriever):
         filter: MetadataFilter | None = None,  # noqa: A002  (LangChain's word)
         stamp: bool = True,
         language: str = "auto",
-        engine: str = "rank-bm25",
+        engine: str = "auto",
         analyzer: Analyzer | Callable[[str], list[str]] | None = None,
         k1: float = 1.5,
         b: float = 0.75,

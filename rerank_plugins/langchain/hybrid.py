@@ -126,7 +126,7 @@ class HybridRetriever(Collected, BaseRetriever):
         embedding: Embeddings | None = None,
         *,
         language: str = "auto",
-        engine: str = "rank-bm25",
+        engine: str = "auto",
         **options: Any,
     ) -> Self:
         """BM25 and FAISS over one collection of documents; those without an id get one.

@@ -1,30 +1,43 @@
-"""Which of the indexed nodes pass MetadataFilters."""
+"""MetadataFilters as the collection's filters."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-from llama_index.core.schema import BaseNode
-from llama_index.core.vector_stores.types import FilterCondition, MetadataFilters
-from llama_index.core.vector_stores.utils import build_metadata_filter_fn
-from numpy.typing import NDArray
+from llama_index.core.vector_stores.types import (
+    FilterCondition,
+    FilterOperator,
+    MetadataFilter,
+    MetadataFilters,
+)
 
+from rerank_plugins.collection import Compare, Either, Every, Filter, Negated
+from rerank_plugins.collection.filters import Operator
 from rerank_plugins.errors import InvalidInputError
 
+_OPERATORS: dict[FilterOperator, Operator] = {
+    FilterOperator.EQ: "eq",
+    FilterOperator.GT: "gt",
+    FilterOperator.GTE: "gte",
+    FilterOperator.LT: "lt",
+    FilterOperator.LTE: "lte",
+    FilterOperator.CONTAINS: "contains",
+    FilterOperator.ANY: "contains_any",
+    FilterOperator.ALL: "contains_all",
+    FilterOperator.TEXT_MATCH: "text",
+    FilterOperator.TEXT_MATCH_INSENSITIVE: "text_insensitive",
+    FilterOperator.IS_EMPTY: "empty",
+}
 
-def filter_mask(
-    nodes: Sequence[BaseNode], filters: MetadataFilters | None
-) -> NDArray[np.bool_] | None:
-    """Shape (nodes,), True where a node passes; None when there is nothing to pass.
 
-    Each filter means what it means in LlamaIndex's own in-memory store, which knows the
-    source document as ``doc_id``, ``document_id`` and ``ref_doc_id`` beside the metadata.
+def read_filters(filters: MetadataFilters | None) -> Filter | None:
+    """Filters that mean what they mean in LlamaIndex's own in-memory store.
+
+    That knows the source document as ``doc_id``, ``document_id`` and ``ref_doc_id`` beside the
+    metadata; here, filters may also stand inside filters.
 
     Raises:
-        InvalidInputError: It is no MetadataFilters, or a filter's value cannot be compared
-            with the metadata of a node.
+        InvalidInputError: If it is not MetadataFilters, or an operator is unknown.
     """
     if filters is None:
         return None
@@ -32,39 +45,47 @@ def filter_mask(
         raise InvalidInputError(
             f"filters must be MetadataFilters, but got {type(filters).__name__}"
         )
-    metadata = {str(key): _with_source(node) for key, node in enumerate(nodes)}
-    passes = _predicate(metadata, filters)
-    mask = np.empty(len(nodes), dtype=np.bool_)
-    key = 0
-    try:
-        for key in range(len(nodes)):
-            mask[key] = passes(str(key))
-    except (TypeError, ValueError) as error:
-        raise InvalidInputError(
-            "filters must compare with the metadata of every node, but those of node "
-            f"{nodes[key].node_id!r} do not: {error}"
-        ) from error
-    return mask
-
-
-def _with_source(node: BaseNode) -> Mapping[str, Any]:
-    source = node.source_node
-    name = "None" if source is None else source.node_id
-    return {**node.metadata, "doc_id": name, "document_id": name, "ref_doc_id": name}
-
-
-def _predicate(
-    metadata: Mapping[str, Mapping[str, Any]], filters: MetadataFilters
-) -> Callable[[str], bool]:
-    """LlamaIndex's own test of each filter; also inside other filters, where it has none."""
-    parts = [
-        _predicate(metadata, part)
-        if isinstance(part, MetadataFilters)
-        else build_metadata_filter_fn(metadata.__getitem__, MetadataFilters(filters=[part]))
-        for part in filters.filters
-    ]
+    parts = tuple(inner for part in filters.filters if (inner := _part(part)) is not None)
     if parts and filters.condition is FilterCondition.OR:
-        return lambda key: any(part(key) for part in parts)
+        return Either(parts)
     if filters.condition is FilterCondition.NOT:
-        return lambda key: not any(part(key) for part in parts)
-    return lambda key: all(part(key) for part in parts)
+        return Negated(Either(parts))
+    return Every(parts)
+
+
+def both(one: MetadataFilters | None, other: MetadataFilters | None) -> MetadataFilters | None:
+    """Filters that ask for both; flat where they can be, for stores that know no others."""
+    if one is None or other is None:
+        return other if one is None else one
+    flat = [
+        part.filters if part.condition in (FilterCondition.AND, None) else [part]
+        for part in (one, other)
+    ]
+    return MetadataFilters(filters=[*flat[0], *flat[1]])
+
+
+def _part(part: MetadataFilter | MetadataFilters) -> Filter | None:
+    if isinstance(part, MetadataFilters):
+        return read_filters(part)
+    field, value = part.key, part.value
+    # To that store, None and a missing field are the same, and equal to nothing.
+    empty = Either((Negated(Compare(field, "exists")), Compare(field, "eq", None)))
+    if part.operator is FilterOperator.NE:
+        return Either((empty, Negated(Compare(field, "eq", value))))
+    if part.operator in (FilterOperator.IN, FilterOperator.NIN):
+        wanted = _among(field, value)
+        found = Every((wanted, Negated(empty)))
+        return found if part.operator is FilterOperator.IN else Negated(found)
+    known = _OPERATORS.get(part.operator)
+    if known is None:
+        raise InvalidInputError(f"filter operator {part.operator!r} is unknown")
+    compared = Compare(field, known, value)
+    return compared if known == "empty" else Every((compared, Negated(empty)))
+
+
+def _among(field: str, value: Any) -> Filter:
+    if isinstance(value, str):  # Python's: a text is in a longer one
+        return Compare(field, "inside", value)
+    if not isinstance(value, list):
+        raise InvalidInputError(f"filter {field!r}: 'in' must have a list, but got {value!r}")
+    return Compare(field, "in", value)

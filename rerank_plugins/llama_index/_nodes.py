@@ -1,24 +1,32 @@
-"""Nodes to candidates and back: texts in, stamped copies out; no node is ever written to."""
+"""Nodes to records and candidates, and back: no node is ever written to."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from llama_index.core.constants import DATA_KEY, TYPE_KEY
+from llama_index.core.indices.base import BaseIndex
 from llama_index.core.schema import (
     BaseNode,
     ImageNode,
     MetadataMode,
     Node,
     NodeWithScore,
+    ObjectType,
     QueryBundle,
+    RelatedNodeInfo,
 )
+from llama_index.core.storage.docstore import BaseDocumentStore
+from llama_index.core.storage.docstore.utils import doc_to_json, json_to_doc
 
 from rerank_plugins._adapters import Detail, score_metadata
+from rerank_plugins._validation import check_iterable
 from rerank_plugins.candidates import Candidate, Ranking
+from rerank_plugins.collection import Record, check_id, own
 from rerank_plugins.errors import InvalidInputError
 
 # RetrieverTool hands the retriever and its postprocessors "\ninput is <query>\n".
@@ -29,7 +37,7 @@ def query_text(query_bundle: QueryBundle | None) -> str:
     """What the user asked, without the wrapping that RetrieverTool puts around it.
 
     Raises:
-        InvalidInputError: There is no query.
+        InvalidInputError: If there is no query.
     """
     if query_bundle is None:
         raise InvalidInputError(
@@ -51,7 +59,7 @@ def check_nodes(nodes: list[NodeWithScore]) -> list[NodeWithScore]:
     """The same nodes.
 
     Raises:
-        InvalidInputError: An element is no NodeWithScore.
+        InvalidInputError: If an element is not a NodeWithScore.
     """
     for position, node in enumerate(nodes):
         if not isinstance(node, NodeWithScore):
@@ -61,22 +69,94 @@ def check_nodes(nodes: list[NodeWithScore]) -> list[NodeWithScore]:
     return nodes
 
 
-def node_text(node: BaseNode, mode: MetadataMode) -> str:
-    """The text that is indexed or scored.
+def nodes_of(
+    nodes: Iterable[BaseNode] | None,
+    docstore: BaseDocumentStore | None = None,
+    index: BaseIndex[Any] | None = None,
+) -> list[BaseNode]:
+    """The nodes from the one source given.
 
     Raises:
-        InvalidInputError: The node holds an image, audio or video and no text.
+        InvalidInputError: If there is no source or more than one, an element is not a node, or
+            the index keeps its nodes in its vector store alone.
     """
-    text = node.get_content(metadata_mode=mode)
-    if not text and _is_media(node):
+    sources = {"nodes": nodes, "docstore": docstore, "index": index}
+    given = [name for name, source in sources.items() if source is not None]
+    if len(given) != 1:
         raise InvalidInputError(
-            f"every node must have text, but node {node.node_id!r} ({type(node).__name__}) has "
-            "only media; give it a caption as its text, or take it out of the list"
+            f"give one of nodes, docstore and index, but got {' and '.join(given) or 'none'}"
         )
-    return text
+    if index is not None:
+        docstore = index.docstore
+        store = getattr(index, "vector_store", None)
+        if not docstore.docs and getattr(store, "stores_text", False):
+            raise InvalidInputError(
+                f"the index must have its nodes in its docstore, but {type(store).__name__} keeps "
+                "them to itself: pass nodes=, or build it with store_nodes_override=True"
+            )
+    listed = list(check_iterable("nodes", nodes if docstore is None else docstore.docs.values()))
+    for position, node in enumerate(listed):
+        if not isinstance(node, BaseNode):
+            raise InvalidInputError(
+                f"nodes must be LlamaIndex nodes, but number {position} is {type(node).__name__}"
+            )
+    return listed
 
 
-def _is_media(node: BaseNode) -> bool:
+def records_of(nodes: Iterable[BaseNode], mode: MetadataMode) -> list[Record]:
+    """Records of the nodes, which are copied.
+
+    What holds an image, audio or video and neither text nor an embedding is hidden.
+
+    Raises:
+        InvalidInputError: If a node's id is not one, or its metadata cannot be copied.
+    """
+    records = []
+    for node in nodes:
+        kept, source = copied(node), node.source_node
+        text = kept.get_content(metadata_mode=mode)
+        name = "None" if source is None else source.node_id
+        metadata = {**kept.metadata, "doc_id": name, "document_id": name, "ref_doc_id": name}
+        vector = kept.embedding
+        hidden = is_media(kept, text) and vector is None
+        records.append(Record(check_id(kept.node_id), text, metadata, kept, vector, hidden))
+    return records
+
+
+def line_of(record: Record) -> dict[str, Any]:
+    """A node as LlamaIndex's own document stores write it, and which metadata its text has.
+
+    Raises:
+        InvalidInputError: If it would not come back as it is: a class of its own, metadata that
+            is not JSON, or an object behind an IndexNode.
+    """
+    node = record.item
+    try:
+        line = {**doc_to_json(node), TYPE_KEY: ObjectType(node.get_type()).value}
+        back = json_to_doc(line)
+        same = type(back) is type(node) and back == node
+    except (TypeError, ValueError) as error:
+        raise InvalidInputError(f"node {node.node_id!r} cannot be stored: {error}") from error
+    if not same:
+        raise InvalidInputError(
+            f"node {node.node_id!r} ({type(node).__name__}) cannot be stored: it would come back "
+            f"as another {type(back).__name__}"
+        )
+    modes = (mode.value for mode in MetadataMode if node.get_content(mode) == record.text)
+    return {**line, "mode": next(modes)}
+
+
+def record_of(line: Mapping[str, Any]) -> Record:
+    """The record that `line_of` gave."""
+    node = json_to_doc({DATA_KEY: line[DATA_KEY], TYPE_KEY: line[TYPE_KEY]})
+    (record,) = records_of([node], MetadataMode(line["mode"]))
+    return record
+
+
+def is_media(node: BaseNode, text: str) -> bool:
+    """Whether it holds an image, audio or video, and no text that could be read."""
+    if text:
+        return False
     if isinstance(node, ImageNode):
         return any((node.image, node.image_path, node.image_url))
     if isinstance(node, Node):
@@ -84,63 +164,58 @@ def _is_media(node: BaseNode) -> bool:
     return False
 
 
-def copied(node: BaseNode, **changes: Any) -> BaseNode:
-    """A copy whose metadata, exclusions and relationships can change without the original."""
-    own = {
-        "metadata": dict(node.metadata),
-        "excluded_embed_metadata_keys": list(node.excluded_embed_metadata_keys),
-        "excluded_llm_metadata_keys": list(node.excluded_llm_metadata_keys),
-        "relationships": dict(node.relationships),
-    }
-    return node.model_copy(update=own | changes)
+def copied(node: BaseNode, added: Mapping[str, Any] | None = None) -> BaseNode:
+    """A copy that can change without the original, with more metadata.
 
-
-def stamped(node: BaseNode, stamps: Mapping[str, Any]) -> BaseNode:
-    """A copy with the stamps in its metadata, and out of what embedders and LLMs read."""
-    hidden_from_embedders = dict.fromkeys((*node.excluded_embed_metadata_keys, *stamps))
-    hidden_from_llms = dict.fromkeys((*node.excluded_llm_metadata_keys, *stamps))
-    return copied(
-        node,
-        metadata={**node.metadata, **stamps},
-        excluded_embed_metadata_keys=list(hidden_from_embedders),
-        excluded_llm_metadata_keys=list(hidden_from_llms),
+    The added ones are kept out of what embedders and LLMs read.
+    """
+    extra = added or {}
+    embed, llm = node.excluded_embed_metadata_keys, node.excluded_llm_metadata_keys
+    relationships = {name: _related(one) for name, one in node.relationships.items()}
+    return node.model_copy(
+        update={
+            "metadata": {**own(node.metadata), **extra},
+            "embedding": None if node.embedding is None else list(node.embedding),
+            "excluded_embed_metadata_keys": list(dict.fromkeys((*embed, *extra))),
+            "excluded_llm_metadata_keys": list(dict.fromkeys((*llm, *extra))),
+            "relationships": relationships,
+        }
     )
 
 
+def _related(given: RelatedNodeInfo | list[RelatedNodeInfo]) -> Any:
+    if isinstance(given, list):
+        return [_related(one) for one in given]
+    return given.model_copy(update={"metadata": own(given.metadata)})
+
+
 def finite_score(node: NodeWithScore) -> float | None:
-    """The score; None when it is no finite number, as the cosine of a zero vector may be."""
+    """The score; None when it is not a finite number, as the cosine of a zero vector may be."""
     score = None if node.score is None else float(node.score)
     return score if score is not None and math.isfinite(score) else None
 
 
 def to_candidates(
     nodes: Sequence[NodeWithScore], mode: MetadataMode, stamp_names: Collection[str]
-) -> list[Candidate]:
-    """One candidate a node, in the order given; its key is the position.
+) -> tuple[list[Candidate], list[Candidate]]:
+    """Candidates in the order given, keys the positions: those with text, and media without.
 
     Args:
         nodes: Of any first stage.
         mode: Which metadata is scored with the text.
         stamp_names: Metadata that an earlier pass of ours left; it is never scored.
-
-    Raises:
-        InvalidInputError: A node has no text.
     """
-    candidates = []
+    readable: list[Candidate] = []
+    media: list[Candidate] = []
     for position, found in enumerate(nodes):
         node = found.node
         if mode is MetadataMode.ALL and not node.metadata.keys().isdisjoint(stamp_names):
             kept = {key: value for key, value in node.metadata.items() if key not in stamp_names}
-            node = copied(node, metadata=kept)
-        candidates.append(
-            Candidate(
-                key=position,
-                text=node_text(node, mode),
-                score=finite_score(found),
-                rank=position + 1,
-            )
-        )
-    return candidates
+            node = node.model_copy(update={"metadata": kept})
+        text = node.get_content(metadata_mode=mode)
+        candidate = Candidate(position, text, finite_score(found), position + 1)
+        (media if is_media(node, text) else readable).append(candidate)
+    return readable, media
 
 
 def to_nodes(
@@ -151,6 +226,6 @@ def to_nodes(
     for item in ranking:
         given = nodes[item.candidate.key]
         stamps = score_metadata(item, ranking, details, prefix) if details else {}
-        node = stamped(given.node, stamps)
-        reranked.append(given.model_copy(update={"node": node, "score": item.score}))
+        update = {"node": copied(given.node, stamps), "score": item.score}
+        reranked.append(given.model_copy(update=update))
     return reranked

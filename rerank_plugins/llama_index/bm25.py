@@ -4,44 +4,50 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 from llama_index.core.indices.base import BaseIndex
 from llama_index.core.schema import BaseNode, MetadataMode
 from llama_index.core.storage.docstore import BaseDocumentStore
 from typing_extensions import Self
 
-from rerank_plugins.first_stage import storage
+from rerank_plugins.collection import Collection
+from rerank_plugins.collection.records import newest
+from rerank_plugins.collection.stages import position_of
 from rerank_plugins.first_stage.analysis import Analyzer
 from rerank_plugins.first_stage.bm25 import BM25
-from rerank_plugins.llama_index._stages import StageRetriever, nodes_of, restored_options, texts_of
+from rerank_plugins.llama_index._nodes import nodes_of, records_of
+from rerank_plugins.llama_index._retrievers import StageRetriever
 
 
 class BM25Retriever(StageRetriever):
     """Finds nodes that share words with the query, each language read by its own rules.
 
-    What comes back are copies with their BM25 score. A node that shares no word never comes
-    back, so there may be fewer than ``similarity_top_k``::
+    What comes back are copies with their Okapi score. A node that shares no word never comes
+    back, so there may be fewer than ``similarity_top_k``; a blank query finds nothing::
 
         retriever = BM25Retriever(nodes, similarity_top_k=10)
         retriever.retrieve("متى يفتح المتحف؟")
 
     Args:
-        nodes: What can be found; an iterator is read once.
+        nodes: What can be found; of several with one id, the last.
         docstore: Where the nodes are, in place of ``nodes``.
         index: Whose docstore has the nodes, in place of ``nodes``.
         metadata_mode: Which metadata is searched with the text.
         language: ``auto``, ``ar``, ``fr``, ``pl``, ``en`` or ``neutral``.
-        engine: ``rank-bm25``, or ``bm25s`` for large collections; the scores are the same.
+        engine: See `rerank_plugins.first_stage.BM25`.
         analyzer: Text to terms, in place of the language's.
         k1: How fast repeats of a term stop counting.
         b: How much long passages are held back.
+        collection: Nodes that another retriever has, in place of all above.
         **fields: ``similarity_top_k``; ``filters``, the MetadataFilters that a node must pass;
             ``callback_manager``, ``object_map``, ``objects`` and ``verbose`` of any retriever.
 
     Raises:
-        InvalidInputError: An option breaks its rule.
+        InvalidInputError: If an option is invalid.
     """
+
+    _KIND: ClassVar[str] = "llama_index.BM25Retriever"
 
     def __init__(
         self,
@@ -51,16 +57,24 @@ class BM25Retriever(StageRetriever):
         index: BaseIndex[Any] | None = None,
         metadata_mode: MetadataMode = MetadataMode.EMBED,
         language: str = "auto",
-        engine: str = "rank-bm25",
+        engine: str = "auto",
         analyzer: Analyzer | Callable[[str], list[str]] | None = None,
         k1: float = 1.5,
         b: float = 0.75,
+        collection: Collection | None = None,
         **fields: Any,
     ) -> None:
-        kept = nodes_of(nodes, docstore, index)
-        texts = texts_of(kept, metadata_mode)
-        stage = BM25(texts, language=language, analyzer=analyzer, engine=engine, k1=k1, b=b)
-        super().__init__(kept, stage, metadata_mode=metadata_mode, **fields)
+        if collection is None:
+            records = newest(records_of(nodes_of(nodes, docstore, index), metadata_mode))
+            texts = [record.text for record in records]
+            stage = BM25(texts, language=language, analyzer=analyzer, engine=engine, k1=k1, b=b)
+            collection = Collection([stage], records)
+        super().__init__(collection, metadata_mode=metadata_mode, **fields)
+
+    @classmethod
+    def from_defaults(cls, nodes: Iterable[BaseNode] | None = None, **options: Any) -> Self:
+        """The constructor, under the name that LlamaIndex's own BM25Retriever has for it."""
+        return cls(nodes, **options)
 
     @classmethod
     def load(
@@ -75,33 +89,20 @@ class BM25Retriever(StageRetriever):
         Args:
             path: The folder.
             analyzer: The one that it was made with, where it was not a language's.
-            **fields: As of the class, in place of the stored ones.
+            **fields: As in the class, in place of the stored ones.
 
         Raises:
-            IndexNotFoundError: There is no index.
-            IndexDamagedError: A file is missing or altered.
-            IndexVersionError: Another version of this library wrote another format.
-            IndexMismatchError: The analyzer gives other terms than it did, or the index is of
+            IndexNotFoundError: If there is no index.
+            IndexDamagedError: If a file is missing or altered.
+            IndexVersionError: If another version of this library wrote it.
+            IndexMismatchError: If the analyzer gives other terms than it did, or the index is of
                 another kind.
         """
-        kind = f"llama_index.{cls.__name__}"
-        found = storage.load(
-            path, kind, lambda part: cls.restore(part, analyzer=analyzer, **fields)
-        )
-        found.check()
-        return found
+        return cls._load(path, None, analyzer, fields)
 
-    @classmethod
-    def restore(
-        cls,
-        part: storage.Reader,
-        *,
-        analyzer: Analyzer | Callable[[str], list[str]] | None = None,
-        **fields: Any,
-    ) -> Self:
-        """The retriever that `store` gave; call `check` before it is used."""
-        nodes, texts, options = restored_options(part, fields)
-        stage = BM25.restore(part.part("stage"), texts=texts, analyzer=analyzer)
-        found = cls.__new__(cls)
-        StageRetriever.__init__(found, nodes, stage, **options)
-        return found
+    persist = StageRetriever.save
+    from_persist_dir = load
+
+    @staticmethod
+    def _position(collection: Collection) -> int:
+        return position_of(BM25, collection)

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
 
-import numpy as np
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.indices.base import BaseIndex
-from llama_index.core.schema import BaseNode, MetadataMode, QueryBundle
+from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle
 from llama_index.core.storage.docstore import BaseDocumentStore
-from numpy.typing import NDArray
 from typing_extensions import Self
 
-from rerank_plugins.candidates import Candidate
+from rerank_plugins._adapters import blank
+from rerank_plugins._threads import in_thread
+from rerank_plugins.collection import Collection
+from rerank_plugins.collection.stages import position_of
 from rerank_plugins.errors import InvalidInputError
-from rerank_plugins.first_stage import storage
 from rerank_plugins.first_stage.dense import Dense, IndexChoice, Metric
-from rerank_plugins.llama_index._stages import StageRetriever, nodes_of, restored_options, texts_of
+from rerank_plugins.llama_index._nodes import nodes_of, query_text, records_of
+from rerank_plugins.llama_index._retrievers import StageRetriever
 from rerank_plugins.llama_index.embedding import BundledEmbedding
 
 
@@ -27,28 +28,31 @@ class FaissRetriever(StageRetriever):
 
     What comes back are copies with their score, which is higher for the nearer, whatever the
     metric: the cosine, the inner product, or minus the squared distance. (FAISS itself gives
-    distances, where lower is better.) Nothing is asked of ``Settings.embed_model``::
+    distances, where lower is better.) Nothing is asked of ``Settings.embed_model``. A blank
+    query finds nothing. The asynchronous methods await the model. ::
 
         retriever = FaissRetriever(nodes, similarity_top_k=10)
         retriever.retrieve("متى يفتح المتحف؟")
 
     Args:
-        nodes: What can be found; an iterator is read once.
+        nodes: What can be found; of several with one id, the last. A node's ``embedding`` is
+            used where it has one, and must be of ``embed_model``.
         docstore: Where the nodes are, in place of ``nodes``.
         index: Whose docstore has the nodes, in place of ``nodes``.
-        embed_model: None for `BundledEmbedding`, the encoder that ships.
+        embed_model: None for the bundled `BundledEmbedding`.
         metric: ``cosine``, ``inner_product`` or ``l2``.
         index_kind: ``exact``, ``hnsw``, ``ivfpq``, or ``auto``, which goes from one to the next
             as the nodes grow in number; see `rerank_plugins.first_stage.Dense`.
         metadata_mode: Which metadata is embedded with the text.
+        collection: Nodes that another retriever has, embedded by this model.
         **fields: ``similarity_top_k``; ``filters``, the MetadataFilters that a node must pass;
             ``callback_manager``, ``object_map``, ``objects`` and ``verbose`` of any retriever.
 
     Raises:
-        InvalidInputError: An option breaks its rule.
+        InvalidInputError: If an option is invalid.
     """
 
-    stage: Dense
+    _KIND: ClassVar[str] = "llama_index.FaissRetriever"
 
     def __init__(
         self,
@@ -60,13 +64,15 @@ class FaissRetriever(StageRetriever):
         metric: Metric = "cosine",
         index_kind: IndexChoice = "auto",
         metadata_mode: MetadataMode = MetadataMode.EMBED,
+        collection: Collection | None = None,
         **fields: Any,
     ) -> None:
-        kept = nodes_of(nodes, docstore, index)
-        texts = texts_of(kept, metadata_mode)
-        self.embed_model = _checked(embed_model)
-        stage = Dense(texts, embed=self.embed_model, metric=metric, index=index_kind)
-        super().__init__(kept, stage, metadata_mode=metadata_mode, **fields)
+        self.embed_model = checked_model(embed_model)
+        if collection is None:
+            records = records_of(nodes_of(nodes, docstore, index), metadata_mode)
+            empty = Dense(embed=self.embed_model, metric=metric, index=index_kind)
+            collection = Collection([empty], records)
+        super().__init__(collection, metadata_mode=metadata_mode, **fields)
 
     @classmethod
     def load(
@@ -81,45 +87,52 @@ class FaissRetriever(StageRetriever):
         Args:
             path: The folder.
             embed_model: What embedded the nodes: models are not stored.
-            **fields: As of the class, in place of the stored ones.
+            **fields: As in the class, in place of the stored ones.
 
         Raises:
-            IndexNotFoundError: There is no index.
-            IndexDamagedError: A file is missing or altered.
-            IndexVersionError: Another version of this library wrote another format.
-            IndexMismatchError: The model gives other vectors than it did, or the index is of
+            IndexNotFoundError: If there is no index.
+            IndexDamagedError: If a file is missing or altered.
+            IndexVersionError: If another version of this library wrote it.
+            IndexMismatchError: If the model gives other vectors than it did, or the index is of
                 another kind.
         """
-        kind = f"llama_index.{cls.__name__}"
-        found = storage.load(
-            path, kind, lambda part: cls.restore(part, embed_model=embed_model, **fields)
-        )
-        found.check()
-        return found
+        model = checked_model(embed_model)
+        return cls._load(path, model, None, {**fields, "embed_model": model})
 
-    @classmethod
-    def restore(
-        cls, part: storage.Reader, *, embed_model: BaseEmbedding | None = None, **fields: Any
-    ) -> Self:
-        """The retriever that `store` gave; call `check` before it is used."""
-        nodes, texts, options = restored_options(part, fields)
-        found = cls.__new__(cls)
-        found.embed_model = _checked(embed_model)
-        stage = Dense.restore(part.part("stage"), texts=texts, embed=found.embed_model)
-        StageRetriever.__init__(found, nodes, stage, **options)
-        return found
+    @staticmethod
+    def _position(collection: Collection) -> int:
+        return position_of(Dense, collection)
 
-    def _search(self, query_bundle: QueryBundle, mask: NDArray[np.bool_] | None) -> list[Candidate]:
+    def _embedding(self) -> BaseEmbedding:
+        return self.embed_model
+
+    def _taken_up(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        self.embed_model = given["embed_model"]
+        return super()._taken_up(given)
+
+    def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         """By the bundle's own vector or its own words for embedding, where it has them."""
         vector, strings = query_bundle.embedding, query_bundle.custom_embedding_strs
         if vector is None and strings:
             vector = self.embed_model.get_agg_embedding_from_queries(strings)
-        if vector is None:
-            return super()._search(query_bundle, mask)
-        return self.stage.search_by_vector(vector, self.similarity_top_k, mask=mask)
+        return self._found(query_bundle, vector)
+
+    async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        vector, strings = query_bundle.embedding, query_bundle.custom_embedding_strs
+        query = query_text(query_bundle)
+        if vector is None and strings:
+            vector = await self.embed_model.aget_agg_embedding_from_queries(strings)
+        elif vector is None and not blank(query):
+            vector = await self.embed_model.aget_query_embedding(query)
+        return await in_thread(self._found, query_bundle, vector)
 
 
-def _checked(embed_model: BaseEmbedding | None) -> BaseEmbedding:
+def checked_model(embed_model: BaseEmbedding | None) -> BaseEmbedding:
+    """The model, or the bundled one.
+
+    Raises:
+        InvalidInputError: If it is not a BaseEmbedding.
+    """
     embedding = BundledEmbedding() if embed_model is None else embed_model
     if not isinstance(embedding, BaseEmbedding):
         raise InvalidInputError(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar, cast
 
 from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.base.embeddings.base import BaseEmbedding
@@ -14,12 +14,16 @@ from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, Query
 from llama_index.core.vector_stores.types import MetadataFilters
 from typing_extensions import Self
 
-from rerank_plugins._adapters import Found, own_stages
+from rerank_plugins._adapters import Found, blank, own_stages
 from rerank_plugins._validation import check_count
 from rerank_plugins.candidates import Candidate
+from rerank_plugins.collection import Collection, Record
+from rerank_plugins.collection.records import newest
+from rerank_plugins.collection.stages import with_added
 from rerank_plugins.errors import IndexDamagedError, InvalidInputError
-from rerank_plugins.first_stage import storage
 from rerank_plugins.first_stage.analysis import Analyzer
+from rerank_plugins.first_stage.bm25 import BM25
+from rerank_plugins.first_stage.dense import Dense
 from rerank_plugins.first_stage.fusion import (
     SETTINGS,
     SHIPPED_WEIGHTS,
@@ -27,10 +31,23 @@ from rerank_plugins.first_stage.fusion import (
     Hybrid,
     HybridCandidate,
 )
-from rerank_plugins.llama_index._nodes import finite_score, without_tool_words
-from rerank_plugins.llama_index._stages import asked_for, keep_zero_scores
+from rerank_plugins.llama_index._nodes import (
+    finite_score,
+    nodes_of,
+    records_of,
+    without_tool_words,
+)
+from rerank_plugins.llama_index._retrievers import (
+    Collected,
+    FilteringRetriever,
+    StageRetriever,
+    asked,
+    keep_zero_scores,
+    made_filters,
+    told_filters,
+)
 from rerank_plugins.llama_index.bm25 import BM25Retriever
-from rerank_plugins.llama_index.faiss import FaissRetriever
+from rerank_plugins.llama_index.faiss import FaissRetriever, checked_model
 
 
 class HybridNodeWithScore(NodeWithScore):
@@ -40,7 +57,7 @@ class HybridNodeWithScore(NodeWithScore):
     retrievers find duplicates, does not depend on the query.
 
     Attributes:
-        stage_scores: One a retriever, in their order; None where it gave none.
+        stage_scores: One per retriever, in their order; None where it gave none.
         stage_ranks: Likewise, from 1; None where the retriever did not find the node.
     """
 
@@ -53,7 +70,7 @@ class HybridNodeWithScore(NodeWithScore):
         return "HybridNodeWithScore"
 
 
-class HybridRetriever(BaseRetriever):
+class HybridRetriever(Collected, FilteringRetriever):
     """Fuses retrievers by their scores, brought to one scale, or by reciprocal ranks.
 
     ::
@@ -65,17 +82,21 @@ class HybridRetriever(BaseRetriever):
         retrievers: Any, over nodes that have the same ids in each. One that has a
             ``similarity_top_k`` is asked for ``candidates``, without a change to itself.
         similarity_top_k: How many nodes to return at most.
-        weights: One a retriever, above 0; None for all equal.
+        weights: One positive weight per retriever; None for equal weights.
         fusion: By ``scores`` (a retriever that gives none counts by its ranks) or ``ranks``; see
             `rerank_plugins.first_stage.Hybrid`.
         rank_constant: Of reciprocal ranks, at least 0; the smaller, the more the first ranks count.
         candidates: How many to fetch from each, never fewer than ``similarity_top_k``.
+        filters: What a node must pass, beside each retriever's own filters; a retriever that
+            cannot be given filters is an error then.
         **fields: ``callback_manager``, ``object_map``, ``objects`` and ``verbose`` of any
             retriever.
 
     Raises:
-        InvalidInputError: An option breaks its rule.
+        InvalidInputError: If an option is invalid.
     """
+
+    _KIND: ClassVar[str] = "llama_index.HybridRetriever"
 
     def __init__(
         self,
@@ -86,6 +107,7 @@ class HybridRetriever(BaseRetriever):
         fusion: Fusion = "scores",
         rank_constant: float = 60.0,
         candidates: int = 100,
+        filters: MetadataFilters | None = None,
         **fields: Any,
     ) -> None:
         self.retrievers = tuple(retrievers)
@@ -100,6 +122,8 @@ class HybridRetriever(BaseRetriever):
         self.rank_constant = rank_constant
         self.candidates = candidates
         self._fusion([[] for _ in self.retrievers], 0)  # its rules, now
+        self.filters = filters
+        self._asked()
         super().__init__(**fields)
 
     @classmethod
@@ -109,58 +133,32 @@ class HybridRetriever(BaseRetriever):
         embed_model: BaseEmbedding | None = None,
         *,
         language: str = "auto",
-        engine: str = "rank-bm25",
+        engine: str = "auto",
         metadata_mode: MetadataMode = MetadataMode.EMBED,
-        filters: MetadataFilters | None = None,
         **options: Any,
     ) -> Self:
-        """BM25 and FAISS over the same nodes.
+        """BM25 and FAISS over one collection of nodes.
 
         Args:
             nodes: What can be found; an iterator is read once.
-            embed_model: None for `BundledEmbedding`, the encoder that ships.
-            language: As of `BM25Retriever`.
-            engine: As of `BM25Retriever`.
+            embed_model: None for the bundled `BundledEmbedding`.
+            language: As in `BM25Retriever`.
+            engine: As in `BM25Retriever`.
             metadata_mode: Which metadata is searched and embedded with the text.
-            filters: The MetadataFilters that a node must pass.
-            **options: As of the class; ``weights`` are those measured best for the encoder that
-                ships, or equal for others.
+            **options: As in the class; ``weights`` default to those measured best for the bundled
+                encoder, or equal ones for others.
         """
         if embed_model is None:
             options.setdefault("weights", SHIPPED_WEIGHTS)
-        listed = list(nodes)
-        common: dict[str, Any] = {"metadata_mode": metadata_mode, "filters": filters}
-        words = BM25Retriever(listed, language=language, engine=engine, **common)
-        vectors = FaissRetriever(listed, embed_model=embed_model, **common)
-        return cls([words, vectors], **options)
-
-    def insert_nodes(self, nodes: Iterable[BaseNode]) -> None:
-        """Adds nodes to every retriever, one after another; as of `BM25Retriever`."""
-        listed = list(nodes)
-        # Embedding is what fails: vectors come last as a rule, and go first here.
-        for stage in reversed(self._own_stages()):
-            stage.insert_nodes(listed)
-
-    def delete_nodes(self, node_ids: Iterable[str]) -> None:
-        """Makes nodes unfindable in every retriever; unknown ids are passed over."""
-        listed = list(node_ids)
-        for stage in self._own_stages():
-            stage.delete_nodes(listed)
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes all retrievers to a folder, in place of the index that may be there.
-
-        Whatever interrupts it, the folder holds the old index whole or the new one whole.
-
-        Args:
-            path: The folder; it may hold nothing but an index.
-
-        Raises:
-            IndexWriteError: It cannot be written.
-            InvalidInputError: A retriever is not one of this package, or a node would not come
-                back from JSON as it is.
-        """
-        storage.save(path, "llama_index.HybridRetriever", self.store)
+        model = checked_model(embed_model)
+        records = newest(records_of(nodes_of(nodes), metadata_mode))
+        words = BM25([record.text for record in records], language=language, engine=engine)
+        vectors = with_added(Dense(embed=model), records)
+        collection = Collection([words, vectors], records)
+        common: dict[str, Any] = {"metadata_mode": metadata_mode, "collection": collection}
+        return cls(
+            [BM25Retriever(**common), FaissRetriever(embed_model=model, **common)], **options
+        )
 
     @classmethod
     def load(
@@ -175,84 +173,80 @@ class HybridRetriever(BaseRetriever):
 
         Args:
             path: The folder.
-            embed_model: As of `FaissRetriever.load`.
-            analyzer: As of `BM25Retriever.load`.
-            **options: As of the class, in place of the stored ones.
+            embed_model: As in `FaissRetriever.load`.
+            analyzer: As in `BM25Retriever.load`.
+            **options: As in the class, in place of the stored ones.
 
         Raises:
-            IndexNotFoundError: There is no index.
-            IndexDamagedError: A file is missing or altered.
-            IndexVersionError: Another version of this library wrote another format.
-            IndexMismatchError: ``embed_model`` or ``analyzer`` is not what made the index, or it
-                is of another kind.
+            IndexNotFoundError: If there is no index.
+            IndexDamagedError: If a file is missing or altered.
+            IndexVersionError: If another version of this library wrote it.
+            IndexMismatchError: If ``embed_model`` or ``analyzer`` is not what made the index, or
+                it is of another kind.
         """
-        found = storage.load(
-            path,
-            "llama_index.HybridRetriever",
-            lambda part: cls.restore(part, embed_model, analyzer, **options),
-        )
-        found.check()
-        return found
+        model = checked_model(embed_model)
+        return cls._load(path, model, analyzer, {**options, "embed_model": model})
 
-    def store(self, out: storage.Writer) -> None:
-        """Gives retrievers and settings to a writer."""
-        stages = self._own_stages()
-        out.settings |= {
+    def _own(self) -> list[Any]:
+        return own_stages(self.retrievers, _OWN)
+
+    def _collections(self) -> list[Collection]:
+        # Embedding is what fails: vectors come last as a rule, and go first here.
+        listed = [one for stage in reversed(self._own()) for one in stage._collections()]  # noqa: SLF001
+        return list({id(one): one for one in listed}.values())
+
+    def _records(self, nodes: list[BaseNode]) -> list[Record]:
+        records: list[Record] = self._own()[0]._records(nodes)  # noqa: SLF001
+        return records
+
+    def _told(self, collections: list[Collection]) -> dict[str, Any]:
+        stages = self._own()
+        return {
+            "kind": self._KIND,
             "similarity_top_k": self.similarity_top_k,
+            "filters": told_filters(self.filters),
             **self._fusion([[] for _ in stages], 0).settings,
-            "retrievers": [type(stage).__name__ for stage in stages],
+            "retrievers": [stage._told(collections) for stage in stages],  # noqa: SLF001
         }
-        for number, stage in enumerate(stages):
-            stage.store(out.part(f"retriever{number}"))
 
     @classmethod
-    def restore(
-        cls,
-        part: storage.Reader,
-        embed_model: BaseEmbedding | None = None,
-        analyzer: Analyzer | Callable[[str], list[str]] | None = None,
-        **options: Any,
+    def _made(
+        cls, told: Mapping[str, Any], collections: list[Collection], given: Mapping[str, Any]
     ) -> Self:
-        """The retriever that `store` gave; call `check` before it is used."""
-        told = part.settings
+        own, model = dict(given), {"embed_model": given["embed_model"]}
+        del own["embed_model"]
         stages: list[BaseRetriever] = []
-        for number, name in enumerate(told["retrievers"]):
-            inner = part.part(f"retriever{number}")
-            if name == "BM25Retriever":
-                stages.append(BM25Retriever.restore(inner, analyzer=analyzer))
-            elif name == "FaissRetriever":
-                stages.append(FaissRetriever.restore(inner, embed_model=embed_model))
-            elif name == "HybridRetriever":
-                stages.append(cls.restore(inner, embed_model, analyzer))
-            else:
-                raise IndexDamagedError(f"there is no retriever {name!r}")
+        for inner in told["retrievers"]:
+            kind = next((one for one in _OWN if inner["kind"] == one._KIND), None)  # noqa: SLF001
+            if kind is None:
+                raise IndexDamagedError(f"there is no retriever {inner['kind']!r}")
+            stages.append(kind._made(inner, collections, model))  # noqa: SLF001
         stored = {name: told[name] for name in ("similarity_top_k", *SETTINGS)}
-        return cls(stages, **{**stored, **options})
-
-    def check(self) -> None:
-        """Checks that what embeds and analyses in a restored retriever is what it was.
-
-        Raises:
-            IndexMismatchError: It is not.
-        """
-        for stage in self._own_stages():
-            stage.check()
-
-    def _own_stages(self) -> list[BM25Retriever | FaissRetriever | HybridRetriever]:
-        return own_stages(self.retrievers, (BM25Retriever, FaissRetriever, HybridRetriever))
+        stored["filters"] = made_filters(told["filters"])
+        return cls(stages, **{**stored, **own})
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        asked = without_tool_words(query_bundle)
-        return self._fused(asked, [stage.retrieve(asked) for stage in self._stages()])
+        bundle, stages = without_tool_words(query_bundle), self._asked()
+        if blank(bundle.query_str):
+            return []
+        return self._fused(bundle, [stage.retrieve(bundle) for stage in stages])
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        asked = without_tool_words(query_bundle)
-        lists = await asyncio.gather(*(stage.aretrieve(asked) for stage in self._stages()))
-        return self._fused(asked, lists)
+        bundle, stages = without_tool_words(query_bundle), self._asked()
+        if blank(bundle.query_str):
+            return []
+        lists = await asyncio.gather(*(stage.aretrieve(bundle) for stage in stages))
+        return self._fused(bundle, lists)
 
-    def _stages(self) -> list[BaseRetriever]:
+    def _asked(self) -> list[BaseRetriever]:
+        """The retrievers, over what their collections hold now, with depth and filters."""
         depth = max(self.similarity_top_k, self.candidates)
-        return [asked_for(retriever, depth) for retriever in self.retrievers]
+        snapshots: dict[int, Collection] = {}
+        pinned = [
+            stage._over(snapshots) if isinstance(stage, StageRetriever) else stage  # noqa: SLF001
+            for stage in self.retrievers
+        ]
+        return [asked(stage, depth, self.filters) for stage in pinned]
 
     def _fusion(self, lists: Sequence[list[Candidate]], size: int) -> Hybrid:
         return Hybrid(
@@ -283,6 +277,9 @@ class HybridRetriever(BaseRetriever):
         fusion = self._fusion(candidates, len(ids))
         ranked = fusion.search(query_bundle.query_str, self.similarity_top_k)
         return keep_zero_scores([_with_scores(nodes[ids[one.key]], one) for one in ranked])
+
+
+_OWN = (BM25Retriever, FaissRetriever, HybridRetriever)
 
 
 def _with_scores(found: NodeWithScore, fused: Candidate) -> HybridNodeWithScore:

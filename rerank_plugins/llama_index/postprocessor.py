@@ -23,7 +23,7 @@ from rerank_plugins._adapters import (
     check_details,
 )
 from rerank_plugins._threads import in_thread
-from rerank_plugins.candidates import Candidate
+from rerank_plugins.candidates import Candidate, Ranking
 from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.llama_index._nodes import (
     check_nodes,
@@ -34,6 +34,7 @@ from rerank_plugins.llama_index._nodes import (
 from rerank_plugins.models.catalog import BUNDLED
 from rerank_plugins.models.loading import ModelOptions
 from rerank_plugins.reranking.reranker import Reranker
+from rerank_plugins.reranking.scored import with_unread
 
 dispatcher = get_dispatcher(__name__)
 
@@ -58,6 +59,9 @@ class CrossEncoderPostprocessor(BaseNodePostprocessor):
     - ``retrieval_score`` and ``retrieval_rank``: what came in; the score only when there
       was one;
     - ``rerank_rank``, from 1, and ``rerank_model``.
+
+    Nodes that hold an image, audio or video and no text keep their order below the others, with
+    ``relevance_scale`` ``first_stage``.
 
     None of these is in the text that embedders, LLMs or a next reranker read. They are in the
     ``hash`` of the copies, as all metadata are. The model is loaded at first use, and shared
@@ -168,13 +172,11 @@ class CrossEncoderPostprocessor(BaseNodePostprocessor):
     ) -> list[NodeWithScore]:
         query = query_text(query_bundle)
         with self._reported(query, check_nodes(nodes)) as reranked:
+            readable, media = self._candidates(nodes)
             ranking = self._reranker.rerank(
-                query,
-                self._candidates(nodes),
-                top_n=self.top_n,
-                score_threshold=self.score_threshold,
+                query, readable, top_n=self.top_n, score_threshold=self.score_threshold
             )
-            reranked.extend(to_nodes(ranking, nodes, self.details, self.prefix))
+            reranked.extend(self._stamped(ranking, media, nodes))
         return reranked
 
     @dispatcher.span
@@ -184,16 +186,22 @@ class CrossEncoderPostprocessor(BaseNodePostprocessor):
         query = query_text(query_bundle)
         with self._reported(query, check_nodes(nodes)) as reranked:
             # Thousands of nodes take a while to read and to copy: off the event loop with it.
-            candidates = await in_thread(self._candidates, nodes)
+            readable, media = await in_thread(self._candidates, nodes)
             ranking = await self._reranker.arerank(
-                query, candidates, top_n=self.top_n, score_threshold=self.score_threshold
+                query, readable, top_n=self.top_n, score_threshold=self.score_threshold
             )
-            reranked.extend(await in_thread(to_nodes, ranking, nodes, self.details, self.prefix))
+            reranked.extend(await in_thread(self._stamped, ranking, media, nodes))
         return reranked
 
-    def _candidates(self, nodes: list[NodeWithScore]) -> list[Candidate]:
+    def _candidates(self, nodes: list[NodeWithScore]) -> tuple[list[Candidate], list[Candidate]]:
         stamps = {RELEVANCE_SCORE, *(self.prefix + detail for detail in self.details)}
         return to_candidates(nodes, self.metadata_mode, stamps)
+
+    def _stamped(
+        self, ranking: Ranking, media: list[Candidate], nodes: list[NodeWithScore]
+    ) -> list[NodeWithScore]:
+        keep = self._reranker.top_n if self.top_n is None else self.top_n
+        return to_nodes(with_unread(ranking, media, keep), nodes, self.details, self.prefix)
 
     @contextmanager
     def _reported(self, query: str, nodes: list[NodeWithScore]) -> Iterator[list[NodeWithScore]]:

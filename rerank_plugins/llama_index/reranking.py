@@ -7,18 +7,20 @@ from typing import Any
 from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.constants import DEFAULT_SIMILARITY_TOP_K
 from llama_index.core.schema import NodeWithScore, QueryBundle
+from llama_index.core.vector_stores.types import MetadataFilters
 
+from rerank_plugins._adapters import blank
 from rerank_plugins._telemetry import span
 from rerank_plugins._validation import check_count
 from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.llama_index._nodes import without_tool_words
-from rerank_plugins.llama_index._stages import asked_for, keep_zero_scores
+from rerank_plugins.llama_index._retrievers import FilteringRetriever, asked, keep_zero_scores
 from rerank_plugins.llama_index.postprocessor import CrossEncoderPostprocessor
 
 _FIELDS = ("callback_manager", "object_map", "objects", "verbose")
 
 
-class RerankingRetriever(BaseRetriever):
+class RerankingRetriever(FilteringRetriever):
     """Fetches candidates from any retriever and returns the best after reranking.
 
     ::
@@ -28,18 +30,20 @@ class RerankingRetriever(BaseRetriever):
 
     Args:
         first_stage: Any retriever. One that has a ``similarity_top_k`` is asked for
-            ``candidates``, without a change to itself; others bring as many as they do.
+            ``candidates``, without a change to itself. A blank query finds nothing.
         similarity_top_k: How many nodes to return.
-        candidates: How many to fetch and rerank, never fewer than ``similarity_top_k``; None
-            for the first stage's own number.
-        postprocessor: What reranks, when it is at hand ready.
-        **options: Those of `CrossEncoderPostprocessor` but ``top_n``: ``reranker``, ``model``,
+        candidates: How many to fetch and rerank, never fewer than ``similarity_top_k``; what the
+            first stage brings beyond them is cut off. None for the first stage's own number.
+        postprocessor: A ready-made postprocessor, instead of the options below.
+        filters: What a node must pass, beside the first stage's own filters; a first stage that
+            cannot be given filters is an error then.
+        **options: Any `CrossEncoderPostprocessor` option except ``top_n``: ``reranker``, ``model``,
             ``score_threshold``, ``details`` ...; and ``callback_manager``, ``object_map``,
             ``objects`` and ``verbose`` of any retriever.
 
     Raises:
-        InvalidInputError: An option breaks its rule.
-        UnknownModelError: There is no model of that name.
+        InvalidInputError: If an option is invalid.
+        UnknownModelError: If no model has that name.
     """
 
     def __init__(
@@ -49,6 +53,7 @@ class RerankingRetriever(BaseRetriever):
         similarity_top_k: int = DEFAULT_SIMILARITY_TOP_K,
         candidates: int | None = 50,
         postprocessor: CrossEncoderPostprocessor | None = None,
+        filters: MetadataFilters | None = None,
         **options: Any,
     ) -> None:
         if not isinstance(first_stage, BaseRetriever):
@@ -69,26 +74,33 @@ class RerankingRetriever(BaseRetriever):
         self.postprocessor = postprocessor or CrossEncoderPostprocessor(**options)
         self.similarity_top_k = check_count("similarity_top_k", similarity_top_k)
         self.candidates = None if candidates is None else check_count("candidates", candidates)
+        self.filters = filters
+        self._asked()
         super().__init__(**fields)
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        asked = without_tool_words(query_bundle)
-        with span("first_stage", engine=type(self.first_stage).__name__) as stage:
-            found = self._stage().retrieve(asked)
-            stage.set(candidates=len(found))
-        return keep_zero_scores(self._last().postprocess_nodes(found, asked))
+        bundle, first = without_tool_words(query_bundle), self._asked()
+        if blank(bundle.query_str):
+            return []
+        with span("first_stage", engine=type(self.first_stage).__name__) as seen:
+            found = first.retrieve(bundle)[: self._depth()]
+            seen.set(candidates=len(found))
+        return keep_zero_scores(self._last().postprocess_nodes(found, bundle))
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        asked = without_tool_words(query_bundle)
-        with span("first_stage", engine=type(self.first_stage).__name__) as stage:
-            found = await self._stage().aretrieve(asked)
-            stage.set(candidates=len(found))
-        return keep_zero_scores(await self._last().apostprocess_nodes(found, asked))
+        bundle, first = without_tool_words(query_bundle), self._asked()
+        if blank(bundle.query_str):
+            return []
+        with span("first_stage", engine=type(self.first_stage).__name__) as seen:
+            found = (await first.aretrieve(bundle))[: self._depth()]
+            seen.set(candidates=len(found))
+        return keep_zero_scores(await self._last().apostprocess_nodes(found, bundle))
 
-    def _stage(self) -> BaseRetriever:
-        if self.candidates is None:
-            return self.first_stage
-        return asked_for(self.first_stage, max(self.similarity_top_k, self.candidates))
+    def _depth(self) -> int | None:
+        return None if self.candidates is None else max(self.similarity_top_k, self.candidates)
+
+    def _asked(self) -> BaseRetriever:
+        return asked(self.first_stage, self._depth(), self.filters)
 
     def _last(self) -> CrossEncoderPostprocessor:
         update: dict[str, Any] = {

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rerank_plugins.candidates import Candidate, Ranked, Source
+from rerank_plugins.candidates import Candidate, Ranked, Ranking, Source
 from rerank_plugins.ordering import descending
 from rerank_plugins.reranking.blending import blended, sigmoid
 from rerank_plugins.scoring.base import PairScores, no_spans
@@ -112,6 +112,25 @@ class ScoredList:
             )
             for place, position in enumerate(rest, start=1)
         ]
+
+
+def with_unread(ranking: Ranking, unread: Sequence[Candidate], keep: int | None) -> Ranking:
+    """The ranking with candidates that no model can read, such as images, below it.
+
+    Args:
+        ranking: Of the others, at most ``keep`` of them.
+        unread: In first-stage order; marked as that by their ``source``.
+        keep: How many to keep of all; None for all.
+    """
+    items = ranking.items
+    below = _below(items[-1].score if items else None, probability=ranking.scale != "logit")
+    room = len(unread) if keep is None else max(0, keep - len(items))
+    added = (
+        Ranked(one, below(place), None, len(items) + place, source="first_stage")
+        for place, one in enumerate(unread[:room], start=1)
+    )
+    total = ranking.candidates + len(unread)
+    return replace(ranking, items=(*items, *added), candidates=total)
 
 
 def _below(lowest: float | None, *, probability: bool) -> Callable[[int], float]:

@@ -12,7 +12,6 @@ from llama_index.core.callbacks import (
     EventPayload,
     LlamaDebugHandler,
 )
-from llama_index.core.schema import ImageNode, NodeWithScore
 
 from rerank_plugins import Reranker
 from rerank_plugins.errors import InvalidInputError, ScoringError
@@ -61,13 +60,11 @@ def test_no_nodes_are_a_rerank_too(way, reranker, recorded):
     assert recorded.names(START, END) == [START, END]
 
 
-@pytest.mark.parametrize("cause", ["model", "query", "node"])
+@pytest.mark.parametrize("cause", ["model", "query"])
 def test_what_started_ends_also_when_it_fails(way, cause, recorded):
-    """A failing model, a blank query and a node without text leave no start without an end."""
+    """A failing model, and a blank query leave no start without an end."""
     error = ScoringError("down") if cause == "model" else None
     nodes = found()
-    if cause == "node":
-        nodes.append(NodeWithScore(node=ImageNode(image="aGVsbG8="), score=0.1))
     failing = CrossEncoderPostprocessor(reranker=Reranker(OverlapScorer(error=error)))
     with pytest.raises((ScoringError, InvalidInputError)):
         run(way, failing, nodes, " " if cause == "query" else QUERY)

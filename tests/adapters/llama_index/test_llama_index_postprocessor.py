@@ -303,11 +303,29 @@ def test_every_kind_of_node_with_text_is_reranked():
     ],
     ids=["image", "image document", "audio"],
 )
-def test_a_node_with_no_text_is_named(node):
-    """An image or a sound cannot be judged by its text: the error says which and what to do."""
-    nodes = [*found(), NodeWithScore(node=node, score=0.1)]
-    with pytest.raises(InvalidInputError, match=r"'bare'.*caption"):
-        postprocessor().postprocess_nodes(nodes, query_str=QUERY)
+async def test_a_node_with_no_text_keeps_its_place_below_the_others(node):
+    """An image or a sound cannot be judged by its text: it is marked, and the rest reranked."""
+    bare = NodeWithScore(node=node, score=0.9)
+    other = NodeWithScore(node=ImageNode(image_url="https://x.org/b.png", id_="other"))
+    given = found()
+    mixed = [given[0], bare, *given[1:3], other, *given[3:]]
+    plain = postprocessor().postprocess_nodes(given, query_str=QUERY)
+    for reranked in (
+        postprocessor().postprocess_nodes(mixed, query_str=QUERY),
+        await postprocessor().apostprocess_nodes(mixed, query_str=QUERY),
+    ):
+        assert ids(reranked) == [*ids(plain), "bare", "other"]
+        assert [n.score for n in reranked[:-2]] == [n.score for n in plain]
+        assert [n.metadata["relevance_scale"] for n in reranked[-2:]] == ["first_stage"] * 2
+        assert reranked[-2].metadata["retrieval_rank"] == 2
+        scores = [n.score for n in reranked]
+        assert scores == sorted(scores, reverse=True)
+    assert len(postprocessor(top_n=3).postprocess_nodes(mixed, query_str=QUERY)) == 3
+    assert ids(postprocessor(top_n=6).postprocess_nodes(mixed, query_str=QUERY))[-1] == "bare"
+    assert ids(postprocessor().postprocess_nodes([bare, other], query_str=QUERY)) == [
+        "bare",
+        "other",
+    ]
 
 
 # --- queries ----------------------------------------------------------------------------------

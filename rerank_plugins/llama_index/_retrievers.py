@@ -1,0 +1,300 @@
+"""What the retrievers of this package share: filters, and collections of nodes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from copy import copy
+from dataclasses import replace
+from typing import Any, cast
+
+from llama_index.core.base.base_retriever import BaseRetriever
+from llama_index.core.base.embeddings.base import BaseEmbedding
+from llama_index.core.constants import DEFAULT_SIMILARITY_TOP_K
+from llama_index.core.indices.vector_store.retrievers import VectorIndexRetriever
+from llama_index.core.schema import (
+    BaseNode,
+    IndexNode,
+    MetadataMode,
+    NodeWithScore,
+    QueryBundle,
+    QueryType,
+)
+from llama_index.core.vector_stores.types import MetadataFilters
+from typing_extensions import Self
+
+from rerank_plugins._adapters import blank
+from rerank_plugins._threads import in_thread
+from rerank_plugins._validation import check_count
+from rerank_plugins.collection import Collection, Compare, Record, check_id
+from rerank_plugins.collection.stored import Stored, place
+from rerank_plugins.errors import InvalidInputError
+from rerank_plugins.llama_index._filters import both, read_filters
+from rerank_plugins.llama_index._nodes import (
+    copied,
+    line_of,
+    nodes_of,
+    query_text,
+    record_of,
+    records_of,
+)
+
+
+class FilteringRetriever(BaseRetriever):
+    """A retriever with filters, of its own and for one query; those of a query narrow its own."""
+
+    _filters: MetadataFilters | None = None
+
+    @property
+    def filters(self) -> MetadataFilters | None:
+        """What a node must pass to be returned; None for no filter.
+
+        Raises:
+            InvalidInputError: When it is set to something else.
+        """
+        return self._filters
+
+    @filters.setter
+    def filters(self, filters: MetadataFilters | None) -> None:
+        read_filters(filters)
+        self._filters = filters
+
+    def with_filters(self, filters: MetadataFilters | None) -> Self:
+        """The same retriever over the same nodes, with these filters beside its own."""
+        narrowed = copy(self)
+        narrowed.filters = both(self._filters, filters)
+        return narrowed
+
+    def retrieve(
+        self, str_or_query_bundle: QueryType, *, filters: MetadataFilters | None = None
+    ) -> list[NodeWithScore]:
+        """What is found for a query, best first.
+
+        Args:
+            str_or_query_bundle: A blank query finds nothing.
+            filters: For this query, beside the retriever's own.
+        """
+        if filters is not None:
+            return self.with_filters(filters).retrieve(str_or_query_bundle)
+        return super().retrieve(str_or_query_bundle)
+
+    async def aretrieve(
+        self, str_or_query_bundle: QueryType, *, filters: MetadataFilters | None = None
+    ) -> list[NodeWithScore]:
+        """`retrieve` that leaves the event loop free."""
+        if filters is not None:
+            return await self.with_filters(filters).aretrieve(str_or_query_bundle)
+        return await super().aretrieve(str_or_query_bundle)
+
+
+class Collected(Stored):
+    """Nodes in one or more collections."""
+
+    def _collections(self) -> list[Collection]:
+        """Each of its collections once, what may fail when nodes are added first."""
+        raise NotImplementedError
+
+    def _records(self, nodes: list[BaseNode]) -> list[Record]:
+        """Of nodes, with the metadata that is searched in their texts."""
+        raise NotImplementedError
+
+    def _embedding(self) -> BaseEmbedding | None:
+        """What embeds nodes when they are added, if anything does."""
+        return None
+
+    @property
+    def nodes(self) -> list[BaseNode]:
+        """Copies of what can be found."""
+        return [copied(record.item) for record in self._collections()[0].view]
+
+    def insert_nodes(self, nodes: Iterable[BaseNode]) -> None:
+        """Adds nodes, kept as copies; one whose id is there, or twice in the list, replaces it.
+
+        A node's ``embedding`` is used where it has one. A node with an image and no text is
+        kept, and found by its embedding alone.
+
+        Raises:
+            InvalidInputError: If an element is not a node.
+        """
+        self._add(self._records(nodes_of(nodes)))
+
+    async def ainsert_nodes(self, nodes: Iterable[BaseNode]) -> None:
+        """`insert_nodes` that leaves the event loop free and awaits the embedding."""
+        records, model = self._records(nodes_of(nodes)), self._embedding()
+        if model is not None:
+            bare = [at for at, one in enumerate(records) if one.vector is None and not one.hidden]
+            texts = [records[at].text for at in bare]
+            vectors = await model.aget_text_embedding_batch(texts) if texts else []
+            for at, vector in zip(bare, vectors, strict=True):
+                records[at] = replace(records[at], vector=vector)
+        await in_thread(self._add, records)
+
+    def delete_nodes(self, node_ids: Iterable[str]) -> None:
+        """Makes nodes unfindable; ids that no node has are passed over."""
+        listed = list(node_ids) if not isinstance(node_ids, str) else node_ids
+        for collection in self._collections():
+            collection.delete(listed)
+
+    def delete_ref_doc(self, ref_doc_id: str) -> None:
+        """Makes all nodes of a source document unfindable."""
+        for collection in self._collections():
+            collection.delete_where(Compare("ref_doc_id", "eq", check_id(ref_doc_id)))
+
+    def _add(self, records: list[Record]) -> None:
+        for collection in self._collections():
+            collection.add(records)
+
+    @staticmethod
+    def _line(record: Record) -> Any:
+        return line_of(record)
+
+    @staticmethod
+    def _record(line: Any) -> Record:
+        return record_of(line)
+
+
+class StageRetriever(Collected, FilteringRetriever):
+    """A first stage over a collection of nodes; `BM25Retriever` and `FaissRetriever` are some.
+
+    Args:
+        collection: Has the nodes, and the stage.
+        metadata_mode: Which metadata is in the texts.
+        similarity_top_k: How many nodes to return at most.
+        filters: Metadata that a node must have to be returned.
+        **fields: ``callback_manager``, ``object_map``, ``objects`` and ``verbose`` of any
+            retriever.
+
+    Raises:
+        InvalidInputError: If an option is invalid.
+    """
+
+    def __init__(
+        self,
+        collection: Collection,
+        *,
+        metadata_mode: MetadataMode = MetadataMode.EMBED,
+        similarity_top_k: int = DEFAULT_SIMILARITY_TOP_K,
+        filters: MetadataFilters | None = None,
+        **fields: Any,
+    ) -> None:
+        self._collection = collection
+        self._at = self._position(collection)
+        self.metadata_mode = metadata_mode
+        self.similarity_top_k = check_count("similarity_top_k", similarity_top_k)
+        self.filters = filters
+        super().__init__(**fields)
+
+    @staticmethod
+    def _position(collection: Collection) -> int:
+        """Where its stage is in the collection."""
+        raise NotImplementedError
+
+    @property
+    def stage(self) -> Any:
+        """The index of the nodes' texts as it is now."""
+        return self._collection.view.stages[self._at]
+
+    def _collections(self) -> list[Collection]:
+        return [self._collection]
+
+    def _records(self, nodes: list[BaseNode]) -> list[Record]:
+        return records_of(nodes, self.metadata_mode)
+
+    def _told(self, collections: list[Collection]) -> dict[str, Any]:
+        return {
+            "kind": self._KIND,
+            "collection": place(self._collection, collections),
+            "similarity_top_k": self.similarity_top_k,
+            "metadata_mode": self.metadata_mode.value,
+            "filters": told_filters(self.filters),
+        }
+
+    @classmethod
+    def _made(
+        cls, told: Mapping[str, Any], collections: list[Collection], given: Mapping[str, Any]
+    ) -> Self:
+        stored = {
+            "similarity_top_k": told["similarity_top_k"],
+            "metadata_mode": MetadataMode(told["metadata_mode"]),
+            "filters": made_filters(told["filters"]),
+        }
+        found = cls.__new__(cls)
+        options = found._taken_up(given)  # noqa: SLF001
+        StageRetriever.__init__(found, collections[told["collection"]], **{**stored, **options})
+        return found
+
+    def _taken_up(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Takes up what a subclass needs; the other options."""
+        return {name: one for name, one in given.items() if name != "embed_model"}
+
+    def _over(self, snapshots: dict[int, Collection]) -> Self:
+        """The same over what its collection holds now; see `HybridRetriever`."""
+        other = copy(self)
+        now = snapshots.setdefault(id(self._collection), self._collection.snapshot())
+        other.__dict__["_collection"] = now
+        return other
+
+    def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        return self._found(query_bundle, None)
+
+    async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        return await in_thread(self._found, query_bundle, None)
+
+    def _found(self, query_bundle: QueryBundle, vector: list[float] | None) -> list[NodeWithScore]:
+        query, kept = query_text(query_bundle), read_filters(self.filters)
+        if vector is None and blank(query):
+            return []
+        found = self._collection.view.search(
+            query, self.similarity_top_k, kept, stage=self._at, vector=vector
+        )
+        return keep_zero_scores(
+            [NodeWithScore(node=copied(record.item), score=one.score) for record, one in found]
+        )
+
+
+def asked(
+    retriever: BaseRetriever, count: int | None, filters: MetadataFilters | None
+) -> BaseRetriever:
+    """The retriever, set to that ``similarity_top_k`` if it has one, and to these filters.
+
+    Then it is a copy: the retriever is the caller's, and may be in use in another thread.
+
+    Raises:
+        InvalidInputError: If there are filters and it cannot be told that it would use them.
+    """
+    set_up: Any = copy(retriever)
+    if count is not None and hasattr(retriever, "similarity_top_k"):
+        set_up.similarity_top_k = count
+    if filters is None:
+        return cast("BaseRetriever", set_up)
+    if isinstance(retriever, FilteringRetriever):
+        set_up.filters = both(retriever.filters, filters)
+    elif isinstance(retriever, VectorIndexRetriever):
+        set_up._filters = both(set_up._filters, filters)  # noqa: SLF001  (it has no other door)
+    else:
+        raise InvalidInputError(
+            f"{type(retriever).__name__} takes no filters: set them up on that retriever"
+        )
+    return cast("BaseRetriever", set_up)
+
+
+def told_filters(filters: MetadataFilters | None) -> str | None:
+    """Filters as text."""
+    return None if filters is None else filters.model_dump_json()
+
+
+def made_filters(told: str | None) -> MetadataFilters | None:
+    """The filters that `told_filters` wrote."""
+    return None if told is None else MetadataFilters.model_validate_json(told)
+
+
+def keep_zero_scores(nodes: list[NodeWithScore]) -> list[NodeWithScore]:
+    """The same nodes; a score of 0.0 of an IndexNode becomes the smallest positive number.
+
+    When BaseRetriever goes on to the object behind an IndexNode it takes 0.0 for a missing
+    score and makes it 1.0, which may be the highest of all.
+    """
+    for found in nodes:
+        if found.score == 0.0 and isinstance(found.node, IndexNode):
+            found.score = sys.float_info.min
+    return nodes
