@@ -185,7 +185,7 @@ SEEN = ours()
         community.BM25Retriever.from_documents,
         ours() | RunnableLambda(Searches(SEEN).more),
     ],
-    ids=range(14),
+    ids=lambda stage: type(stage).__name__,
 )
 async def test_are_refused_where_they_would_be_dropped(stage):
     """By an error that names the option; without it, the stage answers."""
