@@ -269,3 +269,30 @@ def test_warm_up_loads_models_and_says_what_they_run_on(model, capsys):
     assert first["seconds"] >= 0
     assert main(["warm-up", "--model", model, "no such model"]) == EXIT_MODEL
     assert capsys.readouterr().out == ""
+
+
+def test_analyze_prints_the_road_of_a_text(capsys):
+    """Each piece with what it becomes, then the query's terms and the stop words."""
+    assert main(["analyze", "--language", "fr", "Les œuvres de l’été, C++"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "analyzer: fr, version 2; read as: fr"
+    assert [line.split() for line in lines[3:8]] == [
+        ["Les", "Les", "Les", "le"],
+        ["œuvres", "œuvres", "œuvres", "oeuvr"],
+        ["de", "de", "de", "de"],
+        ["l’été", "l'été", "été", "ete"],
+        ["C++", "C++", "C", "C++", "c", "c++"],
+    ]
+    assert lines[-2:] == ["as a query: oeuvr ete c c++", "stop words: Les de"]
+
+
+def test_analyze_reads_standard_input(monkeypatch, capsys):
+    """Its language is detected; a blank text is an error."""
+    feed(monkeypatch, "سيفتح المتحف في المدينة\n")
+    assert main(["analyze"]) == 0
+    out = capsys.readouterr().out
+    assert "auto-ar" in out
+    assert out.splitlines()[-1] == "stop words: في"
+    feed(monkeypatch, " \n")
+    assert main(["analyze"]) == EXIT_BAD_INPUT
+    assert "text must not be blank" in capsys.readouterr().err

@@ -13,7 +13,17 @@ import sys
 from collections.abc import Sequence
 
 from rerank_plugins import __version__
-from rerank_plugins.cli import demo, evaluate, models, quantize, rerank, search, train, warm_up
+from rerank_plugins.cli import (
+    analyze,
+    demo,
+    evaluate,
+    models,
+    quantize,
+    rerank,
+    search,
+    train,
+    warm_up,
+)
 from rerank_plugins.cli._io import EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_MODEL, EXIT_NOTHING_FOUND
 from rerank_plugins.errors import ModelError, RerankPluginsError, ScoringError
 
@@ -25,6 +35,7 @@ _COMMANDS = {
         rerank,
         'JSON lines in and out: {"query": ..., "passages": [text or {"text": ...}, ...]}',
     ),
+    "analyze": (analyze, "print what a text becomes, step by step, when it is indexed or searched"),
     "models": (models, "list the models that load by name"),
     "demo": (demo, "retrieve, rerank and assemble on the sample corpus"),
     "train": (train, "fine-tune a cross-encoder on your own questions"),

@@ -15,14 +15,17 @@ from numpy.typing import NDArray
 from typing_extensions import Self
 
 from rerank_plugins._validation import check_choice, is_number
+from rerank_plugins.candidates import check_query
 from rerank_plugins.errors import IndexDamagedError, IndexMismatchError, InvalidInputError
 from rerank_plugins.first_stage import storage
 from rerank_plugins.first_stage._bm25_view import BM25Settings, BM25View
 from rerank_plugins.first_stage._checks import check_texts
 from rerank_plugins.first_stage._holder import Holder
+from rerank_plugins.first_stage._index_terms import check_terms, explain_score, library_versions
 from rerank_plugins.first_stage._passages import Passages
 from rerank_plugins.first_stage._postings import Postings, Vocabulary
 from rerank_plugins.first_stage.analysis import Analyzer, analyzer_for
+from rerank_plugins.first_stage.explain import Explanation
 
 ENGINES: Final = ("auto", "rank-bm25", "bm25s")
 """What ``BM25(engine=...)`` takes; ``bm25s`` is an older name of ``auto``."""
@@ -80,6 +83,7 @@ class BM25(Holder[BM25View]):
         settings = BM25Settings(analyzer, engine, float(k1), float(b))
         super().__init__(BM25View(settings).with_added(listed))
         self._probed: str | None = None
+        self._written_with: dict[str, str] = {}
 
     @property
     def analyzer(self) -> Analyzer | Callable[[str], Sequence[str]]:
@@ -100,6 +104,14 @@ class BM25(Holder[BM25View]):
     def b(self) -> float:
         """How much long passages are held back."""
         return self._view.settings.b
+
+    def explain(self, query: str, key: int) -> Explanation:
+        """Each query term's share of a passage's score; ``print`` shows it as Lucene does.
+
+        Raises:
+            InvalidInputError: The query is blank, or the key is not in the index.
+        """
+        return explain_score(self._view, check_query(query), key)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the index to a folder, in place of the one that may be there.
@@ -153,6 +165,7 @@ class BM25(Holder[BM25View]):
             "analyzer": None if ours is None else ours.name,
             "analyzer_version": None if ours is None else ours.version,
             "probe": self._probe(),
+            "libraries": library_versions(),
             "codes": None if not view.segments else view.segments[0].codes.dtype.name,
         }
         if texts:
@@ -204,6 +217,7 @@ class BM25(Holder[BM25View]):
                 raise IndexDamagedError("a vocabulary must hold each term once, but repeats one")
         bm25._view = view
         bm25._probed = told["probe"]
+        bm25._written_with = dict(told.get("libraries", {}))
         return bm25
 
     def check_analyzer(self) -> None:
@@ -218,6 +232,8 @@ class BM25(Holder[BM25View]):
                 "gives others for the same texts: load the index with the analyzer that made it "
                 "and the same version of its libraries, or build it again"
             )
+        if self._probed is not None:
+            check_terms(self._view, self._written_with)
 
     def _probe(self) -> str:
         """A digest of what the analyzer makes of some passages, read both ways."""

@@ -68,7 +68,7 @@ ar; کتاب کبیر; كتاب كبير
 fr; été; ETE; l'été; d’été; Été
 fr; Noël; NOEL; noel
 fr; école; ECOLES; ecole
-fr; français; francais; FRANÇAISE
+fr; français; francais; FRANÇAIS
 fr; énergie; énergies; energie; l’ENERGIE
 fr; œuvre; oeuvres; ŒUVRE
 fr; cœur; coeur; cœurs

@@ -102,6 +102,10 @@ class LanguageAnalyzer(Analyzer):
         """The terms of a query: those of a passage less its stop words, if any are left."""
         return [term for token in self.query_tokens(text) for term in self.query_terms(token)]
 
+    def reading(self, text: str) -> LanguageAnalyzer:  # noqa: ARG002  (a mixed one chooses)
+        """This analyzer."""
+        return self
+
     def tokens(self, piece: str) -> Iterator[Token]:
         """The tokens of one piece, accents and endings still on."""
         for token in tokens(normalized(piece), self.name):
@@ -169,9 +173,12 @@ class MixedAnalyzer(Analyzer):
 
     def __call__(self, text: str) -> list[str]:
         """The terms of a passage, in order, repeats included."""
-        found = pieces(text)
-        shown = shown_language(found)
-        return (_reading(shown) if shown else self._fallback).terms(found)
+        return self.reading(text).terms(pieces(text))
+
+    def reading(self, text: str) -> LanguageAnalyzer:
+        """The analyzer of the language that the text shows, or of the corpus."""
+        shown = shown_language(pieces(text))
+        return _reading(shown) if shown else self._fallback
 
     def query(self, text: str) -> list[str]:
         """The terms of a query: each word's stem, or stems where languages differ on it."""
