@@ -154,6 +154,7 @@ def read_only(folder: Path, _: int) -> dict[str, Any]:
     load(path)  # imports what it needs: nobody may not read Python's own folder, perhaps
     folder.chmod(0o755)
     path.chmod(0o555)
+    load(path)  # imports what it needs, which nobody may not be able to read
     if os.geteuid() == 0:
         os.setuid(65534)
     messages = [refusal(path), refusal(folder / "new")]
