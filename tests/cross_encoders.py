@@ -84,7 +84,8 @@ class TinyCrossEncoders(Mapping[str, Path]):
     The names of `CLASSIFIERS`, and: ``prompted`` (a ModernBERT with two prompts, one of them
     the default), ``lowercased``, ``shortened``, ``chat`` (a Qwen3 classifier with a chat
     template), ``causal`` and ``causal_chat`` (LogitScore, plain and with a template),
-    ``bare_causal`` (transformers alone), ``one_token``, ``dense`` (a pooled body with two Dense
+    ``bare_causal`` and ``bare_gemma`` (transformers alone; the second caps its logits),
+    ``one_token``, ``dense`` (a pooled body with two Dense
     layers), ``adapter`` (PEFT).
     """
 
@@ -97,6 +98,7 @@ class TinyCrossEncoders(Mapping[str, Path]):
         "causal",
         "causal_chat",
         "bare_causal",
+        "bare_gemma",
         "one_token",
         "dense",
         "adapter",
@@ -205,6 +207,12 @@ class TinyCrossEncoders(Mapping[str, Path]):
 
     # Causal language models.
 
+    def _bare_gemma(self, folder: Path) -> None:
+        self._decoder("gemma2", "ForCausalLM", final_logit_softcapping=4.0).eval().save_pretrained(
+            folder
+        )
+        self._bpe().save_pretrained(folder)
+
     def _causal_body(self, folder: Path, template: str | None) -> None:
         self._decoder("qwen3", "ForCausalLM").eval().save_pretrained(folder)
         tokenizer = self._bpe()
@@ -272,7 +280,8 @@ class TinyCrossEncoders(Mapping[str, Path]):
                 initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             )
             raw.train_from_iterator([*training_texts(), *(["yes no Yes No 1 0"] * 400)], trainer)
-            raw.add_tokens([word for word in ("yes", "no", "Yes") if raw.token_to_id(word) is None])
+            answers = ("yes", "no", "Yes", "1", "0")
+            raw.add_tokens([word for word in answers if raw.token_to_id(word) is None])
             tokenizer = transformers.PreTrainedTokenizerFast(
                 tokenizer_object=raw,
                 pad_token="<|endoftext|>",

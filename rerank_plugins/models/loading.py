@@ -39,6 +39,8 @@ class ModelOptions(ScoringOptions, total=False):
     local_files_only: bool
     trust_remote_code: bool
     allow_pickle_weights: bool
+    instruction: str | None
+    form: str | None
 
 
 def load_scorer(
@@ -53,6 +55,8 @@ def load_scorer(
     local_files_only: bool = False,
     trust_remote_code: bool = False,
     allow_pickle_weights: bool = False,
+    instruction: str | None = None,
+    form: str | None = None,
 ) -> LocalScorer | VectorScorer:
     """The scorer of a model; see `load_reranker` for the arguments."""
     if not (revision is None or isinstance(revision, str)):
@@ -79,8 +83,10 @@ def load_scorer(
             local_files_only=local_files_only,
             trust_remote_code=trust_remote_code,
             allow_pickle_weights=allow_pickle_weights,
+            form=form,
         ),
         max_length=max_length,
+        instruction=instruction,
     )
 
 
@@ -96,6 +102,8 @@ def load_reranker(
     local_files_only: bool = False,
     trust_remote_code: bool = False,
     allow_pickle_weights: bool = False,
+    instruction: str | None = None,
+    form: str | None = None,
     **options: Unpack[RerankerOptions],
 ) -> Reranker:
     """A reranker by name. Returns at once: the model is fetched and read at first use.
@@ -107,7 +115,9 @@ def load_reranker(
             another name of the catalogue, any Hugging Face sequence-classification model, or a
             local folder.
         device: ``auto`` (CUDA, then MPS, then CPU) or a torch device name.
-        engine: ``auto``, ``torch``, or ``openvino`` (extra ``openvino``; CPU only). ``auto``
+        engine: ``auto``, ``torch``, ``openvino`` (extra ``openvino``; CPU only), or
+            ``sentence-transformers``, which runs whatever its ``CrossEncoder`` loads. ``auto``
+            takes that one where a checkpoint asks for more than the others do. Else it
             takes OpenVINO on an x86 CPU, where it is installed, for BERT and RoBERTa models;
             such a model is converted at its first use, which takes from seconds to a minute
             or two, and kept beside its weights, or in the user's cache.
@@ -122,6 +132,11 @@ def load_reranker(
         local_files_only: Never ask the network.
         trust_remote_code: Let code in the checkpoint run. None of the catalogue needs it.
         allow_pickle_weights: Read ``.bin`` weights when there are no safetensors.
+        instruction: What a model that takes instructions is told to look for, or the name of
+            one of its saved prompts; None for its own default.
+        form: How pairs are put to a causal language model that does not say it itself:
+            ``qwen3-reranker``, ``bge-reranker-gemma`` or ``mxbai-rerank-v2``. The catalogue
+            knows the form of its models.
         **options: Those of `Reranker`.
 
     Raises:
@@ -140,6 +155,8 @@ def load_reranker(
         local_files_only=local_files_only,
         trust_remote_code=trust_remote_code,
         allow_pickle_weights=allow_pickle_weights,
+        instruction=instruction,
+        form=form,
     )
     return Reranker(scorer, **options)
 

@@ -66,6 +66,8 @@ class Checkpoint:
         window_tokens, long_passages, first_stage_weight: Scoring defaults; a checkpoint may
             set them under ``rerank_plugins`` in config.json.
         saved: What sentence-transformers saved beside the weights.
+        form: How pairs are put to a causal language model, a name of `causal_forms.FORMS`; None
+            for the way that ``saved`` tells.
         tokenizer: The fast tokenizer; None where only sentence-transformers reads the pairs.
         pad_id: Id that fills short rows.
     """
@@ -83,6 +85,7 @@ class Checkpoint:
     saved: SavedSettings
     tokenizer: Tokenizer | None
     pad_id: int
+    form: str | None = None
 
     @property
     def pair_tokenizer(self) -> Tokenizer:
@@ -180,6 +183,7 @@ def _as_saved(
         saved=saved,
         tokenizer=None,
         pad_id=0,
+        form=defaults["form"],
     )
 
 
@@ -313,6 +317,7 @@ def _defaults(block: object, folder: Path) -> dict[str, Any]:
         "window_tokens": None,
         "long_passages": "truncate",
         "first_stage_weight": 0.0,
+        "form": None,
     }
     if not isinstance(block, dict):
         raise UnsupportedModelError(

@@ -26,6 +26,7 @@ from rerank_plugins.scoring.saved import SavedSettings
 from rerank_plugins.scoring.sentence_transformers_engine import (
     SentenceTransformersEncoder,
     SentenceTransformersEngine,
+    encoders_of,
     told_by,
 )
 
@@ -148,7 +149,7 @@ class _ReadyModel(LoadedModel):
         self.checkpoint = told_by(model, checkpoint, encoder.max_length)
         self.choice = Choice("sentence-transformers", "auto", "a ready CrossEncoder")
         precision = _PRECISIONS.get(str(model.dtype), str(model.dtype))
-        self._reader = model
+        self._encoders = encoders_of(model, self.checkpoint)
         self.engine = SentenceTransformersEngine(model, encoder.constants(), precision=precision)
         self._share()
 

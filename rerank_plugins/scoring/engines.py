@@ -152,7 +152,7 @@ def _other_than_openvino(checkpoint: Checkpoint) -> tuple[str, str] | None:
     if checkpoint.saved.beyond:
         return "sentence-transformers", f"the checkpoint has {', '.join(checkpoint.saved.beyond)}"
     if checkpoint.saved.causal:
-        return "sentence-transformers", "its score is a causal language model's next token"
+        return "torch", "the engine for causal language models"
     if checkpoint.architecture not in PROVED_ON_TORCH:
         architecture = checkpoint.architecture
         return "sentence-transformers", f"the torch engine was not proved on {architecture}"

@@ -26,6 +26,9 @@ from rerank_plugins.scoring.batching import (
     PADDED_TOKENS_ON_CPU,
     TokenLimit,
 )
+from rerank_plugins.scoring.causal_engine import CausalEngine
+from rerank_plugins.scoring.causal_forms import EncoderMaker, checked_instruction, with_form
+from rerank_plugins.scoring.causal_loading import load_causal
 from rerank_plugins.scoring.checkpoint import (
     Checkpoint,
     checked_max_length,
@@ -38,8 +41,8 @@ from rerank_plugins.scoring.found import FoundScores
 from rerank_plugins.scoring.long_texts import BLOCK
 from rerank_plugins.scoring.openvino_engine import OpenVINOEngine
 from rerank_plugins.scoring.sentence_transformers_engine import (
-    SentenceTransformersEncoder,
     SentenceTransformersEngine,
+    encoders_of,
     load_cross_encoder,
 )
 from rerank_plugins.scoring.sharing import SharedPass, Work
@@ -51,7 +54,7 @@ from rerank_plugins.scoring.windows import within_allowance
 logger = logging.getLogger(__name__)
 
 Encoder = PairEncoder | TextPairEncoder
-Engine = TorchEngine | OpenVINOEngine | SentenceTransformersEngine
+Engine = TorchEngine | OpenVINOEngine | SentenceTransformersEngine | CausalEngine
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,7 @@ class ModelSettings:
         local_files_only: Never ask the network.
         trust_remote_code: Whether code in the checkpoint may run.
         allow_pickle_weights: Whether weights other than safetensors may be read.
+        form: How pairs are put to a causal language model, in place of what it says itself.
     """
 
     name: str = field(compare=False)
@@ -81,6 +85,7 @@ class ModelSettings:
     local_files_only: bool = False
     trust_remote_code: bool = False
     allow_pickle_weights: bool = False
+    form: str | None = None
 
     def __post_init__(self) -> None:
         check_engine(self.engine, self.precision, self.device)
@@ -97,8 +102,8 @@ class LoadedModel:
     def __init__(
         self, settings: ModelSettings, engine: TorchEngine | OpenVINOEngine | None = None
     ) -> None:
-        # A CrossEncoder, where one reads the pairs.
-        self._reader: Any = None
+        # What makes encoders, where pairs are not two texts with special tokens around them.
+        self._encoders: EncoderMaker | None = None
         folder = Path(settings.source)
         if not folder.is_dir() and not folder.is_absolute():
             folder = hub.fetch(
@@ -109,8 +114,8 @@ class LoadedModel:
                 trust_remote_code=settings.trust_remote_code,
                 allow_pickle_weights=settings.allow_pickle_weights,
             )
-        self.checkpoint: Checkpoint = read_checkpoint(
-            folder, trust_remote_code=settings.trust_remote_code
+        self.checkpoint: Checkpoint = with_form(
+            read_checkpoint(folder, trust_remote_code=settings.trust_remote_code), settings.form
         )
         self.choice = choose(
             settings.engine,
@@ -147,21 +152,18 @@ class LoadedModel:
         """Whether the processor computes."""
         return str(self.engine.device).lower() == "cpu"
 
-    def encoder(self, max_length: int | None) -> Encoder:
+    def encoder(self, max_length: int | None, instruction: str | None = None) -> Encoder:
         """What makes rows of pairs for this model.
 
         Raises:
-            InvalidInputError: More tokens are wanted than the model can take.
+            InvalidInputError: More tokens are wanted than the model can take, or an instruction
+                where it takes none.
         """
         checkpoint = self.checkpoint
         length = checked_max_length(checkpoint, max_length)
-        if self._reader is not None:
-            return SentenceTransformersEncoder(
-                self._reader,
-                prompt=checkpoint.saved.prompt,
-                max_length=length,
-                window_tokens=checkpoint.window_tokens,
-            )
+        instruction = checked_instruction(checkpoint, instruction)
+        if self._encoders is not None:
+            return self._encoders(length, instruction)
         return PairEncoder(
             checkpoint.pair_tokenizer,
             max_length=length,
@@ -169,12 +171,10 @@ class LoadedModel:
             pad_id=checkpoint.pad_id,
             with_types=checkpoint.with_types,
             cache=self.tokens,
-            prompt=checkpoint.saved.prompt,
+            prompt=checkpoint.saved.prompt if instruction is None else instruction,
         )
 
-    def _engine(
-        self, settings: ModelSettings
-    ) -> TorchEngine | OpenVINOEngine | SentenceTransformersEngine:
+    def _engine(self, settings: ModelSettings) -> Engine:
         permissions = {
             "trust_remote_code": settings.trust_remote_code,
             "allow_pickle_weights": settings.allow_pickle_weights,
@@ -193,13 +193,22 @@ class LoadedModel:
                     raise
                 self.choice = Choice("torch", settings.precision, f"OpenVINO failed: {error}")
         if self.choice.engine == "sentence-transformers":
-            self._reader, self.checkpoint, engine = load_cross_encoder(
+            model, self.checkpoint, engine = load_cross_encoder(
                 self.checkpoint,
                 device=settings.device,
                 precision=self.choice.precision,
                 **permissions,
             )
+            self._encoders = encoders_of(model, self.checkpoint)
             return engine
+        if self.checkpoint.saved.causal:
+            self.checkpoint, causal, self._encoders = load_causal(
+                self.checkpoint,
+                device=settings.device,
+                precision=self.choice.precision,
+                **permissions,
+            )
+            return causal
         return TorchEngine(
             self.checkpoint.folder,
             device=settings.device,
@@ -245,6 +254,8 @@ class LocalScorer:
     Args:
         settings: Which checkpoint, and how to load it.
         max_length: Tokens a pair, special tokens included; None for all that the model takes.
+        instruction: What the model is told to look for, or the name of one of its prompts; None
+            for the checkpoint's own.
         engine: Runs the checkpoint in place of the engine that the settings choose, and is
             not shared: to compare a model with another form of it.
     """
@@ -254,12 +265,14 @@ class LocalScorer:
         settings: ModelSettings,
         *,
         max_length: int | None = None,
+        instruction: str | None = None,
         engine: TorchEngine | OpenVINOEngine | None = None,
     ) -> None:
         if max_length is not None:
             check_count("max_length", max_length, minimum=1)
         self.settings = settings
         self._max_length = max_length
+        self._instruction = instruction
         self._engine = engine
         self._ready: tuple[LoadedModel, Encoder] | None = None
 
@@ -279,7 +292,7 @@ class LocalScorer:
         if ready is None:
             given = self._engine
             model = _shared(self.settings) if given is None else LoadedModel(self.settings, given)
-            ready = self._ready = (model, model.encoder(self._max_length))
+            ready = self._ready = (model, model.encoder(self._max_length, self._instruction))
         return ready
 
     @property
@@ -406,5 +419,7 @@ class LocalScorer:
             "window_tokens": checkpoint.window_tokens,
             "long_passages": checkpoint.long_passages,
             "first_stage_weight": checkpoint.first_stage_weight,
+            "instruction": self._instruction,
+            "form": checkpoint.form,
             **agreement,
         }

@@ -8,7 +8,7 @@ length.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -37,6 +37,8 @@ from rerank_plugins.scoring.torch_engine import (
 
 if TYPE_CHECKING:
     import torch
+
+    from rerank_plugins.scoring.causal_engine import Prefixes
 
 # What a row is made of; everything else that preprocess gives must be one for all rows.
 _ROW = ("input_ids", "attention_mask", "token_type_ids")
@@ -100,6 +102,7 @@ class SentenceTransformersEncoder(TextPairEncoder):
         prompt: In front of the query, or the chat template's system message; "" for none.
         max_length: Tokens per pair; None for the model's own limit.
         window_tokens: Passage tokens per window; None for as many as fit.
+        prefixes: Where the common beginning of a query's rows is noted; None for nowhere.
     """
 
     def __init__(
@@ -109,6 +112,7 @@ class SentenceTransformersEncoder(TextPairEncoder):
         prompt: str = "",
         max_length: int | None = None,
         window_tokens: int | None = None,
+        prefixes: Prefixes | None = None,
     ) -> None:
         self._model = model
         self._prompt = prompt or None
@@ -119,6 +123,7 @@ class SentenceTransformersEncoder(TextPairEncoder):
                 model.tokenizer,
                 max_length=limit if max_length is None else min(limit, max_length),
                 window_tokens=window_tokens,
+                prefixes=prefixes,
             )
 
     def constants(self) -> dict[str, Any]:
@@ -244,6 +249,23 @@ def load_cross_encoder(
     encoder = SentenceTransformersEncoder(model, prompt=checkpoint.saved.prompt)
     engine = SentenceTransformersEngine(model, encoder.constants(), precision=settled)
     return model, told_by(model, checkpoint, encoder.max_length), engine
+
+
+def encoders_of(
+    model: Any, checkpoint: Checkpoint, prefixes: Prefixes | None = None
+) -> Callable[[int | None, str | None], SentenceTransformersEncoder]:
+    """What makes encoders of a ``CrossEncoder``, for a length and an instruction."""
+
+    def encoder(max_length: int | None, instruction: str | None) -> SentenceTransformersEncoder:
+        return SentenceTransformersEncoder(
+            model,
+            prompt=checkpoint.saved.prompt if instruction is None else instruction,
+            max_length=max_length,
+            window_tokens=checkpoint.window_tokens,
+            prefixes=prefixes,
+        )
+
+    return encoder
 
 
 def told_by(model: Any, checkpoint: Checkpoint, max_length: int) -> Checkpoint:

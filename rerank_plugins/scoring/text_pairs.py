@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,9 @@ from rerank_plugins.scoring.base import DEFAULT_WINDOWS, LongPassages
 from rerank_plugins.scoring.encoding import Batch, EncodedPairs, pad_some
 from rerank_plugins.scoring.long_texts import readable
 from rerank_plugins.scoring.windows import shared_weights
+
+if TYPE_CHECKING:
+    from rerank_plugins.scoring.causal_engine import Prefixes
 
 _PAIRS_AT_A_TIME = 256
 # Tokens left free in a window: where texts meet, they may be cut into others than alone.
@@ -40,13 +43,22 @@ class TextPairEncoder(ABC):
         tokenizer: A transformers tokenizer.
         max_length: Tokens per row.
         window_tokens: Passage tokens per window; None for as many as fit.
+        prefixes: Where the common beginning of a query's rows is noted; None for nowhere.
 
     Raises:
         InvalidInputError: ``max_length`` leaves no room for text.
     """
 
-    def __init__(self, tokenizer: Any, *, max_length: int, window_tokens: int | None) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        *,
+        max_length: int,
+        window_tokens: int | None,
+        prefixes: Prefixes | None = None,
+    ) -> None:
         self._tokenizer = tokenizer
+        self._prefixes = prefixes
         self._lock = fork_safe_lock()
         # One call pads a fast tokenizer's rows, and one counts more tokens than fit: meant so.
         for warning in (
@@ -108,6 +120,8 @@ class TextPairEncoder(ABC):
             owners += [number] * len(new)
             turns += range(len(new))
             parts += spans
+        if self._prefixes is not None:
+            self._note(self._prefixes, pairs, rows, owners)
         lengths = np.asarray([len(passage) for _, passage in pairs], dtype=np.int64)
         ends = np.asarray(parts, dtype=np.int64).reshape(-1, 2)
         places = np.asarray(owners, dtype=np.intp)
@@ -115,6 +129,14 @@ class TextPairEncoder(ABC):
         return EncodedPairs(
             rows, types, places, truncated, ends, complete, np.asarray(turns, dtype=np.int64)
         )
+
+    @staticmethod
+    def _note(prefixes: Prefixes, pairs: Sequence[Pair], rows: Rows, owners: Sequence[int]) -> None:
+        by_query: dict[str, Rows] = {}
+        for row, owner in zip(rows, owners, strict=True):
+            by_query.setdefault(pairs[owner][0], []).append(row)
+        for query, some in by_query.items():
+            prefixes.note(query, some)
 
     def encode_ahead(
         self,

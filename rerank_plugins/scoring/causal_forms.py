@@ -1,0 +1,247 @@
+"""How published causal rerankers put a pair to the model, each as its card's own code does.
+
+A checkpoint that sentence-transformers saved says its form itself (`scoring.saved`). These are
+for those that say nothing: the form comes from the catalogue, from ``form=``, or from
+``rerank_plugins`` in config.json.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from rerank_plugins.errors import InvalidInputError, UnsupportedModelError
+from rerank_plugins.scoring.causal_engine import Answers, Prefixes
+from rerank_plugins.scoring.checkpoint import Checkpoint
+from rerank_plugins.scoring.encoding import Batch, padded
+from rerank_plugins.scoring.text_pairs import Pair, Rows, TextPairEncoder
+
+
+class FormEncoder(TextPairEncoder, ABC):
+    """Rows of a form; ``max_length`` counts every token of a row, the form's own included.
+
+    Args:
+        tokenizer: A transformers tokenizer.
+        prefixes: Where the rows' common beginnings are noted.
+        instruction: In place of the form's own; None for that one.
+        max_length: Tokens per row; None for the card's own length.
+        window_tokens: Passage tokens per window; None for as many as fit.
+
+    Attributes:
+        takes_instruction: Whether the form has a place for one.
+        default_instruction: What the card puts there.
+        words: The words that answer: for relevant, and for not relevant if there is one.
+    """
+
+    takes_instruction = False
+    default_instruction = ""
+    words: tuple[str, ...]
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        *,
+        prefixes: Prefixes | None = None,
+        instruction: str | None = None,
+        max_length: int | None = None,
+        window_tokens: int | None = None,
+    ) -> None:
+        self._tokenizer = tokenizer
+        self.instruction = self.default_instruction if instruction is None else instruction
+        own = self._prepare()
+        super().__init__(
+            tokenizer,
+            max_length=own if max_length is None else min(own, max_length),
+            window_tokens=window_tokens,
+            prefixes=prefixes,
+        )
+
+    @classmethod
+    def answers(cls, tokenizer: Any) -> Answers:
+        """Ids of the answering words.
+
+        Raises:
+            UnsupportedModelError: One of them is not one token.
+        """
+        ids = [_plain(tokenizer, word) for word in cls.words]
+        if any(len(one) != 1 for one in ids):
+            raise UnsupportedModelError(
+                f"the form needs {cls.words} as single tokens, and this tokenizer makes {ids} of "
+                "them"
+            )
+        return Answers(ids[0][0], ids[1][0] if len(ids) > 1 else None)
+
+    @abstractmethod
+    def _prepare(self) -> int:
+        """Tokenizes what is the same in all rows; gives the card's own length."""
+
+    @abstractmethod
+    def _row(self, query: str, passage: str, limit: int | None) -> list[int]:
+        """One row, cut to the limit; None for whole."""
+
+    def pad_rows(self, rows: Sequence[list[int]], types: Sequence[list[int]] | None) -> Batch:
+        """Rows as padded arrays; the engine reads by the mask, whatever the padding is."""
+        return padded(rows, types, 0)
+
+    def _rows(self, pairs: Sequence[Pair]) -> tuple[Rows, Rows | None]:
+        with self._lock:
+            return [self._row(query, passage, None) for query, passage in pairs], None
+
+    def _cut_rows(self, pairs: Sequence[Pair]) -> tuple[Rows, Rows | None]:
+        with self._lock:
+            return [self._row(query, passage, self.max_length) for query, passage in pairs], None
+
+
+class Qwen3Reranker(FormEncoder):
+    """Qwen3-Reranker's card: yes or no, behind a system message and an empty thought."""
+
+    takes_instruction = True
+    default_instruction = (
+        "Given a web search query, retrieve relevant passages that answer the query"
+    )
+    words = ("yes", "no")
+
+    def _prepare(self) -> int:
+        self._head = _plain(
+            self._tokenizer,
+            "<|im_start|>system\nJudge whether the Document meets the requirements based on the "
+            'Query and the Instruct provided. Note that the answer can only be "yes" or "no".'
+            "<|im_end|>\n<|im_start|>user\n",
+        )
+        self._tail = _plain(
+            self._tokenizer, "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+        )
+        return 8192
+
+    def _row(self, query: str, passage: str, limit: int | None) -> list[int]:
+        text = f"<Instruct>: {self.instruction}\n<Query>: {query}\n<Document>: {passage}"
+        ids = list(self._tokenizer(text)["input_ids"])
+        if limit is not None:
+            ids = ids[: limit - len(self._head) - len(self._tail)]
+        return [*self._head, *ids, *self._tail]
+
+
+class BGERerankerGemma(FormEncoder):
+    """bge-reranker-v2-gemma's card: the logit of Yes behind the pair and a prompt."""
+
+    takes_instruction = True
+    default_instruction = (
+        "Given a query A and a passage B, determine whether the passage contains an answer to the "
+        "query by providing a prediction of either 'Yes' or 'No'."
+    )
+    words = ("Yes",)
+    _own_length = 1024
+
+    def _prepare(self) -> int:
+        first = self._tokenizer.bos_token_id
+        self._first = [] if first is None else [first]
+        self._between = _plain(self._tokenizer, "\n")
+        self._tail = [*self._between, *_plain(self._tokenizer, self.instruction)]
+        return self._own_length + len(self._tail)
+
+    def _row(self, query: str, passage: str, limit: int | None) -> list[int]:
+        asked = _plain(self._tokenizer, f"A: {query}")
+        told = [*self._between, *_plain(self._tokenizer, f"B: {passage}")]
+        if limit is not None:
+            room = limit - len(self._tail)
+            asked = [*self._first, *asked[: room * 3 // 4]]
+            return [*asked, *told[: max(0, room - len(asked))], *self._tail]
+        return [*self._first, *asked, *told, *self._tail]
+
+
+class MxbaiRerankV2(FormEncoder):
+    """mxbai-rerank-v2's own library: 1 or 0 behind the pair and a task, an instruction if any."""
+
+    takes_instruction = True
+    words = ("1", "0")
+
+    def _prepare(self) -> int:
+        self._head = _plain(
+            self._tokenizer,
+            "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful "
+            "assistant.<|im_end|>\n<|im_start|>user\n",
+        )
+        self._between = _plain(self._tokenizer, "\n")
+        task = _plain(
+            self._tokenizer,
+            "You are a search relevance expert who evaluates how well documents match search "
+            "queries. For each query-document pair, carefully analyze the semantic relationship "
+            "between them, then provide your binary relevance judgment (0 for not relevant, 1 for "
+            "relevant).\nRelevance:",
+        )
+        end = _plain(self._tokenizer, "<|im_end|>\n<|im_start|>assistant\n")
+        self._tail = [*self._between, *task, *end]
+        return 8192 + len(self._head) + len(self._tail)
+
+    def _row(self, query: str, passage: str, limit: int | None) -> list[int]:
+        told = f"instruction: {self.instruction}\n" if self.instruction else ""
+        asked = _plain(self._tokenizer, f"{told}query: {query}")
+        text = [*self._between, *_plain(self._tokenizer, f"document: {passage}")]
+        if limit is not None:
+            room = limit - len(self._head) - len(self._tail)
+            asked = asked[: room * 3 // 4]
+            text = text[: max(0, room - len(asked))]
+        return [*self._head, *asked, *text, *self._tail]
+
+
+FORMS: dict[str, type[FormEncoder]] = {
+    "qwen3-reranker": Qwen3Reranker,
+    "bge-reranker-gemma": BGERerankerGemma,
+    "mxbai-rerank-v2": MxbaiRerankV2,
+}
+
+
+def _plain(tokenizer: Any, text: str) -> list[int]:
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+# Makes an encoder for a length and an instruction; None for the checkpoint's own.
+EncoderMaker = Callable[[int | None, str | None], TextPairEncoder]
+
+
+def with_form(checkpoint: Checkpoint, form: str | None) -> Checkpoint:
+    """The checkpoint with the form asked for; None for what it says itself.
+
+    Raises:
+        UnsupportedModelError: The form is unknown, or the checkpoint has no use for one.
+    """
+    form = checkpoint.form if form is None else form
+    if form is None:
+        return checkpoint
+    if form not in FORMS:
+        raise UnsupportedModelError(
+            f"form must be one of {sorted(FORMS)}, but got {form!r} for the checkpoint in "
+            f"{checkpoint.folder}"
+        )
+    if not checkpoint.saved.causal:
+        raise UnsupportedModelError(
+            f"form={form!r} is for causal language models, and the checkpoint in "
+            f"{checkpoint.folder} is none ({checkpoint.architecture})"
+        )
+    return replace(checkpoint, form=form)
+
+
+def checked_instruction(checkpoint: Checkpoint, instruction: str | None) -> str | None:
+    """The instruction's text: a prompt of the checkpoint by its name, or the text itself.
+
+    Raises:
+        InvalidInputError: It is no text, or the checkpoint takes none.
+    """
+    if instruction is None:
+        return None
+    if not isinstance(instruction, str):
+        raise InvalidInputError(
+            f"instruction must be text or None, but got {type(instruction).__name__}"
+        )
+    saved = checkpoint.saved
+    if instruction in saved.prompts:
+        return saved.prompts[instruction]
+    takes = FORMS[checkpoint.form].takes_instruction if checkpoint.form else bool(saved.prompts)
+    if not (takes or saved.chat):
+        raise InvalidInputError(
+            f"instruction={instruction!r}, but the checkpoint in {checkpoint.folder} takes none: "
+            "it has no prompts, no chat template and no form with a place for one"
+        )
+    return instruction
