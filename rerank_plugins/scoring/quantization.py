@@ -12,6 +12,7 @@ Without the first step, ``precision="int8"`` calibrates on the samples in four l
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,7 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
 from importlib.metadata import version
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -99,6 +101,11 @@ def quantize(
         MissingDependencyError: openvino or nncf is not installed.
         UnsupportedModelError: The model cannot be converted, or no place can keep it.
     """
+    if not isinstance(scorer, LocalScorer):
+        raise InvalidInputError(
+            f"only a cross-encoder can be quantized, but got {type(scorer).__name__}; load one "
+            "with rerank_plugins.models.loading.load_scorer"
+        )
     _check(pairs, labelled)
     start = time.perf_counter()
     settings: ModelSettings = replace(scorer.settings, engine="openvino", precision="fp32")
@@ -138,7 +145,7 @@ def quantize(
     report["advice"] = advice(report)
     _kept(checkpoint, result, {**facts, "agreement": report})
     seconds = time.perf_counter() - start
-    logger.info("int8 model of %s made in %.1f s: %s", settings.name, seconds, report)
+    logger.info("int8 model of %s made in %.1f s: %s", settings.name, seconds, report["advice"])
     return report
 
 
@@ -236,14 +243,18 @@ def _nncf(model: openvino.Model, inputs: list[dict[str, NDArray[np.int64]]]) -> 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps nncf's log and its bars off standard output, where a command's results go."""
+    """Keeps nncf's log and bars off stdout, where results go; no bars without a terminal."""
     import nncf
 
     level = logging.getLogger("nncf").level
     nncf.set_log_level(logging.ERROR)
     try:
-        with redirect_stdout(sys.stderr):
-            yield
+        if sys.stderr.isatty():
+            with redirect_stdout(sys.stderr):
+                yield
+        else:
+            with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
+                yield
     finally:
         nncf.set_log_level(level)
 
