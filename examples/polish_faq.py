@@ -52,7 +52,7 @@ class Outcome:
     int8: dict[str, Any]
 
 
-def main(out: Path, base: str = "embedded", *, epochs: float = 2.0) -> Outcome:
+def main(out: Path, base: str = "bundled", *, epochs: float = 2.0) -> Outcome:
     """Evaluates, fine-tunes, evaluates again and quantizes.
 
     Args:

@@ -389,7 +389,7 @@ def test_a_packed_file_that_unpacks_without_end_is_refused(
     packed_zeros(tmp_path / "corpus.jsonl.gz", 8, lines=True)
     (tmp_path / "queries.jsonl").write_text('{"id": "q", "text": "q"}\n')
     (tmp_path / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\n")
-    with pytest.raises(InvalidInputError, match="times the file.s size"):
+    with pytest.raises(InvalidInputError, match=r"times the file.s size"):
         read_question_set(tmp_path)
 
 
