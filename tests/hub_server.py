@@ -23,7 +23,8 @@ from urllib.parse import unquote, urlsplit
 
 def _files(folder: Path) -> list[Path]:
     """What is published of a folder; what an engine keeps in a folder of its own is not."""
-    return sorted(file for file in folder.iterdir() if file.is_file())
+    places = [folder, *folder.glob("[0-9]_*")]
+    return sorted(file for place in places for file in place.iterdir() if file.is_file())
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Hub:
         """Makes the folder's files the newest commit of a branch; gives the commit."""
         digest = hashlib.sha1(name.encode())
         for file in _files(folder):
-            digest.update(file.name.encode() + file.read_bytes())
+            digest.update(file.relative_to(folder).as_posix().encode() + file.read_bytes())
         commit = digest.hexdigest()
         self.commits[name, commit] = folder
         self.branches[name, branch] = commit
@@ -124,7 +125,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(b"", 404, {"X-Error-Code": "RevisionNotFound"})
             return
         commit, folder = found
-        files = [{"rfilename": file.name} for file in _files(folder)]
+        files = [{"rfilename": file.relative_to(folder).as_posix()} for file in _files(folder)]
         files.append({"rfilename": "onnx/model.onnx"})
         answer = {"_id": "0", "id": name, "modelId": name, "sha": commit, "siblings": files}
         self._send(json.dumps(answer).encode(), 200, {"Content-Type": "application/json"})

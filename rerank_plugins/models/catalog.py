@@ -11,10 +11,16 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Final
 
+from rerank_plugins.errors import InvalidInputError
+
 BUNDLED = "bundled"
 BUNDLED_ENCODER: Final = "bundled-encoder"
 ALIASES = {"embedded": BUNDLED}
 """Earlier names, which stay."""
+
+
+MANY = ("ar", "en", "fr", "pl", "zh")
+"""The languages here that a model of a hundred covers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +31,13 @@ class ModelProfile:
         name: What `load_reranker` takes.
         languages: ISO 639-1 codes.
         shape: Layers x hidden size; the card's size class where it states no more.
-        max_length: Tokens a pair, special tokens included.
+        max_length: Tokens per pair, special tokens included.
         licence: SPDX identifier where there is one.
         headline: The card's headline figure.
         note: What one should know before choosing it.
+        form: How pairs are put to a causal language model, where the checkpoint does not say it
+            itself; None for encoders.
+        remote_code: Whether it loads only with ``trust_remote_code=True``.
     """
 
     name: str
@@ -38,6 +47,13 @@ class ModelProfile:
     licence: str
     headline: str
     note: str = ""
+    form: str | None = None
+    remote_code: bool = False
+
+    @property
+    def non_commercial(self) -> bool:
+        """Whether the licence forbids commercial use."""
+        return "-NC" in self.licence
 
 
 CATALOG: dict[str, ModelProfile] = {
@@ -104,10 +120,165 @@ CATALOG: dict[str, ModelProfile] = {
             8192,
             "Gemma",
             "PIRB nDCG@10 64.21",
-            "reads long passages",
+            "reads long passages; its card recommends the next one over it in most cases",
+        ),
+        ModelProfile(
+            "sdadas/polish-reranker-roberta-v2",
+            ("pl",),
+            "24x1024",
+            512,
+            "Gemma",
+            "recommended by the card of polish-reranker-bge-v2",
+            "loads without its optional code",
+        ),
+        ModelProfile(
+            "cross-encoder/ms-marco-MiniLM-L-6-v2",
+            ("en",),
+            "6x384",
+            512,
+            "Apache-2.0",
+            "ARA-Reranker-V1's card: MRR .631 on Arabic",
+            "English; small and fast",
+        ),
+        ModelProfile(
+            "cross-encoder/ms-marco-MiniLM-L-12-v2",
+            ("en",),
+            "12x384",
+            512,
+            "Apache-2.0",
+            "ARA-Reranker-V1's card: MRR .664 on Arabic",
+            "English",
+        ),
+        ModelProfile(
+            "BAAI/bge-reranker-base",
+            ("zh", "en"),
+            "12x768",
+            512,
+            "MIT",
+            "",
+            "degrades in other languages",
+        ),
+        ModelProfile(
+            "BAAI/bge-reranker-v2-m3",
+            MANY,
+            "24x1024",
+            8192,
+            "Apache-2.0",
+            "ARA-Reranker-V1's card: MRR .902 on Arabic",
+            "multilingual; reads long passages",
+        ),
+        ModelProfile(
+            "BAAI/bge-reranker-v2-gemma",
+            MANY,
+            "18x2048",
+            1024,
+            "Gemma",
+            "",
+            "a causal language model; its base's licence, the card's own was not verified",
+            form="bge-reranker-gemma",
+        ),
+        ModelProfile(
+            "Qwen/Qwen3-Reranker-0.6B",
+            MANY,
+            "28x1024",
+            8192,
+            "Apache-2.0",
+            "",
+            "a causal language model; takes instruction=",
+            form="qwen3-reranker",
+        ),
+        ModelProfile(
+            "Qwen/Qwen3-Reranker-4B",
+            MANY,
+            "36x2560",
+            8192,
+            "Apache-2.0",
+            "",
+            "a causal language model; takes instruction=; wants a GPU",
+            form="qwen3-reranker",
+        ),
+        ModelProfile(
+            "mixedbread-ai/mxbai-rerank-base-v2",
+            MANY,
+            "24x896",
+            8192,
+            "Apache-2.0",
+            "BEIR nDCG@10 55.57, Mr.TyDi 28.56",
+            "a causal language model; takes instruction=",
+            form="mxbai-rerank-v2",
+        ),
+        ModelProfile(
+            "mixedbread-ai/mxbai-rerank-large-v2",
+            MANY,
+            "1.5B class",
+            8192,
+            "Apache-2.0",
+            "BEIR nDCG@10 57.49, Mr.TyDi 29.79",
+            "a causal language model; takes instruction=; wants a GPU",
+            form="mxbai-rerank-v2",
+        ),
+        ModelProfile(
+            "Alibaba-NLP/gte-multilingual-reranker-base",
+            MANY,
+            "12x768",
+            8192,
+            "Apache-2.0",
+            "",
+            "75 languages; its code stands in another repository",
+            remote_code=True,
+        ),
+        ModelProfile(
+            "jinaai/jina-reranker-v2-base-multilingual",
+            MANY,
+            "12x768",
+            1024,
+            "CC-BY-NC-4.0",
+            "",
+            "no commercial use",
+            remote_code=True,
+        ),
+        ModelProfile(
+            "NAMAA-Space/GATE-Reranker-V1",
+            ("ar",),
+            "12x768",
+            512,
+            "Apache-2.0",
+            "",
+            "made from an AraBERT",
+        ),
+        ModelProfile(
+            "antoinelouis/crossencoder-camembert-base-mmarcoFR",
+            ("fr",),
+            "12x768",
+            512,
+            "MIT",
+            "",
+            "the larger sister of the L2 model",
+        ),
+        ModelProfile(
+            "antoinelouis/crossencoder-camemberta-base-mmarcoFR",
+            ("fr",),
+            "12x768",
+            512,
+            "MIT",
+            "",
+            "a DeBERTa v2",
         ),
     )
 }
+
+
+def with_language(language: str | None) -> list[ModelProfile]:
+    """The rows for a language, all of them for None.
+
+    Raises:
+        InvalidInputError: No model is known for it.
+    """
+    found = [row for row in CATALOG.values() if language is None or language in row.languages]
+    if not found:
+        known = sorted({one for row in CATALOG.values() for one in row.languages})
+        raise InvalidInputError(f"language must be one of {known}, but got {language!r}")
+    return found
 
 
 def bundled_folder() -> Path:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,6 +18,7 @@ from rerank_plugins.models.catalog import (
     BUNDLED,
     BUNDLED_ENCODER,
     CATALOG,
+    ModelProfile,
     bundled_folder,
     near_names,
 )
@@ -25,6 +28,8 @@ from rerank_plugins.scoring.cross_encoder import CrossEncoderScorer, is_cross_en
 from rerank_plugins.scoring.engines import EngineName, Precision
 from rerank_plugins.scoring.local import LocalScorer, ModelSettings
 from rerank_plugins.scoring.vectors import VectorScorer
+
+logger = logging.getLogger(__name__)
 
 
 class ModelOptions(ScoringOptions, total=False):
@@ -71,6 +76,9 @@ def load_scorer(
     name = ALIASES.get(str(model), str(model))
     if name == BUNDLED_ENCODER:
         return _vector_scorer(engine=engine, precision=precision, max_length=max_length)
+    profile = CATALOG.get(name)
+    if profile is not None and profile.non_commercial:
+        _warn_once(profile)
     return LocalScorer(
         ModelSettings(
             name=name,
@@ -84,6 +92,7 @@ def load_scorer(
             trust_remote_code=trust_remote_code,
             allow_pickle_weights=allow_pickle_weights,
             form=form,
+            known_form=None if profile is None else profile.form,
         ),
         max_length=max_length,
         instruction=instruction,
@@ -162,6 +171,11 @@ def load_reranker(
 
 
 _OPTIONS = {"model", *ModelOptions.__annotations__, *RerankerOptions.__annotations__}
+
+
+@cache
+def _warn_once(profile: ModelProfile) -> None:
+    logger.warning("%s may not be used commercially (%s)", profile.name, profile.licence)
 
 
 def as_reranker(

@@ -201,13 +201,20 @@ def _plain(tokenizer: Any, text: str) -> list[int]:
 EncoderMaker = Callable[[int | None, str | None], TextPairEncoder]
 
 
-def with_form(checkpoint: Checkpoint, form: str | None) -> Checkpoint:
+def with_form(checkpoint: Checkpoint, form: str | None, default: str | None = None) -> Checkpoint:
     """The checkpoint with the form asked for; None for what it says itself.
+
+    Args:
+        checkpoint: What its files say.
+        form: Asked for by the caller.
+        default: For a checkpoint that says nothing: the catalogue's.
 
     Raises:
         UnsupportedModelError: The form is unknown, or the checkpoint has no use for one.
     """
     form = checkpoint.form if form is None else form
+    if form is None and checkpoint.saved.causal and not checkpoint.saved.stated:
+        form = default
     if form is None:
         return checkpoint
     if form not in FORMS:

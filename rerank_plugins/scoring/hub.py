@@ -23,12 +23,17 @@ from rerank_plugins.errors import (
     UnsupportedModelError,
 )
 from rerank_plugins.models.catalog import near_names
+from rerank_plugins.scoring.saved import module_folders
 
 logger = logging.getLogger(__name__)
 
 _TEXT_FILES = ("*.json", "*.txt", "*.model", "*.jinja")
 _CODE = ("*.py",)
 _SAFE_WEIGHTS = "model*.safetensors"
+# Of PEFT; the weights beside it are an adapter's.
+_ADAPTER = "adapter_config.json"
+_ADAPTER_WEIGHTS = "adapter_model.safetensors"
+_TEMPLATES = "additional_chat_templates"
 _PICKLE_WEIGHTS = "pytorch_model*.bin"
 
 
@@ -43,8 +48,9 @@ def fetch(
 ) -> Path:
     """Folder of the checkpoint in the local cache, fetched when it is not there yet.
 
-    The files at the top of the repository are taken and no others: exports for other
-    runtimes lie in sub-folders. A pinned commit that is cached needs no network. When the Hub
+    The files at the top of the repository are taken and those of the modules that modules.json
+    names: exports for other runtimes lie in other sub-folders. A pinned commit that is cached
+    needs no network. When the Hub
     cannot be asked, or refuses, a whole cached copy serves. A Hub that stops answering is
     given up after the client's timeouts, about a minute (``HF_HUB_ETAG_TIMEOUT`` and
     ``HF_HUB_DOWNLOAD_TIMEOUT``, seconds, 10 each).
@@ -77,9 +83,27 @@ def fetch(
         return cached
     files = _needed(name, listed, code=trust_remote_code, allow_pickle=allow_pickle_weights)
     try:
+        if "modules.json" in listed:
+            # By its commit, so that the branch does not stand for it yet.
+            folder = _download(name, commit, commit, ["modules.json"], cache_folder)
+            parts = tuple(f"{one}/" for one in (*module_folders(folder), _TEMPLATES))
+            # First, since the weights come last: a folder that has them is whole.
+            files = (
+                sorted(file for file in listed if file.startswith(parts) and _wanted(file, parts))
+                + files
+            )
         return _download(name, revision, commit, files, cache_folder)
+    except UnsupportedModelError:
+        raise
     except Exception as error:
         raise _explained(error, name, revision) from error
+
+
+def _wanted(file: str, folders: tuple[str, ...]) -> bool:
+    """Whether a file of a module's folder is read: settings and weights, no code."""
+    inner = next(file[len(folder) :] for folder in folders if file.startswith(folder))
+    patterns = (*_TEXT_FILES, _SAFE_WEIGHTS, _PICKLE_WEIGHTS)
+    return "/" not in inner and any(fnmatchcase(inner, pattern) for pattern in patterns)
 
 
 def _listing(name: str, revision: str | None) -> tuple[str, list[str]]:
@@ -97,11 +121,11 @@ def _needed(name: str, listed: Iterable[str], *, code: bool, allow_pickle: bool)
     def matching(*patterns: str) -> list[str]:
         return [file for file in top if any(fnmatchcase(file, pattern) for pattern in patterns)]
 
-    if "config.json" not in top:
+    if "config.json" not in top and _ADAPTER not in top:
         raise UnsupportedModelError(
             f"{name!r} has no config.json: it is no transformers checkpoint"
         )
-    weights = matching(_SAFE_WEIGHTS)
+    weights = matching(_SAFE_WEIGHTS) or matching(_ADAPTER_WEIGHTS)
     if not weights and allow_pickle:
         weights = matching(_PICKLE_WEIGHTS)
     if not weights:
@@ -134,8 +158,8 @@ def _download(
     if revision != commit:
         # The client notes which commit the branch stands for only when asked by the branch's
         # name. Last, so that a branch never stands for a commit that is half there.
-        hf_hub_download(name, "config.json", revision=revision, cache_dir=cache_folder)
-    return Path(path).parent
+        hf_hub_download(name, files[-1], revision=revision, cache_dir=cache_folder)
+    return Path(path).parents[files[-1].count("/")]
 
 
 def _cached(
@@ -152,16 +176,19 @@ def _cached(
                 cache_dir=cache_folder,
                 local_files_only=True,
                 # What the client knows of the commit's files it then compares with the folder.
-                allow_patterns=["*.json", _SAFE_WEIGHTS],
+                allow_patterns=["*.json", _SAFE_WEIGHTS, _ADAPTER_WEIGHTS],
                 ignore_patterns=["*/*"],
             )
         )
     except (errors.LocalEntryNotFoundError, errors.HFValidationError):
         return None
-    whole = _has_weights(folder, _SAFE_WEIGHTS, "model.safetensors.index.json") or (
-        allow_pickle and _has_weights(folder, _PICKLE_WEIGHTS, "pytorch_model.bin.index.json")
-    )
-    return folder if whole and (folder / "config.json").is_file() else None
+    safe = _has_weights(folder, _SAFE_WEIGHTS, "model.safetensors.index.json")
+    whole = safe or (folder / _ADAPTER_WEIGHTS).is_file()
+    if not whole and allow_pickle:
+        whole = _has_weights(folder, _PICKLE_WEIGHTS, "pytorch_model.bin.index.json")
+    modules = all((folder / one / "config.json").is_file() for one in module_folders(folder))
+    described = (folder / "config.json").is_file() or (folder / _ADAPTER).is_file()
+    return folder if whole and modules and described else None
 
 
 def _has_weights(folder: Path, pattern: str, index: str) -> bool:

@@ -73,6 +73,7 @@ class ModelSettings:
         trust_remote_code: Whether code in the checkpoint may run.
         allow_pickle_weights: Whether weights other than safetensors may be read.
         form: How pairs are put to a causal language model, in place of what it says itself.
+        known_form: The same for a checkpoint that says nothing: the catalogue's.
     """
 
     name: str = field(compare=False)
@@ -86,6 +87,7 @@ class ModelSettings:
     trust_remote_code: bool = False
     allow_pickle_weights: bool = False
     form: str | None = None
+    known_form: str | None = None
 
     def __post_init__(self) -> None:
         check_engine(self.engine, self.precision, self.device)
@@ -115,7 +117,9 @@ class LoadedModel:
                 allow_pickle_weights=settings.allow_pickle_weights,
             )
         self.checkpoint: Checkpoint = with_form(
-            read_checkpoint(folder, trust_remote_code=settings.trust_remote_code), settings.form
+            read_checkpoint(folder, trust_remote_code=settings.trust_remote_code),
+            settings.form,
+            settings.known_form,
         )
         self.choice = choose(
             settings.engine,

@@ -89,6 +89,7 @@ class SavedSettings:
         causal: Whether the score comes from a causal language model's next token.
         chat: Whether pairs pass through the tokenizer's chat template.
         beyond: The settings that only sentence-transformers' own code follows.
+        stated: Whether sentence-transformers saved the checkpoint as a ``CrossEncoder``.
     """
 
     prompt: str = ""
@@ -99,6 +100,7 @@ class SavedSettings:
     causal: bool = False
     chat: bool = False
     beyond: tuple[str, ...] = ()
+    stated: bool = False
 
 
 def read_saved(folder: Path, config: Mapping[str, Any], *, remote_code: bool) -> SavedSettings:
@@ -164,6 +166,7 @@ def read_saved(folder: Path, config: Mapping[str, Any], *, remote_code: bool) ->
         causal=causal,
         chat=chat,
         beyond=(*adapter, *beyond),
+        stated=True,
     )
 
 
