@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from rerank_plugins import __version__
 from rerank_plugins.cli import (
     analyze,
+    calibrate,
     demo,
     evaluate,
     models,
@@ -41,6 +42,7 @@ _COMMANDS = {
     "train": (train, "fine-tune a cross-encoder on your own questions"),
     "evaluate": (evaluate, "compare first stages and rerankers on your own questions"),
     "warm-up": (warm_up, "fetch, convert and load models before they are needed"),
+    "calibrate": (calibrate, "fit probabilities and a threshold on your own judgements"),
     "quantize": (quantize, "make an int8 model for OpenVINO and measure it"),
 }
 

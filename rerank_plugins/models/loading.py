@@ -13,6 +13,7 @@ from rerank_plugins._names import check_options
 from rerank_plugins._validation import check_flag
 from rerank_plugins.bundled import load_encoder
 from rerank_plugins.errors import InvalidInputError, UnknownModelError
+from rerank_plugins.models.calibration import Calibration, calibrated
 from rerank_plugins.models.catalog import (
     ALIASES,
     BUNDLED,
@@ -46,6 +47,7 @@ class ModelOptions(ScoringOptions, total=False):
     allow_pickle_weights: bool
     instruction: str | None
     form: str | None
+    calibration: Calibration | str | Path | None
 
 
 def load_scorer(
@@ -113,6 +115,7 @@ def load_reranker(
     allow_pickle_weights: bool = False,
     instruction: str | None = None,
     form: str | None = None,
+    calibration: Calibration | str | Path | None = None,
     **options: Unpack[RerankerOptions],
 ) -> Reranker:
     """A reranker by name. Returns at once: the model is fetched and read at first use.
@@ -146,6 +149,8 @@ def load_reranker(
         form: How pairs are put to a causal language model that does not say it itself:
             ``qwen3-reranker``, ``bge-reranker-gemma`` or ``mxbai-rerank-v2``. The catalogue
             knows the form of its models.
+        calibration: What `rerank_plugins.models.calibration` or ``rerank-plugins calibrate``
+            fitted for this model, or its file; None for the model's own probabilities.
         **options: Those of `Reranker`.
 
     Raises:
@@ -167,7 +172,7 @@ def load_reranker(
         instruction=instruction,
         form=form,
     )
-    return Reranker(scorer, **options)
+    return Reranker(calibrated(scorer, calibration), **options)
 
 
 _OPTIONS = {"model", *ModelOptions.__annotations__, *RerankerOptions.__annotations__}
