@@ -94,8 +94,20 @@ def _in_child() -> None:
     _executor.cache_clear()
     for lock in list(_locks):
         lock._at_fork_reinit()  # noqa: SLF001  (what threading and logging do themselves)
+    _one_openmp_thread()
     for owner, method in list(_renewed.items()):
         getattr(owner, method)()
+
+
+def _one_openmp_thread() -> None:
+    """Lets torch and FAISS compute in a forked child, which lacks OpenMP's other threads.
+
+    GNU's OpenMP waits for them for ever once the parent has used them.
+    """
+    for module, setter in (("torch", "set_num_threads"), ("faiss", "omp_set_num_threads")):
+        limit = getattr(sys.modules.get(module), setter, None)
+        if limit is not None:
+            limit(1)
     # FAISS computes on OpenMP's threads, which the child lacks too: it would wait for them.
     faiss = sys.modules.get("faiss")
     if faiss is not None and hasattr(faiss, "omp_set_num_threads"):

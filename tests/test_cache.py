@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from texts import ALL_PASSAGES, QUESTIONS
 from rerank_plugins import Reranker, load_reranker
 from rerank_plugins.errors import InvalidInputError, NonFiniteScoreError
 from rerank_plugins.models.loading import load_scorer
+from rerank_plugins.scoring import score_file
 from rerank_plugins.scoring.base import PairScores, ScoreOptions, Scorer
 from rerank_plugins.scoring.cache import CachedScorer, ScoreCache
 from rerank_plugins.testing import OverlapScorer, ScorerConformance
@@ -484,6 +486,7 @@ def test_a_file_that_another_process_holds_fails_no_query(
     assert "locked" in caplog.text
     holder.execute("ROLLBACK")
     holder.close()
+    scorer.cache._file._alone_until = 0.0  # the while for which it is left alone
     assert asked(scorer, [("q", "later")]) == 1
     assert asked(cached(file), [("q", "later")]) == 0
 
@@ -592,3 +595,52 @@ def test_the_scorer_s_own_words_come_through() -> None:
     assert (scorer.name, scorer.first_stage_weight) == ("mine", 0.3)
     assert scorer.describe()["cache"] == {"max_pairs": 100_000, "path": None}
     assert isinstance(scorer.score([], OPTIONS), PairScores)
+
+
+def test_a_locked_file_is_left_alone_for_a_growing_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One query in a while tries it; the others do without at once, and at the end it serves."""
+    clock = 1000.0
+    monkeypatch.setattr(score_file, "monotonic", lambda: clock)
+    cache = ScoreCache(10, path=tmp_path / "scores.sqlite")
+    blocker = sqlite3.connect(tmp_path / "scores.sqlite", isolation_level=None)
+    blocker.execute("PRAGMA locking_mode=EXCLUSIVE")
+    blocker.execute("BEGIN EXCLUSIVE")
+    tried: list[float] = []
+    run = cache._file._connection
+
+    class Counted:
+        """Notes when the file was tried."""
+
+        def execute(self, *arguments: object) -> object:
+            """Notes when."""
+            tried.append(clock)
+            return run.execute(*arguments)
+
+        def close(self) -> None:
+            """The connection's own."""
+            run.close()
+
+    cache._file._connection = Counted()
+    for _ in range(100):
+        assert cache.find([b"key"]) == [None]
+        clock += 0.5
+    pauses = [b - a for a, b in pairwise(tried)]
+    assert pauses == [1.0, 2.0, 4.0, 8.0, 16.0]
+    blocker.close()
+    clock += 1000
+    cache._file.keep({b"key": (1.0, False, 0, 3)})
+    assert cache.find([b"key"]) == [(1.0, False, 0, 3)]
+
+
+def test_callers_of_a_slow_file_do_not_queue_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While one waits for it, the others have their answer without it."""
+    monkeypatch.setattr(score_file, "_PATIENCE", 0.01)
+    cache = ScoreCache(10, path=tmp_path / "scores.sqlite")
+    cache._file.keep({b"key": (1.0, False, 0, 3)})
+    with cache._file._lock:
+        assert cache.find([b"key"]) == [None]
+    assert cache.find([b"key"]) == [(1.0, False, 0, 3)]

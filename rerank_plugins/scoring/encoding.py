@@ -36,6 +36,9 @@ _TEXTS_AT_A_TIME = 512
 # A text that is cut may end in other tokens than it has there; so many are not looked at.
 _TAIL = 8
 
+# What a tokenizer takes at most, as a guess of whether a text of megabytes is worth beginning.
+_SECONDS_A_CHARACTER = 1e-6
+
 # Pairs encoded at a time while the model works on those before: token lists of a long list of
 # pairs never exist together, and sorting by length within so many leaves little padding.
 _PAIRS_AHEAD = 1024
@@ -367,13 +370,20 @@ def encode_in_time(
     windows: int,
     stop_at: float,
 ) -> Iterator[EncodedPairs]:
-    """Rows in parts of little text, until ``stop_at`` on ``time.perf_counter``."""
+    """Rows in parts of little text, until ``stop_at`` on ``time.perf_counter``.
+
+    Ends before a text that would take longer to tokenize than there is time.
+    """
     start = 0
-    while start < len(pairs) and perf_counter() < stop_at:
-        stop, characters = start, 0
-        while stop < len(pairs) and (stop == start or characters < BLOCK):
-            characters += sum(map(len, pairs[stop]))
-            stop += 1
+    while start < len(pairs):
+        stop, characters = start + 1, sum(map(len, pairs[start]))
+        while stop < len(pairs) and characters + (more := sum(map(len, pairs[stop]))) <= BLOCK:
+            stop, characters = stop + 1, characters + more
+        begin = perf_counter()
+        if begin >= stop_at or (
+            characters > BLOCK and begin + characters * _SECONDS_A_CHARACTER > stop_at
+        ):
+            return
         yield encoder.encode(pairs[start:stop], long_passages, windows)
         start = stop
 

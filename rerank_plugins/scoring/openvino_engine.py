@@ -8,9 +8,9 @@ head reads no other. Each conversion is compared with the original before it is 
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import sys
-import threading
 import time
 import warnings
 from collections.abc import Iterator
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rerank_plugins._threads import after_fork_in_child, fork_safe_lock
 from rerank_plugins.errors import OutOfMemoryError, UnsupportedModelError
 from rerank_plugins.scoring import converted
 from rerank_plugins.scoring.checkpoint import Checkpoint
@@ -38,7 +39,7 @@ logger = logging.getLogger(__name__)
 # What the parity tests demand of fp32 scores, relative where logits are large.
 _TOLERANCE = 1e-4
 _TELEMETRY = "openvino_telemetry"
-_importing = threading.Lock()
+_importing = fork_safe_lock()
 
 
 class OpenVINOEngine:
@@ -66,9 +67,22 @@ class OpenVINOEngine:
             "PERFORMANCE_HINT": "LATENCY",
             "ENABLE_CPU_PINNING": False,
         }
-        compiled = openvino_library().Core().compile_model(model, "CPU", settings)
-        self._request = compiled.create_infer_request()
-        self._lock = threading.Lock()
+        self._model, self._settings = model, settings
+        self._lock = fork_safe_lock()
+        self._request: Any = self._compiled()
+        after_fork_in_child(self, "_forget_request")
+
+    def _compiled(self) -> Any:
+        compiled = openvino_library().Core().compile_model(self._model, "CPU", self._settings)
+        return compiled.create_infer_request()
+
+    def _forget_request(self) -> None:
+        """In a forked child, which lacks the threads that computed: it compiles its own.
+
+        The parent's must never be freed there, not even at exit: it would wait for them.
+        """
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._request))
+        self._request = None
 
     @classmethod
     def load(
@@ -104,6 +118,8 @@ class OpenVINOEngine:
         """
         try:
             with self._lock:  # an infer request serves one call at a time
+                if self._request is None:
+                    self._request = self._compiled()
                 return np.array(self._request.infer(inputs_of(batch))[0], dtype=np.float32)
         except (RuntimeError, MemoryError) as error:
             if not isinstance(error, MemoryError) and "alloc" not in str(error):

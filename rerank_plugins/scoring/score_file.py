@@ -6,14 +6,15 @@ import logging
 import math
 import os
 import struct
-import threading
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from rerank_plugins._threads import fork_safe_lock
 from rerank_plugins.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -35,6 +36,14 @@ _CHECKSUM = struct.Struct("<I")
 _KEYS_A_QUERY = 500
 
 # Logit, whether the pair was truncated, and the span of characters (-1, -1 for none).
+# Seconds that a query waits for the file, and for how long it is left alone after it could not be
+# had: twice as long each time, so that a query now and then waits, and no other.
+_PATIENCE = 0.05
+_SHORTEST_PAUSE = 1.0
+_LONGEST_PAUSE = 300.0
+# Opening it is no query's business, but for a forked child's first.
+_OPENING = 5.0
+
 Entry = tuple[float, bool, int, int]
 T = TypeVar("T")
 
@@ -45,16 +54,18 @@ class ScoreFile:
     def __init__(self, path: Path, max_pairs: int) -> None:
         self.path = path
         self._max_pairs = max_pairs
-        self._lock = threading.Lock()
+        self._lock = fork_safe_lock()
         self._warned = False
+        self._pause = _SHORTEST_PAUSE
+        self._alone_until = -math.inf  # on the clock of `monotonic`
         self._inherited: list[sqlite3.Connection | None] = []
-        self._open()
+        self._open(_OPENING)
 
-    def _open(self) -> None:
+    def _open(self, patience: float) -> None:
         import sqlite3
 
         try:
-            self._connection: sqlite3.Connection | None = self._connect()
+            self._connection: sqlite3.Connection | None = self._connect(patience)
         except InvalidInputError:
             raise
         except (sqlite3.Error, ValueError) as error:  # a NUL in the name is no Error of SQLite's
@@ -69,12 +80,12 @@ class ScoreFile:
         if connection is not None and self._process == os.getpid():
             connection.close()
 
-    def _connect(self) -> sqlite3.Connection:
+    def _connect(self, patience: float) -> sqlite3.Connection:
         import sqlite3
 
         connection = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None)
         try:
-            connection.execute("PRAGMA busy_timeout=5000")
+            connection.execute(f"PRAGMA busy_timeout={round(1000 * patience)}")
             connection.execute("BEGIN IMMEDIATE")
             self._check(connection)
             connection.execute(_SCHEMA)
@@ -86,6 +97,7 @@ class ScoreFile:
             with suppress(sqlite3.OperationalError):  # another process opens it right now
                 connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=NORMAL")
+            connection.execute(f"PRAGMA busy_timeout={round(1000 * _PATIENCE)}")
         except BaseException:
             connection.close()
             raise
@@ -143,28 +155,47 @@ class ScoreFile:
         self._run(write)
 
     def _run(self, work: Callable[[sqlite3.Connection], T]) -> T | None:
-        """What the work gives; None, and a warning once, when the file fails it."""
+        """What the work gives; None when the file fails it or cannot be had in time."""
         import sqlite3
 
-        with self._lock:
-            try:
-                if self._process != os.getpid():
-                    # A connection must neither be used nor closed across a fork.
-                    self._inherited.append(self._connection)
-                    self._open()
-                return None if self._connection is None else work(self._connection)
-            except (sqlite3.Error, InvalidInputError) as error:
-                # A lock or a full disk may pass; a file that is no database any more does not.
-                if not isinstance(error, sqlite3.OperationalError):
-                    self._connection = None
-                if not self._warned:
-                    self._warned = True
-                    logger.warning(
-                        "the score cache %s failed (%s); scores are computed or come from memory",
-                        self.path,
-                        error,
-                    )
+        if monotonic() < self._alone_until:
+            return None
+        if not self._lock.acquire(timeout=_PATIENCE):
+            return None
+        try:
+            if self._process != os.getpid():
+                # A connection must neither be used nor closed across a fork.
+                self._inherited.append(self._connection)
+                self._connection, self._process = None, os.getpid()
+                self._open(_PATIENCE)
+            if self._connection is None:
                 return None
+            found = work(self._connection)
+        except (sqlite3.Error, InvalidInputError) as error:
+            self._failed(error)
+            return None
+        else:
+            self._pause = _SHORTEST_PAUSE
+            return found
+        finally:
+            self._lock.release()
+
+    def _failed(self, error: Exception) -> None:
+        """Leaves the file alone: for a while when it is locked, or a disk full; else for good."""
+        import sqlite3
+
+        if isinstance(error, sqlite3.OperationalError):
+            self._alone_until = monotonic() + self._pause
+            self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+        else:
+            self._connection = None
+        if not self._warned:
+            self._warned = True
+            logger.warning(
+                "the score cache %s failed (%s); scores are computed or come from memory",
+                self.path,
+                error,
+            )
 
 
 def _select(connection: sqlite3.Connection, keys: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
