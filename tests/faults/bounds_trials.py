@@ -19,6 +19,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from rerank_plugins.first_stage.embedded_encoder import EmbeddedEncoder
+
 from rerank_plugins import load_reranker
 from rerank_plugins._text import normalize
 from rerank_plugins.context import ContextBuilder
@@ -27,7 +29,6 @@ from rerank_plugins.context.hygiene import fenced, strip_invisible
 from rerank_plugins.context.sentences import sentence_ends
 from rerank_plugins.first_stage import BM25
 from rerank_plugins.first_stage.analysis import analyzer_for, detect_language
-from rerank_plugins.first_stage.embedded_encoder import EmbeddedEncoder
 
 
 def say(line: str) -> None:
