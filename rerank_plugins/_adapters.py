@@ -48,7 +48,7 @@ def as_reranker(
     Raises:
         InvalidInputError: ``reranker`` is something else, two models are named, an option is
             unknown, or options come beside a ready reranker, which has its own.
-        UnknownModelError: There is no model of that name.
+        UnknownModelError: If no model has that name.
     """
     check_options(owner.__name__, options, {*own_options(owner), *ModelOptions.__annotations__})
     if reranker is None:
@@ -82,7 +82,7 @@ class Found:
         *,
         mask: NDArray[np.bool_] | None = None,  # noqa: ARG002
     ) -> list[Candidate]:
-        """The first ``k`` of what was found; there is no other query to ask."""
+        """The first ``k`` of what was found; it answers that query only."""
         return self.candidates[:k]
 
 
@@ -90,7 +90,7 @@ def own_stages(retrievers: Iterable[object], kinds: tuple[type[Any], ...]) -> li
     """The retrievers of a hybrid, all of these kinds: what can be changed and saved.
 
     Raises:
-        InvalidInputError: One is of another kind.
+        InvalidInputError: If one is of another kind.
     """
     own = list(retrievers)
     for stage in own:
@@ -123,7 +123,7 @@ def check_details(details: Iterable[str]) -> tuple[Detail, ...]:
     """The details, once each is sure to be known.
 
     Raises:
-        InvalidInputError: One is not.
+        InvalidInputError: If one is not.
     """
     given = [details] if isinstance(details, str) else list(check_iterable("details", details))
     known = all(isinstance(one, str) and one in DETAILS for one in given)

@@ -40,7 +40,7 @@ class ByteBoundedDict(dict[K, V]):
         self._lock = fork_safe_lock()
 
     def find(self, key: K) -> V | None:
-        """The value, which stays for longer; None when there is none."""
+        """The value, marked as recently used; None if absent."""
         value = self.get(key)
         if value is None and (value := self._older.get(key)) is not None:
             self.keep(key, value)

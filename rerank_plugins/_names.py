@@ -71,7 +71,7 @@ def check_options(owner: str, given: Iterable[str], known: Collection[str]) -> N
         known: Names that ``owner`` takes.
 
     Raises:
-        InvalidInputError: One is unknown. The message starts with the likeliest name and then
+        InvalidInputError: If one is unknown. The message starts with the likeliest name and then
             lists all, ``model`` first where there is one.
     """
     unknown = sorted(set(given) - set(known))

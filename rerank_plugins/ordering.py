@@ -22,7 +22,7 @@ def descending(scores: ArrayLike, k: int | None = None) -> NDArray[np.intp]:
         Shape (min(k, n),).
 
     Raises:
-        NonFiniteScoreError: A score is NaN or infinite.
+        NonFiniteScoreError: If a score is NaN or infinite.
     """
     values = check_finite(scores)
     n = values.size

@@ -27,7 +27,7 @@ class OverlapScorer:
 
     Args:
         name: What rankings show as the model.
-        first_stage_weight: As of a model's own default.
+        first_stage_weight: What `Scorer.first_stage_weight` returns.
         error: Raised by every call when given; shows what a failing model does to your code.
     """
 
@@ -44,7 +44,7 @@ class OverlapScorer:
         self.pairs_seen = 0
 
     def score(self, pairs: Sequence[tuple[str, str]], options: ScoreOptions) -> PairScores:
-        """Deterministic scores, one a pair."""
+        """Deterministic scores, one per pair."""
         if self.error is not None:
             raise self.error
         self.pairs_seen += len(pairs)
@@ -101,7 +101,7 @@ class ScorerConformance:
         assert isinstance(scorer.name, str)
         assert scorer.name
 
-    def test_gives_one_finite_float64_logit_a_pair(self, scorer: Scorer) -> None:
+    def test_gives_one_finite_float64_logit_per_pair(self, scorer: Scorer) -> None:
         """Shape, type and finiteness hold on awkward text in four languages."""
         scores = scorer.score(self._pairs(), ScoreOptions())
         assert scores.logits.shape == scores.truncated.shape == (len(self.texts),)

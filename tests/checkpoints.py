@@ -1,4 +1,4 @@
-"""Builds tiny checkpoints, files and all, of the architectures that the catalogue names.
+"""Builds tiny checkpoints, files and all, of the architectures that the catalog names.
 
 The tokenizers are the real classes: SentencePiece models trained on sample texts and read by
 transformers' own converters, a cased WordPiece vocabulary. The weights are random, seeded,
@@ -33,7 +33,7 @@ from transformers import (
     XLMRobertaTokenizer,
 )
 
-# The catalogue's names and the tiny checkpoint that stands in for each.
+# The catalog's names and the tiny checkpoint that stands in for each.
 STAND_INS = {
     "BAAI/bge-reranker-large": "bge",
     "Omartificial-Intelligence-Space/ARA-Reranker-V1": "ara",
@@ -56,7 +56,7 @@ class TinyCheckpoints(Mapping[str, Path]):
     """Folders of tiny checkpoints by name; each is built when it is first asked for.
 
     ``bge``, ``ara``, ``rstar``, ``camembert``, ``polish``: one for each model of the
-    catalogue, with its architecture, tokenizer class, token types and position count.
+    catalog, with its architecture, tokenizer class, token types and position count.
 
     Others, each a trap of its own: ``two_labels`` and ``two_labels_reversed`` (the relevant
     class second, first), ``three_labels``, ``no_head`` (a base model), ``identity`` (its
@@ -101,7 +101,7 @@ class TinyCheckpoints(Mapping[str, Path]):
     def __len__(self) -> int:
         return len(self.names)
 
-    # The five of the catalogue.
+    # The five of the catalog.
 
     def _bge(self, folder: Path) -> None:
         model = _xlm_roberta(self._xlm_roberta_tokenizer, positions=514, seed=1)
@@ -201,7 +201,7 @@ class TinyCheckpoints(Mapping[str, Path]):
 
     @property
     def _sentencepiece(self) -> Path:
-        """A SentencePiece Unigram model, with the normalisation and unknowns of XLM-R's."""
+        """A SentencePiece Unigram model, with the normalization and unknowns of XLM-R's."""
         file = self._root / "tokenizers" / "sentencepiece.bpe.model"
         if not file.is_file():
             file.parent.mkdir(parents=True, exist_ok=True)

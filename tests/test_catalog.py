@@ -26,7 +26,7 @@ def test_the_five_models_stand_with_language_length_and_licence(name: str) -> No
     assert profile.headline
 
 
-def test_the_catalogue_has_the_bundled_two() -> None:
+def test_the_catalog_has_the_bundled_two() -> None:
     """They read all four languages."""
     assert set(CATALOG) > {BUNDLED, BUNDLED_ENCODER, *FIVE}
     assert set(CATALOG[BUNDLED].languages) == {"ar", "fr", "pl", "en"}

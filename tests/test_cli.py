@@ -203,7 +203,7 @@ def test_rerank_of_no_lines_finds_nothing(model, monkeypatch, capsys):
     assert main(["rerank", "--model", model]) == EXIT_NOTHING_FOUND
 
 
-def test_models_prints_every_model_of_the_catalogue(capsys):
+def test_models_prints_every_model_of_the_catalog(capsys):
     """The table for people has every name; --json has every field."""
     assert main(["models"]) == 0
     table = capsys.readouterr().out

@@ -58,7 +58,7 @@ def talk_to(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def hub(tiny_checkpoints: Mapping[str, Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """A Hub with the catalogue's five models."""
+    """A Hub with the catalog's five models."""
     with running_hub() as hub:
         for name, stand_in in STAND_INS.items():
             hub.publish(name, tiny_checkpoints[stand_in])
@@ -88,7 +88,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("name", STAND_INS)
-def test_every_name_of_the_catalogue_loads_and_then_loads_without_the_server(
+def test_every_name_of_the_catalog_loads_and_then_loads_without_the_server(
     tiny_checkpoints: Mapping[str, Path],
     monkeypatch: pytest.MonkeyPatch,
     cache: str,

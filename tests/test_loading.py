@@ -31,7 +31,7 @@ def weights_of(scorer: local.LocalScorer) -> object:
 
 @pytest.mark.parametrize("name", [name for name in CATALOG if name != "bundled-encoder"])
 def test_making_a_reranker_loads_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Any name of the catalogue answers at once, with no file read and no server asked."""
+    """Any name of the catalog answers at once, with no file read and no server asked."""
 
     def loads(settings: object) -> None:
         raise AssertionError(f"{settings} was loaded")
@@ -133,12 +133,12 @@ def test_a_load_that_failed_is_tried_again(
         ("bge-reranker-large", "Did you mean: BAAI/bge-reranker-large"),
         ("embeded", "Did you mean: bundled"),
         ("ARA-Reranker-V1", "Did you mean: Omartificial-Intelligence-Space/ARA-Reranker-V1"),
-        ("nothing like it", "The catalogue has: bundled, "),
-        ("", "The catalogue has: bundled, "),
-        ("/no/such/folder", "no folder"),
-        ("./nor/this", "no folder"),
-        ("~/nor-this", "no folder"),
-        ("a/b/c", "no folder"),
+        ("nothing like it", "The catalog has: bundled, "),
+        ("", "The catalog has: bundled, "),
+        ("/no/such/folder", "Model not found"),
+        ("./nor/this", "Model not found"),
+        ("~/nor-this", "Model not found"),
+        ("a/b/c", "Model not found"),
     ],
 )
 def test_a_wrong_name_is_answered_at_once_with_the_near_ones(name: str, message: str) -> None:
@@ -150,10 +150,10 @@ def test_a_wrong_name_is_answered_at_once_with_the_near_ones(name: str, message:
 
 def test_a_path_that_is_no_folder_is_named(tmp_path: Path) -> None:
     """A Path is never taken for a Hub name."""
-    with pytest.raises(UnknownModelError, match="there is no folder"):
+    with pytest.raises(UnknownModelError, match="Model folder not found"):
         load_reranker(Path("owner/model"))
     (tmp_path / "file").touch()
-    with pytest.raises(UnknownModelError, match="there is no folder"):
+    with pytest.raises(UnknownModelError, match="Model folder not found"):
         load_reranker(tmp_path / "file")
 
 

@@ -180,7 +180,7 @@ FAILURES = {
 
 
 @pytest.mark.parametrize("device", FAILURES)
-def test_every_device_s_failure_is_recognised(
+def test_every_device_s_failure_is_recognized(
     scorer: LocalScorer, monkeypatch: pytest.MonkeyPatch, device: str
 ) -> None:
     """The CPU's is a real one; the others are torch's own words."""

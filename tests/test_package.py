@@ -218,7 +218,7 @@ def test_the_core_s_tests_pass_on_the_installed_wheel(python: Path, tmp_path: Pa
 
 
 def test_the_command_is_installed(python: Path, tmp_path: Path) -> None:
-    """``rerank-plugins models`` prints the catalogue."""
+    """``rerank-plugins models`` prints the catalog."""
     result = run(python.with_name("rerank-plugins"), "models", cwd=tmp_path)
     assert "BAAI/bge-reranker-large" in result.stdout
 

@@ -288,7 +288,7 @@ def test_numpy_numbers_are_numbers() -> None:
 
 
 def blended(logits: list[float], first: list[float], weight: float) -> np.ndarray:
-    """Standardise both, average, put back on the scale of the logits: a plain oracle."""
+    """Standardize both, average, put back on the scale of the logits: a plain oracle."""
 
     def standard(values: list[float]) -> list[float]:
         mean = sum(values) / len(values)
@@ -303,7 +303,7 @@ def blended(logits: list[float], first: list[float], weight: float) -> np.ndarra
 
 @pytest.mark.parametrize("weight", [0.0, 0.1, 0.5, 0.9, 1.0])
 @pytest.mark.parametrize("own", [True, False])
-def test_blending_is_a_weighted_mean_of_standardised_scores(weight: float, *, own: bool) -> None:
+def test_blending_is_a_weighted_mean_of_standardized_scores(weight: float, *, own: bool) -> None:
     """The caller's weight, or the model's own where the caller has none."""
     first = [12.0, 3.0, 7.5, 0.0]
     candidates = [

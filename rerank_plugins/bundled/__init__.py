@@ -29,7 +29,7 @@ def load_encoder(name: EncoderName = "bundled-encoder") -> BundledEncoder | Stat
             ``bundled-static`` (a table of token vectors: a thousand a second, less accurate).
 
     Raises:
-        InvalidInputError: There is no encoder of that name.
+        InvalidInputError: If there is no encoder of that name.
     """
     from rerank_plugins._validation import check_choice
     from rerank_plugins.bundled.encoder import BundledEncoder

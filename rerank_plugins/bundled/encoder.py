@@ -84,7 +84,7 @@ class BundledEncoder:
         """The vectors of n queries, shape (n, d); what is over `max_length` tokens is left out.
 
         Raises:
-            UnsupportedModelError: The folder lacks a file, or the files do not fit together.
+            UnsupportedModelError: If the folder lacks a file, or the files do not fit together.
         """
         return self._vectors(texts, "query", windows=False)[0]
 
@@ -94,7 +94,7 @@ class BundledEncoder:
         Prefer `embed_windows` where a passage may have several vectors.
 
         Raises:
-            UnsupportedModelError: The folder lacks a file, or the files do not fit together.
+            UnsupportedModelError: If the folder lacks a file, or the files do not fit together.
         """
         vectors, owners = self.embed_windows(texts)
         if len(vectors) == len(texts):
@@ -118,7 +118,7 @@ class BundledEncoder:
             text has at least one.
 
         Raises:
-            UnsupportedModelError: The folder lacks a file, or the files do not fit together.
+            UnsupportedModelError: If the folder lacks a file, or the files do not fit together.
         """
         return self._vectors(texts, "passage", windows=True)
 

@@ -59,7 +59,7 @@ class StaticEncoder:
             text counts: there is no length limit. Half of a surrogate pair reads as ``?``.
 
         Raises:
-            UnsupportedModelError: The folder lacks a file, or the files do not fit together.
+            UnsupportedModelError: If the folder lacks a file, or the files do not fit together.
         """
         tokenizer, table, unknown = self._load()
         readable = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]

@@ -19,8 +19,8 @@ def write_finished_runs(options: argparse.Namespace) -> None:
     """Means and intervals of each ``--run`` by ``--qrels``.
 
     Raises:
-        InvalidInputError: There is no run, or a file breaks its format.
-        OSError: A file cannot be read.
+        InvalidInputError: If there is no run, or a file is malformed.
+        OSError: If a file cannot be read.
     """
     if not options.run_files:
         raise InvalidInputError("--qrels needs at least one --run FILE to evaluate")

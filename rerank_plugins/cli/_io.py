@@ -21,8 +21,8 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     """The objects of a JSON-lines file, each with a text ``text``.
 
     Raises:
-        InvalidInputError: A line is not such an object; the message has its number.
-        OSError: The file cannot be read.
+        InvalidInputError: If a line is not such an object; the message has its number.
+        OSError: If the file cannot be read.
     """
     records = []
     with path.open(encoding="utf-8") as file:
@@ -39,7 +39,7 @@ def read_lines(file: TextIO, name: str) -> list[tuple[int, Any]]:
     """Line numbers and parsed values; blank lines are skipped.
 
     Raises:
-        InvalidInputError: A line is not JSON, or the file is not UTF-8.
+        InvalidInputError: If a line is not JSON, or the file is not UTF-8.
     """
     from tqdm import tqdm
 

@@ -30,7 +30,7 @@ def run(options: argparse.Namespace) -> int:
     """Prints the road of each piece of the text, and the terms that it has as a query.
 
     Raises:
-        InvalidInputError: The text is blank.
+        InvalidInputError: If the text is blank.
     """
     from rerank_plugins.first_stage.analysis import analyzer_for
     from rerank_plugins.first_stage.analysis.analyzers import pieces

@@ -26,7 +26,7 @@ def run(options: argparse.Namespace) -> int:
     """Prints the demo.
 
     Raises:
-        RerankPluginsError: The model failed.
+        RerankPluginsError: If the model failed.
     """
     for text in demo(options.model):
         write(text)

@@ -196,7 +196,7 @@ def _check(options: argparse.Namespace) -> None:
     """Refuses what can be known to be wrong before any work.
 
     Raises:
-        InvalidInputError: An option is invalid, or a file or folder is missing.
+        InvalidInputError: If an option is invalid, or a file or folder is missing.
     """
     for name in ("candidates", "queries", "threads"):
         if getattr(options, name) is not None:

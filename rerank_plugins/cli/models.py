@@ -1,4 +1,4 @@
-"""``rerank-plugins models``: the catalogue."""
+"""``rerank-plugins models``: the catalog."""
 
 from __future__ import annotations
 

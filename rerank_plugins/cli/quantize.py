@@ -99,7 +99,7 @@ def _lists(options: argparse.Namespace) -> list[LabelledList] | None:
     """Queries with at least two passages and their grades; None for the samples.
 
     Raises:
-        InvalidInputError: The data cannot be read, or no query has two passages.
+        InvalidInputError: If the data cannot be read, or no query has two passages.
     """
     if options.pairs is not None:
         if not options.pairs.is_file():

@@ -25,7 +25,7 @@ def run(options: argparse.Namespace) -> int:
     """Reads requests from standard input and writes a ranking per line.
 
     Raises:
-        RerankPluginsError: A line, an option or the model failed.
+        RerankPluginsError: If a line, an option or the model failed.
     """
     from tqdm import tqdm
 

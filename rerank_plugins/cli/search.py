@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
     """Searches, reranks and prints the best passages.
 
     Raises:
-        RerankPluginsError: The corpus, an option or the model failed.
+        RerankPluginsError: If the corpus, an option or the model failed.
     """
     from rerank_plugins.models.loading import load_reranker
 

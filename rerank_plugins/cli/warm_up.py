@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
     """Prints what each model runs on, and how long it took to be ready.
 
     Raises:
-        RerankPluginsError: A model could not be fetched, converted or loaded.
+        RerankPluginsError: If a model could not be fetched, converted or loaded.
     """
     from rerank_plugins.models.loading import load_reranker
 

@@ -67,7 +67,7 @@ def position_of(kind: type[Any], held: Any) -> int:
     """Where the stage of that class is in a collection or a view.
 
     Raises:
-        InvalidInputError: If there is none.
+        InvalidInputError: If there is no such stage.
     """
     stages = getattr(held, "view", held).stages
     for position, stage in enumerate(stages):

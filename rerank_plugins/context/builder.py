@@ -59,7 +59,7 @@ class ContextBuilder:
             lightly edited copies, but with them a long passage that differs from another in
             one number only.
         label: The label of the passage with that number. The header line is the label and the
-            source; when both are empty there is no such line.
+            source; if both are empty, it is left out.
         separator: What stands between two passages.
         fence: Put each passage between two lines of backticks that nothing in it can close,
             with label and source on the first of them. It shows a model where text that nobody
@@ -205,7 +205,7 @@ class ContextBuilder:
 
 def _count_with_bundled(text: str) -> int:
     """Tokens of the text for the model that ships, special tokens left out."""
-    # A lone surrogate is no text that a tokenizer (or an HTTP client) can encode.
+    # A tokenizer (or an HTTP client) cannot encode a lone surrogate.
     encodable = text.encode("utf-8", "replace").decode("utf-8")
     return len(_bundled_tokenizer().encode(encodable, add_special_tokens=False).ids)
 

@@ -129,7 +129,7 @@ def context_passages(
         sources: One source for each item, in place of the items' own; None to keep those.
 
     Raises:
-        InvalidInputError: An item is none of these, a text or source is no string, a score
+        InvalidInputError: If an item is something else, a text or source is not a string, a score
             is not a finite number, or there are more or fewer sources than items.
     """
     if isinstance(items, str):

@@ -17,7 +17,7 @@ _END = re.compile(
     r"(?<![.!?…؟؛])(?P<stop>[.!?…؟؛]+)(?:\s?[»”’\"')\]])*(?=\s)|(?=\n[^\S\n]*\n)",
 )
 # Shortened words that a capital or a number often follows; after any other, a lower-case
-# letter shows that the sentence goes on.
+# letter shows that the sentence continues.
 _ENGLISH = "dr mr mrs ms st mt prof rev gen capt fig vol ch pp vs approx"
 _FRENCH = "mm mme mlle ste art chap env av bd cf éd"
 _POLISH = "inż mgr hab ks św im ul al pl os płk kpt por zob np tj tzw ok godz str nr tel ur zm ang"

@@ -39,7 +39,7 @@ def plot_quality_latency(
         ax: Where to draw; None for a new figure.
 
     Raises:
-        InvalidInputError: There is no point, a number is not finite or a time is not above 0.
+        InvalidInputError: If there is no point, a number is not finite or a time is not above 0.
         MissingDependencyError: matplotlib is not installed.
     """
     if not points:
@@ -83,7 +83,7 @@ def plot_calibration(
         ax: Where to draw; None for a new figure.
 
     Raises:
-        InvalidInputError: A score is outside [0, 1], the shapes differ, or there are none.
+        InvalidInputError: If a score is outside [0, 1], the shapes differ, or there are none.
         MissingDependencyError: matplotlib is not installed.
     """
     given, truth = _paired("labels", scores, labels)
@@ -132,7 +132,7 @@ def plot_score_length(
         ax: Where to draw; None for a new figure.
 
     Raises:
-        InvalidInputError: The shapes differ, there are no passages, or a number is not finite.
+        InvalidInputError: If the shapes differ, there are no passages, or a number is not finite.
         MissingDependencyError: matplotlib is not installed.
     """
     long, given = _paired("scores", lengths, scores)

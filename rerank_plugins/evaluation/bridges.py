@@ -43,7 +43,7 @@ class Passages:
         """The id of a record: the first of its names that is an id, else found by its text.
 
         Raises:
-            InvalidInputError: It is not a passage of the set.
+            InvalidInputError: If it is not a passage of the set.
         """
         for name in names:
             if isinstance(name, str) and name in self.texts:
@@ -102,7 +102,7 @@ class FirstStageBridge:
         """At most ``k`` passages, best first, each once.
 
         Raises:
-            InvalidInputError: It found something that is not a passage of the set.
+            InvalidInputError: If it found something that is not a passage of the set.
         """
         found = self._ask(query_id, query, k)
         for passage, _ in found:
@@ -171,7 +171,7 @@ class RerankerBridge:
         """The passages that the reranker keeps, best first.
 
         Raises:
-            InvalidInputError: Something else than one of the candidates came back.
+            InvalidInputError: If something else than one of the candidates came back.
         """
         self._used = self._used or bool(candidates)
         ordered = self._ask(query, candidates) if candidates else []

@@ -65,8 +65,8 @@ def compare(
 
     Raises:
         InvalidInputError: If an argument is invalid.
-        MissingDependencyError: The extra ``evaluation`` is not installed.
-        RerankPluginsError: A system failed; what was answered before is kept in ``runs``.
+        MissingDependencyError: If the extra ``evaluation`` is not installed.
+        RerankPluginsError: If a system failed; what was answered before is kept in ``runs``.
     """
     names = tuple(name.strip() for name in check_names("measures", measures))
     parse_measures(names)
@@ -125,7 +125,7 @@ def check_candidates(candidates: int | None, passages: int) -> int:
     """How many passages count; None for all of the corpus.
 
     Raises:
-        InvalidInputError: It is not a whole number of at least 1.
+        InvalidInputError: If it is not a whole number of at least 1.
     """
     return passages if candidates is None else check_count("candidates", candidates, minimum=1)
 
@@ -134,7 +134,7 @@ def check_names(name: str, given: Iterable[str]) -> list[str]:
     """A list of names, not one name, whose letters would count as names.
 
     Raises:
-        InvalidInputError: It is one text.
+        InvalidInputError: If it is one text.
     """
     if isinstance(given, str):
         raise InvalidInputError(f"{name} must be a list of names, but got the text {given!r}")

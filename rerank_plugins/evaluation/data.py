@@ -68,8 +68,8 @@ def read_pairs(
         seed: Of the candidates' order.
 
     Raises:
-        InvalidInputError: The format is unknown, or a line breaks it; names file and line.
-        OSError: The file cannot be read.
+        InvalidInputError: If the format is unknown, or a line breaks it; names file and line.
+        OSError: If the file cannot be read.
     """
     path = Path(path)
     grades: dict[str, dict[str, int]] = {}
@@ -111,8 +111,8 @@ def read_qrels(path: str | Path) -> dict[str, dict[str, float]]:
     """Judgements from a TREC file (``query iteration passage grade``) or a ``qrels.tsv``.
 
     Raises:
-        InvalidInputError: A line breaks the format; the message names file and line.
-        OSError: The file cannot be read.
+        InvalidInputError: If a line breaks the format; the message names file and line.
+        OSError: If the file cannot be read.
     """
     path = Path(path)
     qrels: dict[str, dict[str, float]] = {}
@@ -145,8 +145,8 @@ def read_run(path: str | Path) -> Iterator[tuple[str, list[str]]]:
     of a query must stand together.
 
     Raises:
-        InvalidInputError: A line breaks the format; the message names file and line.
-        OSError: The file cannot be read.
+        InvalidInputError: If a line breaks the format; the message names file and line.
+        OSError: If the file cannot be read.
     """
     path = Path(path)
     current: str | None = None

@@ -48,7 +48,7 @@ class Values:
     by_measure: Mapping[str, NDArray[np.float64]]
 
     def means(self) -> dict[str, float]:
-        """The mean over the queries by measure; 0.0 where there is no query."""
+        """The mean over the queries by measure; 0.0 without queries."""
         return {
             name: float(values.mean()) if values.size else 0.0
             for name, values in self.by_measure.items()
@@ -63,7 +63,7 @@ def parse_measures(names: Iterable[str]) -> dict[str, Any]:
             other name that ir-measures knows, with or without ``@k``.
 
     Raises:
-        InvalidInputError: A name is unknown, lacks a needed ``@k``, or comes twice; or there
+        InvalidInputError: If a name is unknown, lacks a needed ``@k``, or comes twice; or there
             is none.
         MissingDependencyError: ir-measures is not installed.
     """
@@ -124,7 +124,7 @@ def evaluate_rankings(
         queries_at_a_time: How many rankings are held at once.
 
     Raises:
-        InvalidInputError: A query or a passage of one query comes twice, a grade is no whole
+        InvalidInputError: If a query or a passage of one query occurs twice, a grade is not a whole
             number, or a measure is unknown.
         MissingDependencyError: ir-measures is not installed.
     """

@@ -1,7 +1,7 @@
 """The protocols of the model cards, by name, with what each card reports.
 
 The reported figures are the cards' own; they were not measured here, since the weights were
-not at hand. They are for whoever has the weights and the data to set their own beside.
+not available. They are here for users who have the weights and the data, to compare.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def preset(name: str) -> Preset:
     """The preset of that name.
 
     Raises:
-        InvalidInputError: There is none; the message lists them.
+        InvalidInputError: If there is no such preset; the message lists them.
     """
     if name not in PRESETS:
         raise InvalidInputError(f"preset must be one of {', '.join(PRESETS)}, but got {name!r}")

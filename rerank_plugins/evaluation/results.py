@@ -70,7 +70,7 @@ class Comparison:
             measure: A measure's name; the main one when None.
 
         Raises:
-            InvalidInputError: There is no such measure.
+            InvalidInputError: If there is no such measure.
         """
         own = [
             (name, self.baseline if system.reranker is None else system.first_stage)
@@ -87,7 +87,7 @@ class Comparison:
             measure: A measure's name; the main one when None.
 
         Raises:
-            InvalidInputError: There is no such system or measure.
+            InvalidInputError: If there is no such system or measure.
         """
         baseline = self.baseline if baseline is None else baseline
         self._values(baseline, measure)
@@ -133,7 +133,7 @@ class Comparison:
             measure: A measure's name; the main one when None.
 
         Raises:
-            InvalidInputError: There is no such system or measure, or it has no reranker.
+            InvalidInputError: If there is no such system or measure, or it has no reranker.
         """
         after = self._values(system, measure)
         result = self.systems[system]
@@ -172,7 +172,7 @@ class Comparison:
             system: A system's name.
 
         Raises:
-            InvalidInputError: There is no such system.
+            InvalidInputError: If there is no such system.
         """
         self._values(system, None)
         result = self.systems[system]

@@ -35,8 +35,8 @@ class RunFile:
         settings: Everything that the answers depend on, as `settings_of` gives it.
 
     Raises:
-        InvalidInputError: The file exists and is not a run.
-        OSError: The folder cannot be made, or the file cannot be read.
+        InvalidInputError: If the file exists and is not a run.
+        OSError: If the folder cannot be made, or the file cannot be read.
     """
 
     def __init__(self, folder: str | Path | None, name: str, settings: Any) -> None:

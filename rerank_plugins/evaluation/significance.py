@@ -108,7 +108,7 @@ def randomization_test(
         seed: Of the draws.
 
     Raises:
-        InvalidInputError: The shapes differ.
+        InvalidInputError: If the shapes differ.
     """
     first, second = (np.asarray(values, dtype=np.float64) for values in (one, other))
     if first.shape != second.shape or first.ndim != 1:

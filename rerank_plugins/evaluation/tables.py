@@ -52,7 +52,7 @@ def table(comparisons: Sequence[Tabled], *, notes: bool = True) -> str:
         notes: Whether to say below what the columns mean.
 
     Raises:
-        InvalidInputError: There is none, or their measures differ.
+        InvalidInputError: If there is no comparison, or their measures differ.
     """
     measures = _measures(comparisons)
     rows = [row for comparison in comparisons for row in comparison.rows()]
@@ -66,7 +66,7 @@ def means_table(comparisons: Sequence[Tabled]) -> str:
     """`means_over_sets` as plain text.
 
     Raises:
-        InvalidInputError: There is no comparison, or their measures differ.
+        InvalidInputError: If there is no comparison, or their measures differ.
     """
     return _tabulated(means_over_sets(comparisons), _measures(comparisons))
 
@@ -78,7 +78,7 @@ def means_over_sets(comparisons: Sequence[Tabled]) -> list[dict[str, Any]]:
     questions determine the mean, not what other sets would give.
 
     Raises:
-        InvalidInputError: There is no comparison, or their measures differ.
+        InvalidInputError: If there is no comparison, or their measures differ.
     """
     measures = _measures(comparisons)
     seed = comparisons[0].seed

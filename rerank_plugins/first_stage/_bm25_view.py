@@ -93,7 +93,7 @@ class BM25View:
         """A view with these texts too.
 
         Raises:
-            InvalidInputError: A text is not a string.
+            InvalidInputError: If a text is not a string.
         """
         listed = check_texts(texts)
         if not listed:
@@ -113,7 +113,7 @@ class BM25View:
         """A view without these passages.
 
         Raises:
-            InvalidInputError: A key is not in the index.
+            InvalidInputError: If a key is not in the index.
         """
         listed = key_list(keys)
         self.passages.check(listed)
@@ -178,7 +178,7 @@ class BM25View:
         """At most ``k`` candidates that share a term with the query, best first.
 
         Raises:
-            InvalidInputError: The query, ``k`` or the mask is invalid.
+            InvalidInputError: If the query, ``k`` or the mask is invalid.
         """
         return self._asked(query, k, mask)[0]
 
@@ -187,7 +187,7 @@ class BM25View:
         """As ``search``, with mean and deviation over all passages; others than matches have 0.
 
         Raises:
-            InvalidInputError: The query, ``k`` or the mask is invalid.
+            InvalidInputError: If the query, ``k`` or the mask is invalid.
         """
         candidates, keys, scores = self._asked(query, k, mask)
         mean = float(scores.sum()) / max(len(self), 1)

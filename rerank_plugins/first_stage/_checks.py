@@ -15,7 +15,7 @@ def check_texts(texts: Iterable[str]) -> list[str]:
     """The texts as a list, read once and wholly.
 
     Raises:
-        InvalidInputError: It is a lone string, or an element is no string; names its position.
+        InvalidInputError: If it is a single string, or an element is not a string; names it.
     """
     if isinstance(texts, str):
         raise InvalidInputError("texts must be many texts, but got one string: put it in a list")
@@ -32,7 +32,7 @@ def check_mask(mask: object, size: int) -> NDArray[np.bool_] | None:
     """The mask as an array, or None.
 
     Raises:
-        InvalidInputError: It is not one boolean for each of the ``size`` keys.
+        InvalidInputError: If it is not one boolean for each of the ``size`` keys.
     """
     if mask is None:
         return None
@@ -49,7 +49,7 @@ def key_list(keys: Iterable[int]) -> list[int]:
     """The keys, each once, in the order given.
 
     Raises:
-        InvalidInputError: It is no list, or an element is no whole number.
+        InvalidInputError: If it is not a list, or an element is not a whole number.
     """
     listed = list(check_iterable("keys", keys))
     for key in listed:
@@ -62,7 +62,7 @@ def check_keys(keys: Iterable[int], known: Container[int]) -> None:
     """Checks that keys can be removed or read.
 
     Raises:
-        InvalidInputError: One is not in the index.
+        InvalidInputError: If one is not in the index.
     """
     for key in keys:
         if key not in known:

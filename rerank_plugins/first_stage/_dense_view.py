@@ -77,7 +77,7 @@ class DenseView:
         """The texts' vectors, shape (m, d), and for each which text it belongs to.
 
         Raises:
-            InvalidInputError: The embeddings are not finite vectors of one dimension, at least
+            InvalidInputError: If the embeddings are not finite vectors of one dimension, at least
                 one for each text.
         """
         gathered = Gathered(self.settings.metric)
@@ -105,7 +105,7 @@ class DenseView:
                 have several, its score being the highest of theirs. None: one each.
 
         Raises:
-            InvalidInputError: A text is not a string, or the embeddings are not finite vectors
+            InvalidInputError: If a text is not a string, or the embeddings are not finite vectors
                 of the index's dimension, at least one for each text.
         """
         listed = check_texts(texts)
@@ -126,7 +126,7 @@ class DenseView:
         """A view without these passages.
 
         Raises:
-            InvalidInputError: A key is not in the index.
+            InvalidInputError: If a key is not in the index.
         """
         listed = key_list(keys)
         self.passages.check(listed)
@@ -144,7 +144,7 @@ class DenseView:
         """The ``k`` nearest passages, best first.
 
         Raises:
-            InvalidInputError: The query, ``k``, the mask, or the query's embedding is invalid.
+            InvalidInputError: If the query, ``k``, the mask, or the query's embedding is invalid.
         """
         if not self._asked(query, k, mask):
             return []
@@ -175,7 +175,7 @@ class DenseView:
             mask: As in ``search``.
 
         Raises:
-            InvalidInputError: The vector is not finite or has a wrong dimension, or ``k`` or
+            InvalidInputError: If the vector is not finite or has a wrong dimension, or ``k`` or
                 the mask is invalid.
         """
         k = check_count("k", k)
@@ -234,7 +234,7 @@ class DenseView:
             Shape (number of keys, d).
 
         Raises:
-            InvalidInputError: A key is not in the index.
+            InvalidInputError: If a key is not in the index.
         """
         listed = list(check_iterable("keys", keys))
         key_list(listed)

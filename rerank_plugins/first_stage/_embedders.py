@@ -25,7 +25,7 @@ class Embedder:
         """Reads the object.
 
         Raises:
-            InvalidInputError: It has none of the methods that `Dense` names.
+            InvalidInputError: If it lacks the methods that `Dense` names.
         """
         if embed is None:
             from rerank_plugins.bundled import load_encoder

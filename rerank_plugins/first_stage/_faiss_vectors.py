@@ -80,7 +80,7 @@ class FaissVectors(ExactVectors):
         return type(self)(owners, index, self.metric, largest)
 
     def spread(self, query: Vectors, kept: NDArray[np.bool_] | None) -> tuple[int, float, float]:
-        """As of `ExactVectors`, of a sample: not every score is computed."""
+        """Same as in `ExactVectors`, for a sample: not every score is computed."""
         return self.sampled(query, kept)
 
     def write(self, out: BinaryIO) -> None:
@@ -89,7 +89,7 @@ class FaissVectors(ExactVectors):
         Through Python's file, because faiss passes over the errors of closing its own.
 
         Raises:
-            OSError: The system refuses.
+            OSError: If the system refuses.
         """
         failed: list[OSError] = []
 
@@ -114,7 +114,7 @@ class FaissVectors(ExactVectors):
         """The index that `write` wrote, mapped from the disk.
 
         Raises:
-            IndexDamagedError: The file is not of such an index.
+            IndexDamagedError: If the file is not of such an index.
         """
         index = _read(path)
         expected = cls.empty(dimension, metric, len(owners))

@@ -80,7 +80,7 @@ class Holder(Generic[V]):
             Their keys, which are never given again, not even after a removal.
 
         Raises:
-            InvalidInputError: A text is not a string.
+            InvalidInputError: If a text is not a string.
         """
         listed = check_texts(texts)
         return self._added(lambda view: view.with_added(listed))
@@ -89,7 +89,7 @@ class Holder(Generic[V]):
         """Makes passages unfindable; the scores of the others are as if they had never been.
 
         Raises:
-            InvalidInputError: A key is not in the index; nothing is removed then.
+            InvalidInputError: If a key is not in the index; nothing is removed then.
         """
         self._changed(lambda view: view.with_removed(keys))
 
@@ -108,7 +108,7 @@ class Holder(Generic[V]):
             Candidates with a higher-is-better score; equal scores keep the order of keys.
 
         Raises:
-            InvalidInputError: The query, ``k`` or the mask is invalid.
+            InvalidInputError: If the query, ``k`` or the mask is invalid.
         """
         return self.view.search(query, k, mask=mask)
 

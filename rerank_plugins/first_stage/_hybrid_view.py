@@ -49,7 +49,7 @@ class FusionSettings:
 
 @dataclass(frozen=True, eq=False)
 class HybridView:
-    """An immutable hybrid: views, or first stages that are no views, over the same texts.
+    """An immutable hybrid of views, or of other first stages, over the same texts.
 
     Attributes:
         stages: What is asked.
@@ -90,7 +90,7 @@ class HybridView:
         """A view with these texts in every stage; ``vectors`` as in `DenseView.with_added`.
 
         Raises:
-            InvalidInputError: A stage takes no additions or refuses a text, or the stages do not
+            InvalidInputError: If a stage takes no additions or refuses a text, or the stages do not
                 give the same keys.
         """
         listed = check_texts(texts)
@@ -107,7 +107,7 @@ class HybridView:
         """A view without these passages in any stage.
 
         Raises:
-            InvalidInputError: A stage takes no removals, or does not have a key.
+            InvalidInputError: If a stage takes no removals, or does not have a key.
         """
         listed = key_list(keys)
         return replace(self, stages=tuple(view.with_removed(listed) for view in self._views()))
@@ -119,7 +119,7 @@ class HybridView:
         """At most ``k`` candidates, best first, each a ``HybridCandidate``.
 
         Raises:
-            InvalidInputError: A stage refuses the query, ``k`` or the mask, or two stages
+            InvalidInputError: If a stage refuses the query, ``k`` or the mask, or two stages
                 find different texts under one key.
         """
         query = check_query(query)
@@ -140,7 +140,7 @@ class HybridView:
         scores = np.zeros(len(keys))
         for weight, survey in zip(self.settings.weights, surveys, strict=True):
             scores += weight * self._parts(survey, keys)
-        if by_scores:  # a mean of standardised values; by ranks, the sum of the paper
+        if by_scores:  # a mean of standardized values; by ranks, the sum of the paper
             scores /= sum(self.settings.weights)
         return [
             HybridCandidate(
@@ -158,7 +158,7 @@ class HybridView:
     def _parts(self, survey: Survey | list[Candidate], keys: NDArray[np.int64]) -> Parts:
         """What one stage says of each passage; not yet weighted."""
         if isinstance(survey, Survey):
-            return _standardised(survey.scores(keys), survey.mean, survey.deviation)
+            return _standardized(survey.scores(keys), survey.mean, survey.deviation)
         reciprocal = {one.key: 1.0 / (self.settings.rank_constant + one.rank) for one in survey}
         if self.settings.fusion == "ranks":
             return np.asarray([reciprocal.get(key, 0.0) for key in keys.tolist()])
@@ -174,7 +174,7 @@ class HybridView:
         values = np.asarray([given.get(key, rest) for key in keys.tolist()])
         # One that nobody found: without it, all lists of two would say the same.
         every = np.append(values, rest)
-        return _standardised(values, float(every.mean()), float(every.std()))
+        return _standardized(values, float(every.mean()), float(every.std()))
 
     def _views(self) -> list[StageView]:
         views = [stage for stage in self.stages if isinstance(stage, StageView)]
@@ -187,8 +187,8 @@ class HybridView:
         return views
 
 
-def _standardised(values: Parts, mean: float, deviation: float) -> Parts:
-    """How many deviations above the mean; 0 where there is no spread."""
+def _standardized(values: Parts, mean: float, deviation: float) -> Parts:
+    """How many deviations above the mean; 0 without spread."""
     return (values - mean) / deviation if deviation > 0 else np.zeros(len(values))
 
 

@@ -39,7 +39,7 @@ def explain_score(view: BM25View, query: str, key: int) -> Explanation:
     """The explanation of a passage's score.
 
     Raises:
-        InvalidInputError: The key is not in the index.
+        InvalidInputError: If the key is not in the index.
     """
     if not 0 <= key < view.size or not view.alive[key]:
         raise InvalidInputError(f"key must be in the index, but {key!r} is not")
@@ -66,7 +66,7 @@ def check_terms(view: BM25View, written_with: dict[str, str]) -> None:
     version than when the index was written.
 
     Raises:
-        IndexMismatchError: A passage has other terms now; names the versions that changed.
+        IndexMismatchError: If a passage has other terms now; names the versions that changed.
     """
     now = library_versions()
     changed = [

@@ -65,7 +65,7 @@ class Passages:
         """Checks that all keys are alive.
 
         Raises:
-            InvalidInputError: One is not.
+            InvalidInputError: If one is not.
         """
         for key in keys:
             if not self.has(key):

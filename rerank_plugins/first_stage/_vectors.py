@@ -180,7 +180,7 @@ def check_dimension(vectors: Vectors, dimension: int) -> None:
     """Checks that vectors fit an index.
 
     Raises:
-        InvalidInputError: They are longer or shorter.
+        InvalidInputError: If they are longer or shorter.
     """
     if vectors.shape[1] != dimension:
         raise InvalidInputError(
@@ -193,7 +193,7 @@ def checked_vectors(embedded: Any, count: int | None, metric: Metric) -> Vectors
     """Shape (count, d), or of any length for None: finite, and of length 1 (or 0) under cosine.
 
     Raises:
-        InvalidInputError: They are not such vectors.
+        InvalidInputError: If they are not such vectors.
     """
     try:
         vectors = np.asarray(embedded, dtype=np.float64)
@@ -223,7 +223,7 @@ def checked_owners(owners: Any, vectors: Vectors, count: int) -> NDArray[np.int6
     """Which of ``count`` texts each vector belongs to; None: one for each.
 
     Raises:
-        InvalidInputError: They do not rise from 0 to ``count - 1`` without a gap.
+        InvalidInputError: If they do not rise from 0 to ``count - 1`` without a gap.
     """
     if owners is None:
         return np.arange(count, dtype=np.int64)

@@ -38,7 +38,7 @@ class FirstStage(Protocol):
             from 1. Equal scores keep the order of keys.
 
         Raises:
-            InvalidInputError: The query is not text or is blank, ``k`` is not a whole number
+            InvalidInputError: If the query is not text or is blank, ``k`` is not a whole number
                 of at least 0, or the mask has a wrong length.
         """
         ...
@@ -71,7 +71,7 @@ class StageView(FirstStage, Protocol):
         """A view with these texts too, under the keys ``size`` to ``size + len(texts) - 1``.
 
         Raises:
-            InvalidInputError: A text is not a string.
+            InvalidInputError: If a text is not a string.
         """
         ...
 
@@ -79,7 +79,7 @@ class StageView(FirstStage, Protocol):
         """A view without these passages; the scores of the others are as if they never were.
 
         Raises:
-            InvalidInputError: A key is not in the index.
+            InvalidInputError: If a key is not in the index.
         """
         ...
 
@@ -123,7 +123,7 @@ class Survey:
     """What a view says of a query beyond its best candidates, for fusion.
 
     Attributes:
-        candidates: As of ``search``.
+        candidates: Same as in ``search``.
         mean: Of the scores of all passages of the view, whatever the mask; a passage that
             shares no term with the query has the BM25 score 0.
         deviation: Their standard deviation.

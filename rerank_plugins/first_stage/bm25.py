@@ -70,7 +70,7 @@ class BM25(Holder[BM25View]):
             b: How much long passages are held back, in [0, 1]. Default: rank-bm25's.
 
         Raises:
-            InvalidInputError: An argument is invalid.
+            InvalidInputError: If an argument is invalid.
         """
         check_choice("engine", engine, ENGINES)
         if not is_number(k1) or k1 <= 0:
@@ -109,7 +109,7 @@ class BM25(Holder[BM25View]):
         """Each query term's share of a passage's score; ``print`` shows it as Lucene does.
 
         Raises:
-            InvalidInputError: The query is blank, or the key is not in the index.
+            InvalidInputError: If the query is blank, or the key is not in the index.
         """
         return explain_score(self._view, check_query(query), key)
 
@@ -122,7 +122,7 @@ class BM25(Holder[BM25View]):
             path: The folder; it may hold nothing but an index.
 
         Raises:
-            IndexWriteError: It cannot be written.
+            IndexWriteError: If it cannot be written.
         """
         storage.save(path, "BM25", self.store)
 
@@ -141,10 +141,10 @@ class BM25(Holder[BM25View]):
                 functions are not stored.
 
         Raises:
-            IndexNotFoundError: There is no index.
-            IndexDamagedError: A file is missing or altered.
+            IndexNotFoundError: If there is no index.
+            IndexDamagedError: If a file is missing or altered.
             IndexVersionError: Another version of this library wrote another format.
-            IndexMismatchError: The analyzer gives other terms than it did, or the index is of
+            IndexMismatchError: If the analyzer gives other terms than it did, or the index is of
                 another kind.
         """
         found = storage.load(path, "BM25", lambda part: cls.restore(part, analyzer=analyzer))
@@ -224,7 +224,7 @@ class BM25(Holder[BM25View]):
         """Checks that the analyzer of a restored index gives the terms that it gave.
 
         Raises:
-            IndexMismatchError: It does not.
+            IndexMismatchError: If it does not.
         """
         if self._probed is not None and self._probe() != self._probed:
             raise IndexMismatchError(
@@ -249,7 +249,7 @@ def _stored_postings(
     """The postings of these keys, mapped from the disk.
 
     Raises:
-        IndexDamagedError: The arrays do not fit together.
+        IndexDamagedError: If the arrays do not fit together.
     """
     bounds = part.array("bounds.npy", np.int64, terms + 1)
     found = Postings(
@@ -295,7 +295,7 @@ def _stored_analyzer(
     """The analyzer of an index, by name or as given.
 
     Raises:
-        IndexMismatchError: It is another one, or another version of it.
+        IndexMismatchError: If it is another one, or another version of it.
     """
     name, version = told["analyzer"], told["analyzer_version"]
     if name is None:

@@ -79,7 +79,7 @@ class FirstStageConformance:
         assert scores == sorted(scores, reverse=True)
 
     def test_k_cuts_and_changes_nothing_else(self) -> None:
-        """The best k are the first k of all; 0 is none; too many is all."""
+        """The best k are the first k of all; 0 returns nothing; more than all returns all."""
         stage = self.make(PASSAGES)
         everything = stage.search(QUERY, 1000)
         for k in range(len(everything) + 1):
@@ -138,7 +138,7 @@ class FirstStageConformance:
                     assert candidate.text == texts[candidate.key]
 
     def test_refuses_what_is_no_query(self) -> None:
-        """A blank query or one that is no text is an error."""
+        """A query that is blank or not text is an error."""
         stage = self.make(PASSAGES)
         _refused(stage, "query", query="", k=3)
         _refused(stage, "query", query=" \n", k=3)
@@ -163,7 +163,7 @@ class FirstStageConformance:
             _refused(stage, "mask", query=QUERY, k=3, mask=mask)
 
     def test_refuses_what_is_no_text(self) -> None:
-        """An element that is no string is named by its position; a lone string is no corpus."""
+        """The error names the position of a non-string element; a single string is refused."""
         import pytest
 
         for texts in (["fine", None], ["fine", 3], ["fine", b"bytes"]):

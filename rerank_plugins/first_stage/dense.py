@@ -88,7 +88,7 @@ class Dense(Holder[DenseView]):
             batch_size: How many texts are handed to ``embed`` at once.
 
         Raises:
-            InvalidInputError: An argument, a text or an embedding is invalid.
+            InvalidInputError: If an argument, a text or an embedding is invalid.
         """
         check_choice("metric", metric, METRICS)
         check_choice("index", index, INDEXES)
@@ -130,7 +130,7 @@ class Dense(Holder[DenseView]):
             Their keys, which are never given again, not even after a removal.
 
         Raises:
-            InvalidInputError: A text is not a string, or the embeddings are not finite vectors
+            InvalidInputError: If a text is not a string, or the embeddings are not finite vectors
                 of the index's dimension, one for each text.
         """
         listed = check_texts(texts)
@@ -169,7 +169,7 @@ class Dense(Holder[DenseView]):
             mask: As in ``search``.
 
         Raises:
-            InvalidInputError: The vector is not finite or has a wrong dimension, or ``k`` or
+            InvalidInputError: If the vector is not finite or has a wrong dimension, or ``k`` or
                 the mask is invalid.
         """
         return self._view.search_by_vector(vector, k, mask=mask)
@@ -183,7 +183,7 @@ class Dense(Holder[DenseView]):
             Shape (number of keys, d).
 
         Raises:
-            InvalidInputError: A key is not in the index.
+            InvalidInputError: If a key is not in the index.
         """
         return self._view.vectors(keys)
 
@@ -196,7 +196,7 @@ class Dense(Holder[DenseView]):
             path: The folder; it may hold nothing but an index.
 
         Raises:
-            IndexWriteError: It cannot be written.
+            IndexWriteError: If it cannot be written.
         """
         storage.save(path, "Dense", self.store)
 
@@ -210,8 +210,8 @@ class Dense(Holder[DenseView]):
                 asked for one of the passages, to see that it is the same.
 
         Raises:
-            IndexNotFoundError: There is no index.
-            IndexDamagedError: A file is missing or altered.
+            IndexNotFoundError: If there is no index.
+            IndexDamagedError: If a file is missing or altered.
             IndexVersionError: Another version of this library wrote it.
             IndexMismatchError: ``embed`` gives other vectors than it did, or the index is of
                 another kind.
@@ -254,7 +254,7 @@ class Dense(Holder[DenseView]):
             embed: As in `load`.
 
         Raises:
-            IndexDamagedError: The files do not fit together.
+            IndexDamagedError: If the files do not fit together.
         """
         told = part.settings
         dense = cls(
@@ -264,7 +264,7 @@ class Dense(Holder[DenseView]):
         count = int(np.count_nonzero(alive))
         texts = part.texts("texts.jsonl", count) if texts is None else texts
         if told["kind"] not in get_args(IndexKind):
-            raise IndexDamagedError(f"there is no kind of index {told['kind']!r}")
+            raise IndexDamagedError(f"unknown kind of index: {told['kind']!r}")
         parts = tuple(
             _stored_segment(part, number, told["dimension"], dense.metric, *one)
             for number, one in enumerate(told["segments"])
@@ -283,7 +283,7 @@ class Dense(Holder[DenseView]):
         """Checks that the encoder of a restored index gives the vectors that it gave.
 
         Raises:
-            IndexMismatchError: It does not.
+            IndexMismatchError: If it does not.
         """
         view = self._view
         for key, text in islice(zip(self.keys, view.passages.texts(), strict=True), _PROBES):
@@ -313,7 +313,7 @@ def _stored_segment(
     """A segment, mapped from the disk.
 
     Raises:
-        IndexDamagedError: The files do not fit together.
+        IndexDamagedError: If the files do not fit together.
     """
     kind, rows, largest_norm = told
     owners = part.array(f"owners{number}.npy", np.int64, rows)
@@ -330,7 +330,7 @@ def _check_owners(segments: Sequence[ExactVectors], alive: NDArray[np.bool_]) ->
     """Checks that every passage has a vector, and that segments are in the order of keys.
 
     Raises:
-        IndexDamagedError: They are not.
+        IndexDamagedError: If they are not.
     """
     known = np.zeros(len(alive), dtype=np.bool_)
     last = -1

@@ -28,7 +28,7 @@ from rerank_plugins.first_stage.dense import Dense
 
 __all__ = ["Fusion", "Hybrid", "HybridCandidate"]
 
-# BM25's and the bundled text encoder's, standardised: the best of .5, .6 and .7 for the encoder on
+# BM25's and the bundled text encoder's, standardized: the best of .5, .6 and .7 for the encoder on
 # held-back parts of the training sets; the three are within a point.
 SHIPPED_WEIGHTS = (0.4, 0.6)
 SETTINGS = ("weights", "fusion", "rank_constant", "candidates")
@@ -38,7 +38,7 @@ class Hybrid(Holder[HybridView]):
     """Fuses first stages over one corpus.
 
     By ``scores``, the score of a passage is the weighted mean of its stages' scores, each
-    standardised: less the mean and divided by the standard deviation of that stage's scores of
+    standardized: less the mean and divided by the standard deviation of that stage's scores of
     all passages for the query, whatever the mask. So a passage counts by how far it stands out
     in each, also in a stage that did not put it among its candidates. BM25 scores of passages
     that share no term are 0; a dense index that is not exact estimates mean and deviation from
@@ -46,8 +46,8 @@ class Hybrid(Holder[HybridView]):
     find is put below their last, by the mean distance between two of theirs, and mean and
     deviation are those of all candidates and of one passage that nobody found; if they give no
     scores, or scores that contradict their ranks, their reciprocal ranks are taken. A convex
-    combination of normalised scores keeps how sure a stage is, and does better than ranks
-    (Bruch, Gai and Ingber, 2023, who also compare this normalisation with others).
+    combination of normalized scores keeps how sure a stage is, and does better than ranks
+    (Bruch, Gai and Ingber, 2023, who also compare this normalization with others).
 
     By ``ranks``, it is the sum over the stages that found it of
     ``weight / (rank_constant + rank)``, ranks from 1 (reciprocal rank fusion: Cormack, Clarke
@@ -69,14 +69,14 @@ class Hybrid(Holder[HybridView]):
 
         Args:
             stages: One or more.
-            weights: One a stage, finite and above 0; None: all equal 1.
+            weights: One positive weight per stage; None for equal weights.
             fusion: By ``scores`` or by ``ranks``; see the class.
             rank_constant: Of reciprocal ranks, at least 0; the smaller, the more the first ranks
                 count.
             candidates: How many each stage is asked for; ``k`` when that is more.
 
         Raises:
-            InvalidInputError: An argument breaks one of these rules, or the stages differ in
+            InvalidInputError: If an argument breaks one of these rules, or the stages differ in
                 length.
         """
         self.stages = tuple(check_iterable("stages", stages))
@@ -163,7 +163,7 @@ class Hybrid(Holder[HybridView]):
             Their keys, the same in each.
 
         Raises:
-            InvalidInputError: A stage takes no additions or refuses a text, or the stages do not
+            InvalidInputError: If a stage takes no additions or refuses a text, or the stages do not
                 give the same keys.
         """
         listed = check_texts(texts)
@@ -188,8 +188,8 @@ class Hybrid(Holder[HybridView]):
             path: The folder; it may hold nothing but an index.
 
         Raises:
-            IndexWriteError: It cannot be written.
-            InvalidInputError: A stage is no `BM25`, `Dense` or `Hybrid`.
+            IndexWriteError: If it cannot be written.
+            InvalidInputError: If a stage is no `BM25`, `Dense` or `Hybrid`.
         """
         storage.save(path, "Hybrid", self.store)
 
@@ -205,12 +205,12 @@ class Hybrid(Holder[HybridView]):
 
         Args:
             path: The folder.
-            embed: As of `Dense.load`, for the stages by embeddings.
-            analyzer: As of `BM25.load`, for the stages by words.
+            embed: Same as in `Dense.load`, for dense stages.
+            analyzer: Same as in `BM25.load`, for BM25 stages.
 
         Raises:
-            IndexNotFoundError: There is no index.
-            IndexDamagedError: A file is missing or altered.
+            IndexNotFoundError: If there is no index.
+            IndexDamagedError: If a file is missing or altered.
             IndexVersionError: Another version of this library wrote another format.
             IndexMismatchError: ``embed`` or ``analyzer`` is not what made the index, or it is of
                 another kind.
@@ -249,8 +249,8 @@ class Hybrid(Holder[HybridView]):
         Args:
             part: Where the files are.
             texts: The passages in the order of keys, where they were not stored with it.
-            embed: As of `load`.
-            analyzer: As of `load`.
+            embed: Same as in `load`.
+            analyzer: Same as in `load`.
         """
         told = part.settings
         if texts is None:
@@ -265,7 +265,7 @@ class Hybrid(Holder[HybridView]):
         """Checks that the encoder and the analyzer of restored stages are what they were.
 
         Raises:
-            IndexMismatchError: One is not.
+            IndexMismatchError: If one is not.
         """
         for stage in self.stages:
             check_restored(stage)
@@ -303,7 +303,7 @@ def restored(
     """A stage of that kind over these texts; `check_restored` comes before its use.
 
     Raises:
-        IndexDamagedError: There is no such kind.
+        IndexDamagedError: If there is no such kind.
     """
     if kind == "BM25":
         return BM25.restore(part, texts=texts, analyzer=analyzer)
@@ -311,14 +311,14 @@ def restored(
         return Dense.restore(part, texts=texts, embed=embed)
     if kind == "Hybrid":
         return Hybrid.restore(part, texts=texts, embed=embed, analyzer=analyzer)
-    raise IndexDamagedError(f"there is no kind of first stage {kind!r}")
+    raise IndexDamagedError(f"unknown kind of first stage: {kind!r}")
 
 
 def check_restored(stage: FirstStage) -> None:
     """Checks that a restored stage's encoder or analyzer is what it was.
 
     Raises:
-        IndexMismatchError: It is not.
+        IndexMismatchError: If it is not.
     """
     if isinstance(stage, BM25):
         stage.check_analyzer()

@@ -190,7 +190,7 @@ def snapshot_of(collection: Collection, snapshots: dict[int, Collection]) -> Col
 def refuse(unknown: Mapping[str, Any]) -> None:
     """A misspelt filter that was passed over would let out what it should keep back."""
     if unknown:
-        raise InvalidInputError(f"there is no option {', '.join(sorted(unknown))}")
+        raise InvalidInputError(f"unknown option: {', '.join(sorted(unknown))}")
 
 
 def told_filter(keep: MetadataFilter | None) -> dict[str, Any]:

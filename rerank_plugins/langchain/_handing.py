@@ -124,7 +124,7 @@ class _Bound(Runnable[str, list[Document]]):
 
 @singledispatch
 def _look(stage: Any, k: int | None, options: Options) -> Any:  # noqa: ARG001
-    """The runnable anew, with arguments bound to the retrievers in it; None if it has none."""
+    """The runnable anew, with arguments bound to the retrievers in it; None without a retriever."""
     return None
 
 

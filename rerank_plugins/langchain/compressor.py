@@ -69,12 +69,12 @@ class CrossEncoderCompressor(BaseDocumentCompressor):
         details: Which of the details to write.
         prefix: Goes before the names of the details; ``relevance_score`` keeps its name,
             which other integrations share.
-        **options: Those of `load_reranker`, when there is no ready `Reranker`: ``device``,
+        **options: Any `load_reranker` option, without a ready `Reranker`: ``device``,
             ``precision``, ``scale``, ``on_error``, ``long_passages``, ``deduplicate`` ...
 
     Raises:
-        InvalidInputError: An option breaks its rule.
-        UnknownModelError: There is no model of that name.
+        InvalidInputError: If an option is invalid.
+        UnknownModelError: If no model has that name.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
@@ -136,8 +136,8 @@ class CrossEncoderCompressor(BaseDocumentCompressor):
             top_n: For this call, in place of the compressor's own.
 
         Raises:
-            InvalidInputError: The query is blank, or an element is no Document.
-            RerankPluginsError: Loading or scoring failed and ``on_error`` is ``raise``.
+            InvalidInputError: If the query is blank, or an element is not a Document.
+            RerankPluginsError: If loading or scoring failed and ``on_error`` is ``raise``.
         """
         given = self._given(query, documents, top_n)
         return self._step().invoke(given, self._config(given, callbacks))
@@ -173,8 +173,8 @@ class CrossEncoderCompressor(BaseDocumentCompressor):
             Best first: ``{"index": position in documents, "relevance_score": score}``.
 
         Raises:
-            InvalidInputError: The query is blank, or an element has no text.
-            RerankPluginsError: Loading or scoring failed and ``on_error`` is ``raise``.
+            InvalidInputError: If the query is blank, or an element has no text.
+            RerankPluginsError: If loading or scoring failed and ``on_error`` is ``raise``.
         """
         given = self._given(query, map(document_of, check_iterable("documents", documents)), top_n)
         ranking = self.reranker.rerank(query, self._candidates(given), **self._cut(given))

@@ -24,12 +24,12 @@ class CrossEncoderModel(BaseCrossEncoder):
     Args:
         reranker: A `Reranker` without a score threshold, or a name that `load_reranker` takes.
         model: The name, when there is no ``reranker``.
-        **options: Those of `load_reranker`, when there is no ready `Reranker`.
+        **options: Any `load_reranker` option, without a ready `Reranker`.
 
     Raises:
-        InvalidInputError: An option breaks its rule, or there is a score threshold: every
+        InvalidInputError: If an option is invalid, or there is a score threshold: every
             pair must get a score.
-        UnknownModelError: There is no model of that name.
+        UnknownModelError: If no model has that name.
     """
 
     def __init__(
@@ -50,8 +50,8 @@ class CrossEncoderModel(BaseCrossEncoder):
         """One score a pair, in the order given, on the reranker's scale.
 
         Raises:
-            InvalidInputError: A query is blank, or a text is no string.
-            RerankPluginsError: Loading or scoring failed.
+            InvalidInputError: If a query is blank, or a text is not a string.
+            RerankPluginsError: If loading or scoring failed.
         """
         rankings = self.reranker.rerank_many(
             [query for query, _ in text_pairs], [[passage] for _, passage in text_pairs], top_n=1

@@ -22,7 +22,7 @@ class BundledEmbeddings(Embeddings):
             `rerank_plugins.bundled.load_encoder`.
 
     Raises:
-        InvalidInputError: There is no encoder of that name.
+        InvalidInputError: If there is no encoder of that name.
     """
 
     def __init__(self, model: EncoderName = "bundled-encoder") -> None:

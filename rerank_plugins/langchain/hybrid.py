@@ -211,7 +211,7 @@ class HybridRetriever(Collected, BaseRetriever):
         for inner in told["retrievers"]:
             kind = next((one for one in _OWN if inner["kind"] == one._KIND), None)  # noqa: SLF001
             if kind is None:
-                raise IndexDamagedError(f"there is no retriever {inner['kind']!r}")
+                raise IndexDamagedError(f"unknown kind of retriever: {inner['kind']!r}")
             stages.append(kind._made(inner, collections, shared))  # noqa: SLF001
         stored = {name: told[name] for name in ("k", "stamp", *SETTINGS)}
         return cls(retrievers=stages, **{**stored, **own})

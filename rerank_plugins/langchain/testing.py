@@ -1,4 +1,4 @@
-"""A conformance class for compressors that rerank; LangChain's own test suite has none."""
+"""A conformance class for compressors that rerank; LangChain's test suite lacks one."""
 
 # ruff: noqa: S101
 
@@ -130,7 +130,7 @@ class CompressorConformance:
         found = await compressor.acompress_documents(self.documents(), self.query)
         assert list(found) == list(compressor.compress_documents(self.documents(), self.query))
 
-    def test_metadata_can_be_serialised(self) -> None:
+    def test_metadata_can_be_serialized(self) -> None:
         """What is added is of plain Python types, and goes through JSON unchanged."""
         for document in self.compressor().compress_documents(self.documents(), self.query):
             added = document.metadata.keys() - self.documents()[0].metadata.keys()

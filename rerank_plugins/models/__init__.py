@@ -1,1 +1,1 @@
-"""Models by name: the catalogue, and loading from the package, a folder or the Hub."""
+"""Models by name: the catalog, and loading from the package, a folder or the Hub."""

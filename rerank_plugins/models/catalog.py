@@ -25,7 +25,7 @@ MANY = ("ar", "en", "fr", "pl", "zh")
 
 @dataclass(frozen=True, slots=True)
 class ModelProfile:
-    """One row of the catalogue.
+    """One row of the catalog.
 
     Attributes:
         name: What `load_reranker` takes.
@@ -287,10 +287,10 @@ def bundled_folder() -> Path:
 
 
 def near_names(name: str) -> str:
-    """A sentence that names the catalogue's models nearest to a wrong name."""
+    """A sentence that names the catalog's models nearest to a wrong name."""
     by_short = {known.rsplit("/", 1)[-1].lower(): known for known in CATALOG} | ALIASES
     short = name.rsplit("/", 1)[-1].lower()
     near = get_close_matches(short, by_short, n=3, cutoff=0.5)
     names = [by_short[match] for match in near] or list(CATALOG)
-    lead = "Did you mean" if near else "The catalogue has"
+    lead = "Did you mean" if near else "The catalog has"
     return f" {lead}: {', '.join(names)}?" if near else f" {lead}: {', '.join(names)}."

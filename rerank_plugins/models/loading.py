@@ -124,7 +124,7 @@ def load_reranker(
 
     Args:
         model: ``bundled`` (also by its earlier name, ``embedded``), ``bundled-encoder``,
-            another name of the catalogue, any Hugging Face sequence-classification model, or a
+            another name of the catalog, any Hugging Face sequence-classification model, or a
             local folder.
         device: ``auto`` (CUDA, then MPS, then CPU) or a torch device name.
         engine: ``auto``, ``torch``, ``openvino`` (extra ``openvino``; CPU only), or
@@ -142,7 +142,7 @@ def load_reranker(
         max_length: Tokens a pair, special tokens included; None for all that the model takes.
         cache_folder: Where downloads are kept; None for the Hub client's own place.
         local_files_only: Never ask the network.
-        trust_remote_code: Let code in the checkpoint run. None of the catalogue needs it.
+        trust_remote_code: Let code in the checkpoint run. None of the catalog needs it.
         allow_pickle_weights: Read ``.bin`` weights when there are no safetensors.
         instruction: What a model that takes instructions is told to look for, or the name of
             one of its saved prompts; None for its own default.
@@ -154,8 +154,8 @@ def load_reranker(
         **options: Those of `Reranker`.
 
     Raises:
-        UnknownModelError: The name is no folder, not in the catalogue, and no Hub name.
-        InvalidInputError: An option breaks its rule.
+        UnknownModelError: If it is not a local folder, a catalog name or a Hub ID.
+        InvalidInputError: If an option is invalid.
     """
     check_options("load_reranker", options, _OPTIONS)
     scorer = load_scorer(
@@ -195,9 +195,9 @@ def as_reranker(
         **options: Those of `load_reranker` for a name, those of `Reranker` for a ready model.
 
     Raises:
-        InvalidInputError: It is none of these; or options come beside a ready `Reranker`, which
+        InvalidInputError: If it is something else; or options come beside a ready `Reranker`, which
             has its own.
-        UnknownModelError: There is no model of that name.
+        UnknownModelError: If no model has that name.
     """
     if isinstance(model, (str, Path)):
         return load_reranker(model, **options)
@@ -245,11 +245,11 @@ def _source(model: str | Path) -> str:
         raise UnknownModelError(f"{name!r} cannot be a folder or a name: {error}") from error
     if isinstance(model, Path) or (name and found):
         if not found:
-            raise UnknownModelError(f"there is no folder {str(folder)!r}")
+            raise UnknownModelError(f"Model folder not found: {str(folder)!r}")
         return str(folder)
     if name in CATALOG or (name.count("/") == 1 and not name.startswith((".", "/", "~"))):
         return name
     raise UnknownModelError(
-        f"{name!r} is no folder, no name of the catalogue and no Hub name "
+        f"Model not found: {name!r} is not a local folder, a catalog name or a Hub ID "
         f"(owner/model).{near_names(name)}"
     )

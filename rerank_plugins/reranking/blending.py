@@ -23,12 +23,12 @@ def blended(
 ) -> NDArray[np.float64]:
     """Logits moved towards the first stage's opinion, on the logits' own scale.
 
-    Both scores are standardised over the list (mean 0, deviation 1) and averaged; the
+    Both scores are standardized over the list (mean 0, deviation 1) and averaged; the
     average is put back on the scale of the logits, so that probabilities keep their meaning.
     A list in which a first-stage score is missing keeps its logits.
 
     Raises:
-        InvalidInputError: A first-stage score is NaN, infinite or no number.
+        InvalidInputError: If a first-stage score is NaN, infinite or no number.
     """
     given = [candidate.score for candidate in candidates]
     if weight == 0.0 or not candidates or any(score is None for score in given):
@@ -39,11 +39,11 @@ def blended(
                 f"first-stage scores must be finite to be blended, but number {number} is {score}"
             )
     first = np.asarray(given, dtype=np.float64)
-    blend = (1.0 - weight) * _standardised(logits) + weight * _standardised(first)
+    blend = (1.0 - weight) * _standardized(logits) + weight * _standardized(first)
     return np.asarray(logits.mean() + logits.std() * blend)
 
 
-def _standardised(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def _standardized(values: NDArray[np.float64]) -> NDArray[np.float64]:
     deviation = values.std()
     if deviation == 0.0:
         return np.zeros_like(values)

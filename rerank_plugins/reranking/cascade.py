@@ -1,4 +1,4 @@
-"""Cascade: a small model cuts the list, a big one orders what is left."""
+"""Cascade: a small model prefilters, a large one reranks the top of the list."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SHARE = 0.5
 
 
 class Cascade(Reranker):
-    """A `Reranker` whose model scores only what a smaller one puts first.
+    """Prefilters with a small model and reranks only the top ``head`` with a large one.
 
     ::
 
@@ -26,7 +26,7 @@ class Cascade(Reranker):
 
     The small model orders the whole list; the big one scores and orders its first ``head``.
     What is left stays below them in the small model's order, with ``source`` "small_model" and
-    no logit: scores of two models are never held against each other. Lists that are no longer
+    no logit: scores of two models are never compared. Lists that are no longer
     than ``head`` go to the big model alone. What a ``head`` costs in quality depends on both
     models: measure it on your own questions.
 
@@ -41,9 +41,9 @@ class Cascade(Reranker):
         head: How many passages of a query the big model scores, at most.
 
     Raises:
-        InvalidInputError: One of the two is no `Reranker`; ``big`` is a cascade itself;
+        InvalidInputError: If one of the two is no `Reranker`; ``big`` is a cascade itself;
             ``small`` has a ``top_n``, ``score_threshold`` or ``deadline_ms``, and might lose
-            passages; or ``head`` is no whole number of at least 1.
+            passages; or ``head`` is not a whole number of at least 1.
     """
 
     def __init__(self, small: Reranker, big: Reranker, *, head: int = 20) -> None:
@@ -87,7 +87,7 @@ class Cascade(Reranker):
         super().warm_up()
 
     def describe(self) -> dict[str, Any]:
-        """What scores the head, with the small model and the head beside it."""
+        """The large model's description, with ``head`` and the small model's."""
         return {**super().describe(), "head": self.head, "small": self.small.describe()}
 
     def _plans(

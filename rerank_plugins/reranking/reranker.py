@@ -113,7 +113,7 @@ class Reranker:
             window read whatever the cap; a passage that lost others to it is ``truncated``.
         batch_tokens: Padded tokens in one forward pass, at most; lower it to save memory.
         first_stage_weight: Between 0 (the model alone) and 1 (the first stage alone): both
-            scores are standardised over the query's passages and averaged with this weight.
+            scores are standardized over the query's passages and averaged with this weight.
             Needs first-stage scores: a list in which one is missing is ordered by the model
             alone.
             None for the model's own default, which is 0 but for the embedded model.
@@ -129,7 +129,7 @@ class Reranker:
             a `ScoreCache`. None for no cache.
 
     Raises:
-        InvalidInputError: An option breaks its rule.
+        InvalidInputError: If an option is invalid.
     """
 
     def __init__(
@@ -186,7 +186,7 @@ class Reranker:
         """Loads the model and scores one pair, so that the first query waits for neither.
 
         Raises:
-            RerankPluginsError: The model cannot be loaded.
+            RerankPluginsError: If the model cannot be loaded.
         """
         warm_up = getattr(self.scorer, "warm_up", None)
         if warm_up is not None:
@@ -222,8 +222,8 @@ class Reranker:
             deadline_ms: For this call, in place of the reranker's own; ``math.inf`` for none.
 
         Raises:
-            InvalidInputError: Query, passages or an option break their rule.
-            RerankPluginsError: Loading or scoring failed and ``on_error`` is ``raise``.
+            InvalidInputError: If the query, a passage or an option is invalid.
+            RerankPluginsError: If loading or scoring failed and ``on_error`` is ``raise``.
         """
         call = _Call(now(), top_n, score_threshold, first_stage_seconds, deadline_ms)
         return self._rerank_many([query], [passages], call)[0]
@@ -238,8 +238,8 @@ class Reranker:
         first_stage_seconds: float | None = None,
         deadline_ms: float | None = None,
     ) -> Ranking:
-        """`rerank` in a thread of its own: the event loop goes on meanwhile."""
-        # The caller may go on changing his list, or reading his iterator, meanwhile.
+        """`rerank` in a thread, so that the event loop stays free."""
+        # The caller may change the list, or advance the iterator, meanwhile.
         passages = list(check_iterable("passages", passages))
         # The deadline counts from here: the wait for a thread is part of it.
         call = _Call(now(), top_n, score_threshold, first_stage_seconds, deadline_ms)
@@ -256,14 +256,14 @@ class Reranker:
         first_stage_seconds: float | None = None,
         deadline_ms: float | None = None,
     ) -> list[Ranking]:
-        """One ranking a query; pairs of all queries share batches.
+        """One ranking per query; pairs of all queries share batches.
 
         Scoring time is shared out by the number of passages. A deadline holds for all queries
         together: their first passages are scored first.
 
         Raises:
-            InvalidInputError: As `rerank`; or the numbers of queries and lists differ.
-            RerankPluginsError: Loading or scoring failed and ``on_error`` is ``raise``.
+            InvalidInputError: As in `rerank`; or if the numbers of queries and lists differ.
+            RerankPluginsError: If loading or scoring failed and ``on_error`` is ``raise``.
         """
         call = _Call(now(), top_n, score_threshold, first_stage_seconds, deadline_ms)
         return self._rerank_many(queries, passages, call)
@@ -283,7 +283,7 @@ class Reranker:
         passages = list(check_iterable("passages", passages))
         if len(queries) != len(passages):
             raise InvalidInputError(
-                f"rerank_many needs one list of passages a query, but got {len(queries)} queries "
+                f"rerank_many needs one list of passages per query, but got {len(queries)} queries "
                 f"and {len(passages)} lists"
             )
         for query in queries:

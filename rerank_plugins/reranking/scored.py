@@ -54,7 +54,7 @@ class ScoredList:
     def values(self, candidates: Sequence[Candidate], weight: float) -> NDArray[np.float64]:
         """What orders the scored ones, shape (scored,): logits, blended with the first stage's.
 
-        Only what was scored is standardised: the rest is compared with nothing, so the head
+        Only what was scored is standardized: the rest is compared with nothing, so the head
         comes out as it would if there were no rest.
         """
         return blended(self.logits, [candidates[at] for at in self.positions], weight)
@@ -134,7 +134,7 @@ def with_unread(ranking: Ranking, unread: Sequence[Candidate], keep: int | None)
 
 
 def _below(lowest: float | None, *, probability: bool) -> Callable[[int], float]:
-    """Scores that go on downwards from the model's lowest, on its scale, place by place.
+    """Scores that continue downwards from the model's lowest, on its scale, rank by rank.
 
     They say nothing but the place, so that whoever sorts by score keeps the order.
     """
@@ -151,7 +151,7 @@ def by_query(
     """One record a query.
 
     Args:
-        plans: One a query.
+        plans: One per query.
         numbers: Shape (pairs,), the query of each pair that was to be scored; the pairs of one
             query follow its plan's order.
         scores: Of these.

@@ -96,7 +96,7 @@ def measurable(lists: Sequence[LabelledList]) -> list[LabelledList]:
     """The lists that have an order: those of two passages or more.
 
     Raises:
-        InvalidInputError: There is none.
+        InvalidInputError: If there is nothing to compare.
     """
     found = [some for some in lists if len(some.passages) > 1]
     if not found:

@@ -102,8 +102,8 @@ def checked(scores: PairScores, pairs: int) -> PairScores:
     """The same scores, once their number and their finiteness are sure.
 
     Raises:
-        ScoreCountError: There are more or fewer scores than pairs.
-        NonFiniteScoreError: A score is NaN or infinite.
+        ScoreCountError: If there are more or fewer scores than pairs.
+        NonFiniteScoreError: If a score is NaN or infinite.
     """
     logits, truncated = np.asarray(scores.logits), np.asarray(scores.truncated, dtype=np.bool_)
     for name, values in (("logits", logits), ("truncated", truncated)):

@@ -38,7 +38,7 @@ def read_blocks(folder: Path) -> dict[str, torch.Tensor]:
     JSON object from tensor name to folder name): two models with one table store it once.
 
     Raises:
-        UnsupportedModelError: A file is missing or damaged, or its parts do not fit together.
+        UnsupportedModelError: If a file is missing or damaged, or its parts do not fit together.
     """
     import torch
     from safetensors import SafetensorError, safe_open

@@ -40,10 +40,10 @@ class ScoreCache:
 
     Args:
         max_pairs: How many scores to keep, in memory and in the file each.
-        path: The file, made when there is none; None for memory alone.
+        path: The file, created if missing; None to cache in memory only.
 
     Raises:
-        InvalidInputError: ``max_pairs`` is no whole number of at least 1; or the file cannot
+        InvalidInputError: ``max_pairs`` is not a whole number of at least 1; or the file cannot
             be opened, is damaged, or is something else than a cache of scores. It is never
             overwritten then.
     """
@@ -119,7 +119,7 @@ class CachedScorer:
             ``fingerprint()``; a name and version of the weights, say.
 
     Raises:
-        InvalidInputError: ``cache`` is none of these or breaks a rule of `ScoreCache`; or it
+        InvalidInputError: ``cache`` is something else, or invalid for `ScoreCache`; or it
             has a file, and nothing tells which weights the scorer has.
     """
 
@@ -266,7 +266,7 @@ def as_cache(cache: ScoreCache | int | str | Path | None) -> ScoreCache:
     """A cache from what users give; see `CachedScorer`.
 
     Raises:
-        InvalidInputError: It is none of these.
+        InvalidInputError: If it is something else.
     """
     if isinstance(cache, ScoreCache):
         return cache

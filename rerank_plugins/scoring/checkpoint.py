@@ -92,7 +92,7 @@ class Checkpoint:
         """The tokenizer, where pairs are two texts with special tokens around them.
 
         Raises:
-            UnsupportedModelError: The pairs have another form.
+            UnsupportedModelError: If the pairs have another form.
         """
         if self.tokenizer is None:
             raise UnsupportedModelError(
@@ -128,9 +128,9 @@ def read_checkpoint(folder: Path, *, trust_remote_code: bool = False) -> Checkpo
     """Reads config and tokenizer of a checkpoint.
 
     Raises:
-        UnsupportedModelError: A file is missing or damaged, the head has more than two
+        UnsupportedModelError: If a file is missing or damaged, the head has more than two
             labels, or the tokenizer is not a fast one.
-        MissingDependencyError: The tokenizer needs a library that is not installed.
+        MissingDependencyError: If the tokenizer needs a library that is not installed.
     """
     try:
         return _read(folder, trust_remote_code=trust_remote_code)
@@ -157,7 +157,7 @@ def _read(folder: Path, *, trust_remote_code: bool) -> Checkpoint:
         raw = json.loads(config_file.read_text(encoding="utf-8"))
     saved = read_saved(folder, raw, remote_code=trust_remote_code)
     if not raw and not saved.beyond:
-        raise UnsupportedModelError(f"{folder} is no checkpoint: it has no config.json")
+        raise UnsupportedModelError(f"{folder} is not a checkpoint: config.json is missing")
     _check_shards(folder)
     defaults = _defaults(raw.get("rerank_plugins", {}), folder)
     if saved.beyond or saved.causal:
@@ -380,7 +380,7 @@ def checked_max_length(checkpoint: Checkpoint, wanted: int | None) -> int:
     """The length to use.
 
     Raises:
-        InvalidInputError: More than the model can take is wanted.
+        InvalidInputError: If more than the model can take is wanted.
     """
     if wanted is None:
         return checkpoint.max_length

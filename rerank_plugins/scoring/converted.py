@@ -148,7 +148,7 @@ def _written(place: Path, key: str, write: Callable[[Path], None], facts: dict[s
 
 
 def _put(new: Path, target: Path, aside: Path) -> None:
-    """Moves a folder to its place, what is there aside; another process may do the same."""
+    """Moves a folder into place and an older one aside; another process may do the same."""
     for attempt in range(_ATTEMPTS):
         with suppress(FileNotFoundError):
             target.rename(aside / f"old-{attempt}")

@@ -69,7 +69,7 @@ class CrossEncoderScorer:
 
     Raises:
         InvalidInputError: ``model`` is neither, or an option is invalid.
-        UnsupportedModelError: It has more than two labels, or an activation function other
+        UnsupportedModelError: If it has more than two labels, or an activation function other
             than Sigmoid, Identity and Softmax.
     """
 

@@ -106,7 +106,7 @@ class PairEncoder:
 
     Raises:
         InvalidInputError: ``max_length`` leaves no room for text.
-        UnsupportedModelError: The tokenizer joins pairs in a form that is not
+        UnsupportedModelError: If the tokenizer joins pairs in a form that is not
             specials, query, specials, passage, specials.
     """
 

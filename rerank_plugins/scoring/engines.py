@@ -71,7 +71,7 @@ def check_engine(engine: str, precision: str, device: str) -> None:
     """Answers settings that no machine could run, before anything is loaded.
 
     Raises:
-        InvalidInputError: A name is unknown, or the three do not go together.
+        InvalidInputError: If a name is unknown, or the three do not go together.
         MissingDependencyError: OpenVINO is asked for and not installed.
     """
     check_choice("engine", engine, ENGINES)
@@ -109,7 +109,7 @@ def choose(
 
     Raises:
         InvalidInputError: bf16 is asked of OpenVINO on a processor without it.
-        UnsupportedModelError: The checkpoint asks for what the engine does not do.
+        UnsupportedModelError: If the checkpoint asks for what the engine does not do.
     """
     _check_able(engine, precision, checkpoint)
     if engine in ("torch", "sentence-transformers"):

@@ -25,8 +25,8 @@ def forward_on(
         forward: The pass; called once, without gradients.
 
     Raises:
-        OutOfMemoryError: The batch does not fit in the device's memory; a smaller may.
-        UnsupportedModelError: An id in it is beyond the model's tables.
+        OutOfMemoryError: If the batch does not fit in the device's memory; a smaller may.
+        UnsupportedModelError: If an id in it is beyond the model's tables.
     """
     import torch
 

@@ -56,10 +56,10 @@ def fetch(
     ``HF_HUB_DOWNLOAD_TIMEOUT``, seconds, 10 each).
 
     Raises:
-        UnknownModelError: The Hub knows no such model or revision.
-        ModelAccessError: A login or an accepted licence is needed.
-        ModelDownloadError: The network failed, or it may not be used and no copy is cached.
-        UnsupportedModelError: The repository is no checkpoint, or has no weights that may be
+        UnknownModelError: If the Hub knows no such model or revision.
+        ModelAccessError: If a login or an accepted licence is needed.
+        ModelDownloadError: If the network failed, or it may not be used and no copy is cached.
+        UnsupportedModelError: If the repository is not a checkpoint, or has no weights that may be
             read.
     """
     pinned = revision is not None and re.fullmatch("[0-9a-f]{40}", revision) is not None
@@ -123,7 +123,7 @@ def _needed(name: str, listed: Iterable[str], *, code: bool, allow_pickle: bool)
 
     if "config.json" not in top and _ADAPTER not in top:
         raise UnsupportedModelError(
-            f"{name!r} has no config.json: it is no transformers checkpoint"
+            f"{name!r} has no config.json: it is not a transformers checkpoint"
         )
     weights = matching(_SAFE_WEIGHTS) or matching(_ADAPTER_WEIGHTS)
     if not weights and allow_pickle:
@@ -150,7 +150,7 @@ def _download(
     for file in files:
         cached = try_to_load_from_cache(name, file, cache_dir=cache_folder, revision=commit)
         if not isinstance(cached, str):
-            # hf_hub_download alone would go on asking a silent Hub for some six minutes.
+            # hf_hub_download alone would retry a silent Hub for about six minutes.
             get_hf_file_metadata(
                 hf_hub_url(name, file, revision=commit), timeout=constants.HF_HUB_ETAG_TIMEOUT
             )

@@ -160,7 +160,7 @@ class LoadedModel:
         """What makes rows of pairs for this model.
 
         Raises:
-            InvalidInputError: More tokens are wanted than the model can take, or an instruction
+            InvalidInputError: If more tokens are wanted than the model can take, or an instruction
                 where it takes none.
         """
         checkpoint = self.checkpoint
@@ -346,7 +346,7 @@ class LocalScorer:
         if options.stop_at is None:
             parts = encoder.encode_ahead(wanted, how, options.windows)
         else:
-            # Whoever has a text of megabytes among his passages has the others scored first.
+            # If one passage has megabytes, the others are scored first.
             wanted.sort(key=lambda pair: len(pair[1]) > BLOCK)
             parts = encode_in_time(encoder, wanted, how, options.windows, options.stop_at)
         found = FoundScores(len(wanted))

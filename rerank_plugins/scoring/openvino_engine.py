@@ -114,7 +114,7 @@ class OpenVINOEngine:
         """Shape (rows, labels), float32 whatever the weights are.
 
         Raises:
-            OutOfMemoryError: The batch does not fit in memory; a smaller may.
+            OutOfMemoryError: If the batch does not fit in memory; a smaller may.
         """
         try:
             with self._lock:  # an infer request serves one call at a time

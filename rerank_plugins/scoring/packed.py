@@ -73,7 +73,7 @@ class PackedBody:
             checkpoints of a body alone. None for a classifier's.
 
     Raises:
-        KeyError: A weight is missing.
+        KeyError: If a weight is missing.
         ValueError: Weights do not fit together or do not fit the config.
     """
 
@@ -245,7 +245,7 @@ class PackedClassifier:
         config, tensors, dtype, device, int8: As in `PackedBody`.
 
     Raises:
-        KeyError: A weight is missing.
+        KeyError: If a weight is missing.
         ValueError: Weights do not fit together or do not fit the config.
     """
 

@@ -59,7 +59,7 @@ def pair_form(tokenizer: Tokenizer) -> PairForm:
     """The form in which a tokenizer joins a pair, learned from one encoded pair.
 
     Raises:
-        UnsupportedModelError: It is not specials, query, specials, passage, specials.
+        UnsupportedModelError: If it is not specials, query, specials, passage, specials.
     """
     probe = tokenizer.encode("a", "a")
     # A tokenizer.json may hold a padding of its own.

@@ -97,9 +97,9 @@ def quantize(
         chooses here, and ``int8``), ``advice``, ``activations``, ``versions``.
 
     Raises:
-        InvalidInputError: There are no pairs, or no labelled list has two passages.
+        InvalidInputError: If there are no pairs, or no labelled list has two passages.
         MissingDependencyError: openvino or nncf is not installed.
-        UnsupportedModelError: The model cannot be converted, or no place can keep it.
+        UnsupportedModelError: If the model cannot be converted, or no place can keep it.
     """
     if not isinstance(scorer, LocalScorer):
         raise InvalidInputError(
@@ -194,7 +194,7 @@ def _kept(
 
 
 def quantized_engine(settings: ModelSettings, checkpoint: Checkpoint) -> OpenVINOEngine:
-    """The engine of the kept int8 model; calibrated on the samples when there is none.
+    """The engine of the kept int8 model; calibrated on the samples if it does not exist.
 
     Raises:
         As `quantize`.

@@ -111,11 +111,11 @@ def read_saved(folder: Path, config: Mapping[str, Any], *, remote_code: bool) ->
 
     Args:
         folder: The checkpoint.
-        config: Its config.json; empty where there is none.
+        config: Its config.json; empty if missing.
         remote_code: Whether modules may be classes of the checkpoint's own.
 
     Raises:
-        UnsupportedModelError: A setting is unknown, damaged or not supported; the error
+        UnsupportedModelError: If a setting is unknown, damaged or not supported; the error
             names it.
     """
     modules, card = _read(folder, _MODULES), _read(folder, _CARD) or {}
@@ -187,7 +187,7 @@ def _as_plain(folder: Path, config: Mapping[str, Any], adapter: tuple[str, ...])
 
 
 def _read(folder: Path, name: str) -> Any:
-    """What a JSON file holds, or None when there is none."""
+    """The content of a JSON file, or None if it does not exist."""
     file = folder / name
     if not file.is_file():
         return None
@@ -204,7 +204,7 @@ def module_folders(folder: Path) -> list[str]:
     """The sub-folders that modules.json names, each a relative path inside the checkpoint.
 
     Raises:
-        UnsupportedModelError: A path leads elsewhere.
+        UnsupportedModelError: If a path leads elsewhere.
     """
     modules = _read(folder, _MODULES) or []
     paths = [str(module.get("path") or "") for module in modules if isinstance(module, dict)]

@@ -68,7 +68,7 @@ class ScoreFile:
             self._connection: sqlite3.Connection | None = self._connect(patience)
         except InvalidInputError:
             raise
-        except (sqlite3.Error, ValueError) as error:  # a NUL in the name is no Error of SQLite's
+        except (sqlite3.Error, ValueError) as error:  # a NUL in the name raises ValueError
             raise InvalidInputError(
                 f"a cache's path must be a cache of scores or a new file, but {str(self.path)!r} "
                 f"cannot be used: {error}. Name another; a damaged cache can be deleted"

@@ -74,7 +74,7 @@ class SentenceTransformersEngine:
         """Shape (rows, labels), float32, before any activation function.
 
         Raises:
-            OutOfMemoryError: The batch does not fit in the device's memory; a smaller may.
+            OutOfMemoryError: If the batch does not fit in the device's memory; a smaller may.
         """
         import torch
 
@@ -130,7 +130,7 @@ class SentenceTransformersEncoder(TextPairEncoder):
         """What ``preprocess`` gives beside the arrays of the rows.
 
         Raises:
-            UnsupportedModelError: An array that is not known here is among it.
+            UnsupportedModelError: If an array that is not known here is among it.
         """
         with self._lock, _explained("encode a pair"):
             features = self._model.preprocess([("a", "a")], prompt=self._prompt)
@@ -214,12 +214,12 @@ def load_cross_encoder(
     Args:
         checkpoint: What its files say.
         device: ``auto`` or a torch device name.
-        precision: As of `TorchEngine`.
+        precision: Same as in `TorchEngine`.
         trust_remote_code: Whether code in the checkpoint may run.
         allow_pickle_weights: Whether weights other than safetensors may be read.
 
     Raises:
-        MissingDependencyError: It has a PEFT adapter, and peft is not installed.
+        MissingDependencyError: If it has a PEFT adapter, and peft is not installed.
         UnsupportedModelError: sentence-transformers cannot load it, or weights are missing.
     """
     from sentence_transformers import CrossEncoder
@@ -272,7 +272,7 @@ def told_by(model: Any, checkpoint: Checkpoint, max_length: int) -> Checkpoint:
     """The checkpoint with what only the loaded model tells: labels, activation, length.
 
     Raises:
-        UnsupportedModelError: It has more than two labels.
+        UnsupportedModelError: If it has more than two labels.
     """
     labels = int(model.num_labels)
     if labels not in (1, 2):
@@ -317,6 +317,6 @@ def _check_weights(model: Any, folder: Path) -> None:
     )
     if missing:
         raise UnsupportedModelError(
-            f"the checkpoint in {folder} has no weights for {missing[:4]}: it is no trained "
+            f"the checkpoint in {folder} has no weights for {missing[:4]}: it is not a trained "
             "cross-encoder (its scores would be random)"
         )

@@ -1,9 +1,9 @@
 """One model for many callers: their rows share forward passes, one pass at a time.
 
-There is no thread of its own. Whoever finds the model free runs the next batch, whosever rows
-are in it, until his own are done; the others sleep meanwhile. Callers take turns in the order
+It has no thread. A caller that finds the model free runs batches, whosever rows are in them,
+until its own are done; the others sleep meanwhile. Callers take turns in the order
 in which they came, one batch each, and what room a batch has left goes to the rows of those
-behind. So nobody waits for more than a batch of each caller before him, and many small calls
+behind. So nobody waits for more than one batch of each earlier caller, and many small calls
 are computed as one large one.
 """
 
@@ -247,7 +247,7 @@ class SharedPass:
         _wake(work)
 
     def _leave_surely(self, work: Work) -> None:
-        """Takes a caller out who goes, for whatever reason, so that the others can go on.
+        """Removes a caller that leaves, for whatever reason, so that the others proceed.
 
         A signal's exception may come here too: it is raised once all is done.
         """

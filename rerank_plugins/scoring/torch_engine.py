@@ -59,9 +59,9 @@ class TorchEngine:
         allow_pickle_weights: Whether weights other than safetensors may be read.
 
     Raises:
-        InvalidInputError: The machine does not have the device, or cannot compute in int8.
+        InvalidInputError: If the machine does not have the device, or cannot compute in int8.
         UnsupportedModelError: Weights are missing, damaged, or lack the scoring head; or the
-            architecture cannot be had in int8.
+            architecture has no int8 version.
     """
 
     name = "torch"
@@ -152,8 +152,8 @@ class TorchEngine:
         """Shape (rows, labels), float32 whatever the weights are.
 
         Raises:
-            OutOfMemoryError: The batch does not fit in the device's memory; a smaller may.
-            UnsupportedModelError: An id in it is beyond the model's tables.
+            OutOfMemoryError: If the batch does not fit in the device's memory; a smaller may.
+            UnsupportedModelError: If an id in it is beyond the model's tables.
         """
         packed = self._packed
         return forward_on(
@@ -276,7 +276,7 @@ def torch_dtype(precision: str) -> torch.dtype:
 
 
 def _against(config: dict[str, Any], device: torch.device, precision: str) -> str | None:
-    """Why there shall be no packed pass; None where nothing speaks against it."""
+    """Why the packed pass cannot be used; None if it can."""
     if precision == "int8" and device.type != "cpu":
         raise InvalidInputError(f"precision='int8' runs on the CPU, but device is {device}")
     if precision == "int8" and not has_int8():

@@ -36,7 +36,7 @@ class VectorFile:
     """Vectors by key, float16; the file failing costs time, never a wrong answer.
 
     Raises:
-        InvalidInputError: The path is not such a file and cannot become one.
+        InvalidInputError: If the path is not such a file and cannot become one.
     """
 
     def __init__(self, path: Path) -> None:

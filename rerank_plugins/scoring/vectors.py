@@ -75,7 +75,7 @@ class VectorScorer:
             candidates, so that nothing is encoded twice.
 
     Raises:
-        InvalidInputError: ``memory_mb`` is no whole number of at least 1, or ``path`` cannot be
+        InvalidInputError: ``memory_mb`` is not a whole number of at least 1, or ``path`` cannot be
             used.
     """
 

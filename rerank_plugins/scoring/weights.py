@@ -23,11 +23,11 @@ def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
     Weights in blocks of 4 or 8 bits (see `rerank_plugins.scoring.blocks`) come as float32.
 
     Raises:
-        UnsupportedModelError: A file of blocks is damaged.
-        OSError: There is no such file, or it cannot be read.
-        SafetensorError: A file is damaged.
-        ValueError: The index of the shards is not JSON.
-        KeyError: The index of the shards lacks its map.
+        UnsupportedModelError: If a file of blocks is damaged.
+        OSError: If the file does not exist or cannot be read.
+        SafetensorError: If a file is damaged.
+        ValueError: If the index of the shards is not JSON.
+        KeyError: If the index of the shards lacks its map.
     """
     from safetensors.torch import load_file
 

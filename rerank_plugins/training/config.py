@@ -192,7 +192,7 @@ class TrainingResult:
         first_stage_weight: The default blend of the checkpoint: the first stage's share in the
             scores that a `Reranker` gives; 0 for none.
         blended_before: nDCG@10 of the base with that blend, which is what users get; empty
-            where there is no blend, or no first-stage scores.
+            without a blend, or without first-stage scores.
         blended_after: Likewise, of the weights that were kept.
         history: (step, mean nDCG@10) of each evaluation, with the blend where there is one;
             this decides which weights are kept.

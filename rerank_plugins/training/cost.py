@@ -87,7 +87,7 @@ def plan_run(
     evaluated, which may take minutes.
 
     Raises:
-        InvalidInputError: The kept plan is another configuration's, or ``minutes`` is too
+        InvalidInputError: If the kept plan is another configuration's, or ``minutes`` is too
             little for one step.
     """
     decisive = {name: getattr(config, name) for name in _DECISIVE}
@@ -161,7 +161,7 @@ def _steps(
         elapsed: What the budget has been spent on: planning, and evaluating the base.
 
     Raises:
-        InvalidInputError: The budget is too small for one step and one evaluation.
+        InvalidInputError: If the budget is too small for one step and one evaluation.
     """
     if config.minutes is None:
         steps = math.ceil(config.epochs * whole)

@@ -71,7 +71,7 @@ def read_question_set(
         The set, holding only questions with at least one relevant passage.
 
     Raises:
-        InvalidInputError: A file is missing or a line breaks the layout; the message names
+        InvalidInputError: If a file is missing or a line breaks the layout; the message names
             file and line.
     """
     folder = Path(folder)
@@ -115,7 +115,7 @@ def qrels_file(folder: Path, split: str | None = None) -> Path:
     """The judgements of a folder; see `read_question_set`.
 
     Raises:
-        InvalidInputError: There are none, no such split, or several and none was chosen.
+        InvalidInputError: If there are none, no such split, or several and none was chosen.
     """
     splits = qrels_splits(folder)
     if split is not None:

@@ -82,7 +82,7 @@ def fit(
         InvalidInputError: ``out`` exists, there are no groups, scores for ``ranknet`` are
             missing, the time budget is too small for one step, or checkpoints of another
             configuration lie beside ``out``.
-        ModelError: The base or the teacher cannot be used.
+        ModelError: If the base or the teacher cannot be used.
         KeyboardInterrupt: The run was interrupted; a checkpoint was written, and the same call
             resumes from it.
     """
@@ -98,7 +98,7 @@ def fit(
     model = load_for_training(config.base, device=device, max_length=config.max_length)
     if config.merge is not None and model.headless:
         raise InvalidInputError(
-            f"merge needs a base with a scoring head, but {config.base} has none: "
+            f"merge needs a base with a scoring head, which {config.base} lacks: "
             "train it first, then merge that checkpoint with one tuned from it"
         )
     model.bf16 = uses_bf16(config, model)

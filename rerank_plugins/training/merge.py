@@ -33,8 +33,8 @@ def merge_weights(base: str | Path, tuned: str | Path, weight: float, out: str |
         ``out``.
 
     Raises:
-        InvalidInputError: The weight is outside [0, 1], or ``out`` exists.
-        UnsupportedModelError: The checkpoints have no safetensors, or other weights than each
+        InvalidInputError: If the weight is outside [0, 1], or ``out`` exists.
+        UnsupportedModelError: If the checkpoints have no safetensors, or other weights than each
             other.
     """
     base, tuned, out = Path(base), Path(tuned), Path(out)

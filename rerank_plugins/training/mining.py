@@ -32,7 +32,7 @@ class Group:
         positive: The passage that answers it.
         negatives: Passages that do not, at least one.
         teacher_scores: A teacher's scores of the positive and then of each negative, for
-            distillation; None when there is no teacher.
+            distillation; None without a teacher.
     """
 
     query: str
@@ -88,10 +88,10 @@ def mine_hard_negatives(
 
     Returns:
         Groups in the order of the questions. Questions for which nothing is left, or that
-        have no relevant passage, have none; the log says how many.
+        have no relevant passage, get no group; the log says how many.
 
     Raises:
-        InvalidInputError: A number is out of its range, or the first stage indexes another
+        InvalidInputError: If a number is out of its range, or the first stage indexes another
             number of passages than the corpus has.
     """
     check_count("negatives", negatives, minimum=1)

@@ -141,8 +141,8 @@ def load_for_training(
             512 at most.
 
     Raises:
-        UnknownModelError: There is no such model.
-        UnsupportedModelError: The checkpoint cannot be read, or has no fast tokenizer.
+        UnknownModelError: If no model has that name.
+        UnsupportedModelError: If the checkpoint cannot be read, or has no fast tokenizer.
         InvalidInputError: ``max_length`` is more than the model can take.
     """
     scorer = load_scorer(base)

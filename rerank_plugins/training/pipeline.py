@@ -36,7 +36,7 @@ def train(config: TrainingConfig) -> TrainingResult:
     Raises:
         InvalidInputError: ``out`` exists, data or options are invalid, the time budget is too
             small, or checkpoints of another configuration lie beside ``out``.
-        ModelError: The base or the teacher cannot be used.
+        ModelError: If the base or the teacher cannot be used.
         KeyboardInterrupt: The run was interrupted.
     """
     if not config.datasets:
@@ -91,7 +91,7 @@ def train(config: TrainingConfig) -> TrainingResult:
 def held_back_samples(config: TrainingConfig, data: QuestionSet) -> HeldBack:
     """The questions of a set with the first stage's candidates for them.
 
-    Questions for which it finds fewer than two passages are left out: there is no order to find.
+    Questions for which it finds fewer than two passages are left out: they cannot be ordered.
     """
     texts = list(data.corpus.values())
     stage = _first_stage(config, texts)

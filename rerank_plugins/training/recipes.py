@@ -63,7 +63,7 @@ def examples(recipe: Recipe, groups: Sequence[Group]) -> Examples:
     """The rows that the recipe makes of the groups.
 
     Raises:
-        InvalidInputError: There are no groups, or ``ranknet`` lacks teacher scores.
+        InvalidInputError: If there are no groups, or ``ranknet`` lacks teacher scores.
     """
     if not groups:
         raise InvalidInputError("there are no groups to train on: no question kept a negative")
@@ -109,7 +109,7 @@ def loss_for(recipe: Recipe, model: CrossEncoder, groups: Sequence[Group]) -> to
     """The recipe's loss on the model.
 
     Raises:
-        UnsupportedModelError: The model has a number of labels that the recipe cannot train.
+        UnsupportedModelError: If the model has a number of labels that the recipe cannot train.
     """
     loss: torch.nn.Module
     if recipe == "binary" and model.num_labels == 2:

@@ -36,9 +36,9 @@ def with_teacher_scores(
         kept_in: File for the scores, so that a resumed run need not compute them again.
 
     Raises:
-        ScoreCountError: The teacher gave another number of scores than pairs.
-        NonFiniteScoreError: A score is NaN or infinite.
-        ModelError: The teacher cannot be loaded.
+        ScoreCountError: If the teacher gave another number of scores than pairs.
+        NonFiniteScoreError: If a score is NaN or infinite.
+        ModelError: If the teacher cannot be loaded.
     """
     pairs = [(group.query, passage) for group in groups for passage in group.passages]
     scores = _kept(kept_in, pairs)

@@ -33,7 +33,7 @@ class TestOverlapScorer(ScorerConformance):
 
 
 class TestLocalScorer(ScorerConformance):
-    """Every architecture of the catalogue, and a head of two labels."""
+    """Every architecture of the catalog, and a head of two labels."""
 
     @pytest.fixture(params=[*ARCHITECTURES, "two_labels"])
     def scorer(

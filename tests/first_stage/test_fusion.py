@@ -85,7 +85,7 @@ def scores_of(*stages: Scored, **options: Any) -> dict[int, float]:
     return {c.key: c.score or 0.0 for c in Hybrid(stages, **options).search("query", 10)}
 
 
-def standardised(values: Any) -> NDArray[np.float64]:
+def standardized(values: Any) -> NDArray[np.float64]:
     """Mean 0, deviation 1."""
     values = np.asarray(values, dtype=np.float64)
     return (values - values.mean()) / values.std()
@@ -109,7 +109,7 @@ def test_by_scores_every_passage_counts(  # noqa: PLR0917
     masked: list[bool],
     candidates: int,
 ) -> None:
-    """The formula written out: each stage's scores of all passages, standardised, and their mean.
+    """The formula written out: each stage's scores of all passages, standardized, and their mean.
 
     What a stage did not put among its candidates has its own score there all the same, and the
     mask changes no score.
@@ -124,7 +124,7 @@ def test_by_scores_every_passage_counts(  # noqa: PLR0917
         found = {c.key: c.score for c in stage.search(query, len(texts))}
         scores = np.asarray([found.get(key, 0.0) for key in kept])
         if scores.std() > 1e-12:
-            wanted += weight * standardised(scores) / sum(weights)
+            wanted += weight * standardized(scores) / sum(weights)
     mask = np.asarray(masked[: len(texts)])
     near = {c.key for s in stages for c in s.search(query, candidates, mask=mask)}
     result = hybrid.search(query, candidates, mask=mask)
@@ -152,12 +152,12 @@ def test_by_scores_a_graph_estimates_the_spread() -> None:
         assert answers[1][key] == pytest.approx(score, rel=0.1)
 
 
-def test_by_scores_lists_of_other_stages_are_standardised_over_all_candidates() -> None:
+def test_by_scores_lists_of_other_stages_are_standardized_over_all_candidates() -> None:
     """What a list lacks is put below its last, by the mean distance between two of its own."""
     words, vectors = Scored({1: 8.0, 2: 6.0, 3: 2.0}), Scored({3: 0.5, 4: 0.4, 1: 0.1})
     found = scores_of(words, vectors, weights=[3, 1])
     # The last of each is a passage that nobody found.
-    parts = standardised([8, 6, 2, -1, -1]), standardised([0.1, -0.1, 0.5, 0.4, -0.1])
+    parts = standardized([8, 6, 2, -1, -1]), standardized([0.1, -0.1, 0.5, 0.4, -0.1])
     want = dict(enumerate(((3 * parts[0] + parts[1]) / 4)[:4], start=1))
     assert found == pytest.approx(want)
     assert list(found) == sorted(want, key=lambda key: -want[key])
@@ -171,7 +171,7 @@ def test_by_scores_a_stage_without_usable_scores_counts_by_its_ranks(
 ) -> None:
     """One score missing, or scores that rise where ranks do: reciprocal ranks stand in."""
     below = 1 / 63 - (1 / 61 - 1 / 63) / 2
-    ranks = standardised([1 / 61, 1 / 62, 1 / 63, below])[:3]
+    ranks = standardized([1 / 61, 1 / 62, 1 / 63, below])[:3]
     assert scores_of(Scored(found)) == pytest.approx(dict(enumerate(ranks, start=1)))
 
 

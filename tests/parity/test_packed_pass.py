@@ -354,7 +354,7 @@ def test_shards_and_early_names_are_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_the_engine_packs_the_catalogue_s_architectures(
+def test_the_engine_packs_the_catalog_s_architectures(
     tiny_checkpoints: Mapping[str, Path], name: str, precision: Any
 ) -> None:
     """In both precisions."""

@@ -55,8 +55,8 @@ def html_report(
         The page.
 
     Raises:
-        InvalidInputError: There is no comparison.
-        OSError: The file cannot be written.
+        InvalidInputError: If there is no comparison.
+        OSError: If the file cannot be written.
     """
     if not comparisons:
         raise InvalidInputError("a report needs at least one comparison, but got none")

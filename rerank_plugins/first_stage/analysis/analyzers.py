@@ -212,7 +212,7 @@ def _with_whole_number(found: regex.Match[str]) -> str:
 
 
 def without_stop_words(found: Sequence[Token], language: str) -> list[Token]:
-    """The tokens that are no stop words of the language or of Arabic.
+    """The tokens that are not stop words of the language or of Arabic.
 
     A stop word that is written as a name stays: in capitals, with a capital inside a query that
     is not all capitals ("a concert of The Who"), or a single letter at the end ("vitamin a").

@@ -70,7 +70,7 @@ _NAMES: Final = (_SERVANT, _OF_FAITH, _OF_GOD, _FATHER, _OWNER)
 
 
 def is_arabic(word: str) -> bool:
-    """Whether a normalised word is in Arabic script, by its first character."""
+    """Whether a normalized word is in Arabic script, by its first character."""
     first = word[0]
     return (
         "\u0600" <= first <= "\u06ff"

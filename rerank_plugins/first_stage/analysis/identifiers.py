@@ -1,4 +1,4 @@
-"""The cut of a normalised text into tokens: words, numbers, identifiers, symbols.
+"""The cut of a normalized text into tokens: words, numbers, identifiers, symbols.
 
 A run with inner punctuation, digits or case changes is found whole and by its parts. The whole
 is a term of its own beside the parts ("compound term"), in the passage and in the query, so
@@ -114,7 +114,7 @@ def simple_word(piece: str) -> str:
 
 
 def tokens(text: str, language: str) -> Iterator[Token]:
-    """The tokens of a normalised text, in order; a compound follows its parts."""
+    """The tokens of a normalized text, in order; a compound follows its parts."""
     if _PLAIN.fullmatch(text):  # nearly all
         yield Token(text)
         return

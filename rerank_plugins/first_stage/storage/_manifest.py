@@ -30,7 +30,7 @@ FOLDER: Final = re.compile(r"data-[0-9a-f]{32}")
 FILE: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 # Numpy's .npy format, version 1.0, with so short a header.
 ARRAY_STARTS_AT: Final = 128
-# A manifest has some kilobytes; what is larger is no manifest, and is not read.
+# A manifest has a few kilobytes; a larger file is not a manifest and is not read.
 _LARGEST_MANIFEST: Final = 1 << 20
 _LIBRARIES: Final = ("numpy", "faiss-cpu", "bm25s", "rank-bm25", "PyStemmer", "stopwordsiso")
 # What parsing hostile or broken content raises, here, in numpy and in faiss.
@@ -52,7 +52,7 @@ def read_manifest(root: Path) -> bytes:
         with (root / MANIFEST).open("rb") as file:
             raw = file.read(_LARGEST_MANIFEST + 1)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise IndexNotFoundError(f"there is no index in {root}: it has no {MANIFEST}") from error
+        raise IndexNotFoundError(f"no index in {root}: {MANIFEST} is missing") from error
     except OSError as error:
         raise StorageError(f"the index in {root} could not be read: {error}") from error
     if len(raw) > _LARGEST_MANIFEST:
@@ -105,7 +105,7 @@ def check_json(name: str, value: Any) -> None:
     """Checks that a setting will come back as it is.
 
     Raises:
-        InvalidInputError: It would not.
+        InvalidInputError: If it would not.
     """
     try:
         _check_json(value)

@@ -59,7 +59,7 @@ class Reader:
         """A one-dimensional array, memory-mapped and read-only.
 
         Raises:
-            IndexDamagedError: It has another type or shape.
+            IndexDamagedError: If it has another type or shape.
         """
         path, kind = self.path(name), np.dtype(dtype)
         with path.open("rb") as file:
@@ -83,7 +83,7 @@ class Reader:
         """The texts of a file of JSON lines.
 
         Raises:
-            IndexDamagedError: A value is no text, or there are more or fewer than ``count``.
+            IndexDamagedError: If a value is not text, or there are more or fewer than ``count``.
         """
         texts = list(self.lines(name))
         if count not in (None, len(texts)):
@@ -102,11 +102,11 @@ def load(path: str | os.PathLike[str], kind: str, make: Callable[[Reader], T]) -
         make: Builds the object; called again if another process saves meanwhile.
 
     Raises:
-        IndexNotFoundError: There is no index.
-        IndexDamagedError: A file is missing, altered, or not what such a file must be.
+        IndexNotFoundError: If there is no index.
+        IndexDamagedError: If a file is missing, altered, or not what such a file must be.
         IndexVersionError: Another version of this library wrote another format.
-        IndexMismatchError: It is an index of another kind.
-        StorageError: The system does not let it be read.
+        IndexMismatchError: If it is an index of another kind.
+        StorageError: If the system does not let it be read.
     """
     root = Path(path)
     while True:
@@ -150,7 +150,7 @@ def _checked(root: Path, raw: bytes, kind: str) -> tuple[Path, Mapping[str, Any]
             f"the index in {root} must be of the kind {kind}, but is of {manifest['kind']!r}"
         )
     if not FOLDER.fullmatch(manifest["folder"]):
-        raise IndexDamagedError(f"{manifest['folder']!r} is no name for a folder of an index")
+        raise IndexDamagedError(f"{manifest['folder']!r} is not a valid folder name of an index")
     folder = root / manifest["folder"]
     _check_files(folder, manifest["files"])
     return folder, manifest["settings"]
@@ -162,7 +162,7 @@ def _check_files(folder: Path, files: Mapping[str, Any]) -> None:
     # All names and sizes before the first byte is read.
     for name, told in files.items():
         if not FILE.fullmatch(name):
-            raise IndexDamagedError(f"{name!r} is no name for a file of an index")
+            raise IndexDamagedError(f"{name!r} is not a valid file name of an index")
         found = (folder / name).lstat()
         if not stat.S_ISREG(found.st_mode) or found.st_size != told["bytes"]:
             raise IndexDamagedError(

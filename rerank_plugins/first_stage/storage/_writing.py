@@ -67,7 +67,7 @@ class Writer:
         """A file of one JSON value a line.
 
         Raises:
-            InvalidInputError: A value would not come back as it is; names its position.
+            InvalidInputError: If a value would not come back as it is; names its position.
         """
         self.file(name, lambda out: out.writelines(map(line, range(sys.maxsize), values)))
 
@@ -75,7 +75,7 @@ class Writer:
 class _Plain:
     """A file by its ``write`` alone.
 
-    Numpy hands a true file to C, where what a full disk cuts off when closing is no error.
+    Numpy hands a true file to C, where a full disk at closing goes unreported.
     """
 
     def __init__(self, out: BinaryIO) -> None:
@@ -94,9 +94,9 @@ def save(path: str | os.PathLike[str], kind: str, fill: Callable[[Writer], objec
         fill: Gives the files and settings to a writer.
 
     Raises:
-        IndexWriteError: The folder holds other things, the disk is full, or the system
+        IndexWriteError: If the folder holds other things, the disk is full, or the system
             refuses for another reason.
-        InvalidInputError: What is to be stored is no JSON.
+        InvalidInputError: If metadata is not JSON-serializable.
     """
     root = Path(path)
     made: list[Path] = []

@@ -85,9 +85,9 @@ class RemoteScorer:
             four times as many and 1 MiB.
 
     Raises:
-        InvalidInputError: An option breaks its rule, or the variable that ``api_key_env``
+        InvalidInputError: If an option is invalid, or the variable that ``api_key_env``
             names is not set.
-        MissingDependencyError: The extra ``remote`` is not installed.
+        MissingDependencyError: If the extra ``remote`` is not installed.
     """
 
     first_stage_weight = 0.0
@@ -139,7 +139,7 @@ class RemoteScorer:
         """One logit a pair. Identical pairs are sent once.
 
         Raises:
-            RemoteError: The server failed, could not be reached, took too long, or gave an
+            RemoteError: If the server failed, could not be reached, took too long, or gave an
                 answer that cannot be used.
             InvalidInputError: ``options.long_passages`` asks for windows: the server decides
                 what becomes of long passages; or the API key is gone from the environment.
@@ -242,7 +242,7 @@ def _endpoint(url: object, path: str) -> str:
     """The whole address.
 
     Raises:
-        InvalidInputError: The URL is none of a server, or holds credentials.
+        InvalidInputError: If the URL is not that of a server, or holds credentials.
     """
     rule = "url must be an address such as http://localhost:8080"
     if not isinstance(url, str):

@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 CONNECT_SECONDS = 5.0
 # Full jitter: a random time up to 0.5, 1, 2, 4, 8 seconds.
 _BACKOFF = tenacity.wait_random_exponential(multiplier=0.5, max=8)
-# What goes on top of Retry-After, so that all who were told the same do not come back at once.
+# Added to Retry-After, so that clients that were told the same do not all return at once.
 _SPREAD = tenacity.wait_random(0, 0.5)
 
 
@@ -88,8 +88,8 @@ class Client:
         """The answer's body.
 
         Raises:
-            RemoteError: One of its kinds, once trying again has not helped or cannot.
-            InvalidInputError: The key in the environment is none that a header can carry.
+            RemoteError: If one of its kinds, once trying again has not helped or cannot.
+            InvalidInputError: If the key in the environment cannot be sent in a header.
         """
         async with self._slots:
             try:
@@ -238,7 +238,7 @@ def api_key(variable: str) -> str:
     """The key that the environment has now.
 
     Raises:
-        InvalidInputError: There is none, or it has characters that a header cannot carry.
+        InvalidInputError: If it is missing, or has characters that a header cannot carry.
             The message never has the key.
     """
     key = os.environ.get(variable, "").strip()

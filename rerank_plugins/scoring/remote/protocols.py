@@ -76,7 +76,7 @@ KNOWN: dict[str, Protocol] = {
         always={"return_documents": False},
         key_variable="JINA_API_KEY",
     ),
-    # use_activation is no default here: servers that are too old to know it ignore it.
+    # use_activation is not a default here: older servers ignore it.
     "vllm": Protocol(
         "/v1/rerank", raw={"use_activation": False}, always={"truncate_prompt_tokens": -1}
     ),
@@ -154,9 +154,9 @@ def read_scores(protocol: Protocol, body: bytes, count: int) -> list[float]:
     """The scores of an answer, each placed by its index, once all of it is sure.
 
     Raises:
-        RemoteResponseError: It is no UTF-8, no JSON or JSON of another form; there are more
+        RemoteResponseError: If it is not UTF-8, not JSON or JSON of another form; there are more
             or fewer results than passages; an index is missing, repeated or out of range;
-            or a score is no finite number.
+            or a score is not a finite number.
     """
     scores: list[float | None] = [None] * count
     results = _results(protocol, body)
@@ -228,7 +228,7 @@ def to_logits(scores: NDArray[np.float64], *, raw: bool) -> NDArray[np.float64]:
     gets a logit of 36.7 and not infinity.
 
     Raises:
-        RemoteResponseError: A score that should be a probability is not in [0, 1].
+        RemoteResponseError: If a score that should be a probability is not in [0, 1].
     """
     if raw:
         return scores

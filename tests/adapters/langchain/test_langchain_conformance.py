@@ -136,7 +136,7 @@ async def test_a_right_compressor_passes():
         (Mutates, "test_inputs_are_not_changed"),
         (LosesIds, "test_ids_text_and_metadata_are_kept"),
         (GivesNumpy, "test_scores_are_finite_native_floats_in_descending_order"),
-        (GivesNumpy, "test_metadata_can_be_serialised"),
+        (GivesNumpy, "test_metadata_can_be_serialized"),
         (TrustsOldScores, "test_an_older_relevance_score_is_replaced"),
         (TakesZeroForAll, "test_top_n_is_a_prefix_of_the_whole_ranking"),
         (WorstFirst, "test_scores_are_finite_native_floats_in_descending_order"),

@@ -175,7 +175,7 @@ class TestFilter:
     @pytest.mark.parametrize("search", ["similarity_search", "max_marginal_relevance_search"])
     def test_a_misspelt_filter_is_an_error(self, store, query, search):
         """Not an unfiltered answer."""
-        with pytest.raises(InvalidInputError, match="there is no option filters"):
+        with pytest.raises(InvalidInputError, match="unknown option: filters"):
             getattr(store, search)(query, filters={"number": 4})
 
     @settings(max_examples=30, deadline=None)
