@@ -69,6 +69,6 @@ def test_own_options_are_those_that_can_be_named():
 
 def test_load_reranker_takes_model_by_name_and_leads_others_to_it():
     """``model`` is the word everywhere."""
-    assert load_reranker(model="embedded").model == load_reranker("embedded").model
+    assert load_reranker(model="bundled").model == load_reranker("bundled").model
     with pytest.raises(InvalidInputError, match=r"'model_name' .did you mean 'model'"):
-        load_reranker(model_name="embedded")
+        load_reranker(model_name="bundled")

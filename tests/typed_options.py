@@ -7,11 +7,11 @@ from rerank_plugins import load_reranker
 from rerank_plugins.langchain import CrossEncoderCompressor, CrossEncoderModel
 from rerank_plugins.llama_index import CrossEncoderPostprocessor
 
-load_reranker("embedded", precison="fp32")  # type: ignore[call-arg]
+load_reranker("bundled", precison="fp32")  # type: ignore[call-arg]
 CrossEncoderModel(precison="fp32")  # type: ignore[call-arg]
 CrossEncoderCompressor(precison="fp32")  # type: ignore[call-arg]
 CrossEncoderPostprocessor(precison="fp32")  # type: ignore[call-arg]
 CrossEncoderCompressor(device=3)  # type: ignore[arg-type]
 CrossEncoderPostprocessor(device=3)  # type: ignore[arg-type]
-CrossEncoderCompressor(model="embedded", device="cpu", precision="fp32", top_n=3)
-CrossEncoderPostprocessor(model="embedded", device="cpu", on_error="first_stage", top_n=3)
+CrossEncoderCompressor(model="bundled", device="cpu", precision="fp32", top_n=3)
+CrossEncoderPostprocessor(model="bundled", device="cpu", on_error="first_stage", top_n=3)
