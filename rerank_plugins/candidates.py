@@ -6,7 +6,7 @@ converts them to candidates and maps results back by ``Candidate.key``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from typing import Any, Literal, overload
@@ -63,6 +63,11 @@ class Ranked:
     truncated: bool = False
     source: Source = "model"
     span: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        # Serializers such as msgpack give lists for tuples.
+        if isinstance(self.span, list):
+            object.__setattr__(self, "span", tuple(self.span))
 
     @property
     def text(self) -> str:
@@ -121,6 +126,10 @@ class Ranking(Sequence[Ranked]):
     scoring_seconds: float = 0.0
     error: str | None = field(default=None)
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.items, tuple):
+            object.__setattr__(self, "items", tuple(self.items))
+
     @overload
     def __getitem__(self, index: int) -> Ranked: ...
     @overload
@@ -162,6 +171,25 @@ class Ranking(Sequence[Ranked]):
         """One dict a passage, best first, native Python types only."""
         return [item.to_dict() for item in self.items]
 
+    @classmethod
+    def from_dict(cls, given: Mapping[str, Any]) -> Ranking:
+        """The ranking that `to_dict` wrote, or `dataclasses.asdict`.
+
+        LangGraph's checkpoints give the latter for a ranking in a state whose type they were
+        not told (annotate it as `Ranking`, and they give the ranking).
+
+        Raises:
+            InvalidInputError: If a field is missing or unknown.
+        """
+        told = dict(given)
+        try:
+            items = [_ranked(one) for one in told.pop("results" if "results" in told else "items")]
+            return cls(**told, items=tuple(items))
+        except (AttributeError, KeyError, TypeError) as error:
+            raise InvalidInputError(
+                f"a ranking must be a dict as Ranking.to_dict() gives it, but: {error!r}"
+            ) from error
+
     def to_dict(self) -> dict[str, Any]:
         """The whole ranking as native Python types, ready for JSON."""
         return {
@@ -177,6 +205,15 @@ class Ranking(Sequence[Ranked]):
             "error": self.error,
             "results": self.to_dicts(),
         }
+
+
+def _ranked(given: Mapping[str, Any]) -> Ranked:
+    told = dict(given)
+    if "candidate" in told:
+        return Ranked(**{**told, "candidate": Candidate(**told["candidate"])})
+    first = {name: told.pop(f"retrieval_{name}") for name in ("score", "rank")}
+    candidate = Candidate(told.pop("key"), told.pop("text"), **first)
+    return Ranked(candidate=candidate, **told)
 
 
 def check_query(query: object) -> str:
