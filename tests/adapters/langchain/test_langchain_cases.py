@@ -194,7 +194,7 @@ class TestStamps:
             return [
                 document(
                     str(at),
-                    f"museum {at}",
+                    f"museum {'x ' * at}",
                     retrieval_score=score,
                     **({} if rank is None else {"retrieval_rank": rank}),
                 )
