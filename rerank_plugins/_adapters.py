@@ -6,12 +6,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
-import numpy as np
-from numpy.typing import NDArray
-
 from rerank_plugins._names import check_options, own_options
 from rerank_plugins._validation import check_iterable
-from rerank_plugins.candidates import Candidate, Ranked, Ranking
+from rerank_plugins.candidates import Ranked, Ranking
 from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.models import loading
 from rerank_plugins.models.catalog import BUNDLED
@@ -58,49 +55,6 @@ def as_reranker(
             f"reranker and model name two models: leave out one; model is {str(model)!r}"
         )
     return loading.as_reranker(reranker, **options)
-
-
-class Found:
-    """What a framework's retriever found for one query, as a stage that `Hybrid` can fuse.
-
-    Args:
-        candidates: Best first.
-        size: How many passages all the stages found together.
-    """
-
-    def __init__(self, candidates: list[Candidate], size: int) -> None:
-        self.candidates = candidates
-        self.size = size
-
-    def __len__(self) -> int:
-        return self.size
-
-    def search(
-        self,
-        query: str,  # noqa: ARG002
-        k: int,
-        *,
-        mask: NDArray[np.bool_] | None = None,  # noqa: ARG002
-    ) -> list[Candidate]:
-        """The first ``k`` of what was found; it answers that query only."""
-        return self.candidates[:k]
-
-
-def own_stages(retrievers: Iterable[object], kinds: tuple[type[Any], ...]) -> list[Any]:
-    """The retrievers of a hybrid, all of these kinds: what can be changed and saved.
-
-    Raises:
-        InvalidInputError: If one is of another kind.
-    """
-    own = list(retrievers)
-    for stage in own:
-        # Exactly these: a class made of one of them would come back as another.
-        if type(stage) not in kinds:
-            raise InvalidInputError(
-                "a hybrid can be changed and saved when its retrievers are "
-                f"{', '.join(kind.__name__ for kind in kinds)}, but one is {type(stage).__name__}"
-            )
-    return own
 
 
 def blank(query: object) -> bool:

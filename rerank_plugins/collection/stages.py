@@ -38,6 +38,26 @@ async def embedded(stage: Any, records: Sequence[Record]) -> Sequence[Record]:
     return _with_vectors(records, bare, *found)
 
 
+async def asked_once(stage: Any, query: str) -> Any:
+    """The stage's view, for this query alone: it is embedded already, by the coroutine."""
+    if not isinstance(stage, Dense):
+        return stage.view
+    vector = await stage.view.settings.embedder.aquery(query)
+    known: Any = _Known(vector)
+    return replace(stage.view, settings=replace(stage.view.settings, embedder=known))
+
+
+class _Known:
+    """In an encoder's place, the one vector that it is asked for."""
+
+    def __init__(self, vector: Any) -> None:
+        self._vector = vector
+
+    def query(self, text: str) -> Any:  # noqa: ARG002
+        """Shape (1, d)."""
+        return self._vector
+
+
 def with_removed(stage: Any, keys: Sequence[int]) -> Any:
     """The stage without these keys."""
     return stage.at(stage.view.with_removed(keys)) if keys else stage

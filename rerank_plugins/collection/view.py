@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,8 +16,9 @@ from rerank_plugins._threads import in_thread
 from rerank_plugins.candidates import Candidate
 from rerank_plugins.collection.filters import Filter, matching
 from rerank_plugins.collection.records import Block, Record
-from rerank_plugins.collection.stages import with_added, with_removed
+from rerank_plugins.collection.stages import asked_once, with_added, with_removed
 from rerank_plugins.first_stage.dense import Dense
+from rerank_plugins.first_stage.fusion import Hybrid
 
 Mask = NDArray[np.bool_]
 
@@ -133,6 +134,44 @@ class View:
             return await in_thread(self.search, query, k, *filters, stage=stage)
         mask = await in_thread(self.mask, *filters)
         found = await searched.asearch(query, k, mask=mask)
+        return [(self.record(one.key), one) for one in found]
+
+    def fused(
+        self,
+        hybrid: Callable[[list[Any]], Hybrid],
+        query: str,
+        k: int,
+        *filters: Filter | None,
+        stages: Sequence[int],
+    ) -> list[tuple[Record, Candidate]]:
+        """`search` in several stages at once.
+
+        Args:
+            hybrid: Fuses them.
+            query: Non-blank text.
+            k: How many at most.
+            *filters: All must hold; None for no filter.
+            stages: Positions of the stages.
+        """
+        found = hybrid([self.stages[at].view for at in stages])
+        return self._fused(found, query, k, filters)
+
+    async def afused(
+        self,
+        hybrid: Callable[[list[Any]], Hybrid],
+        query: str,
+        k: int,
+        *filters: Filter | None,
+        stages: Sequence[int],
+    ) -> list[tuple[Record, Candidate]]:
+        """`fused` that leaves the event loop free and awaits encoders' coroutines."""
+        views = [await asked_once(self.stages[at], query) for at in stages]
+        return await in_thread(self._fused, hybrid(views), query, k, filters)
+
+    def _fused(
+        self, hybrid: Hybrid, query: str, k: int, filters: Iterable[Filter | None]
+    ) -> list[tuple[Record, Candidate]]:
+        found = hybrid.search(query, k, mask=self.mask(*filters))
         return [(self.record(one.key), one) for one in found]
 
     def with_changes(self, added: Sequence[Record], removed: Iterable[int]) -> View:

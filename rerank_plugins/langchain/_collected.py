@@ -2,36 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar
 
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
+from typing_extensions import Self
 
 from rerank_plugins._threads import in_thread
 from rerank_plugins.collection import Collection, Record, View, check_ids
 from rerank_plugins.collection.stored import Stored
 from rerank_plugins.errors import IndexMismatchError, InvalidInputError
+from rerank_plugins.first_stage.analysis import Analyzer
 from rerank_plugins.langchain._documents import (
     MetadataFilter,
-    check_documents,
     copied,
     read_filter,
     records_of,
     retrieved,
 )
+from rerank_plugins.langchain.embeddings import BundledEmbeddings
 
 
 class Collected(Stored):
     """Documents in one or more collections."""
 
+    _EMBEDS: ClassVar[bool] = True  # whether vectors are searched
+
     def _collections(self) -> list[Collection]:
         """Each of its collections once, what may fail when documents are added first."""
         raise NotImplementedError
-
-    def _embedding(self) -> Embeddings | None:
-        """What embeds documents when they are added, if anything does."""
-        return None
 
     @property
     def documents(self) -> list[Document]:
@@ -63,7 +64,10 @@ class Collected(Stored):
                 number, or there are more or fewer ids than documents.
         """
         refuse(unknown)
-        return self._add(records_of(documents, ids))
+        records = records_of(documents, ids)
+        for collection in self._collections():
+            collection.add(records)
+        return [str(record.id) for record in records]
 
     async def aadd_documents(
         self,
@@ -75,15 +79,10 @@ class Collected(Stored):
     ) -> list[str]:
         """`add_documents` that leaves the event loop free and awaits the embedding."""
         refuse(unknown)
-        given, embedding = check_documents(documents), self._embedding()
-        vectors = None
-        if embedding is not None and given:
-            vectors = await embedding.aembed_documents([one.page_content for one in given])
-            if len(vectors) != len(given):
-                raise InvalidInputError(
-                    f"embeddings must be one per text, but got {len(vectors)} for {len(given)}"
-                )
-        return await in_thread(self._add, records_of(given, ids, vectors))
+        records = records_of(documents, ids)
+        for collection in self._collections():
+            await collection.aadd(records)
+        return [str(record.id) for record in records]
 
     def delete(
         self,
@@ -137,10 +136,35 @@ class Collected(Stored):
         """`get_by_ids` that leaves the event loop free."""
         return await in_thread(self.get_by_ids, ids)
 
-    def _add(self, records: list[Record]) -> list[str]:
-        for collection in self._collections():
-            collection.add(records)
-        return [str(record.id) for record in records]
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        embedding: Embeddings | None = None,
+        *,
+        analyzer: Analyzer | Callable[[str], list[str]] | None = None,
+        **options: Any,
+    ) -> Self:
+        """Reads what `save` wrote, its arrays mapped from the disk; nothing is pickled.
+
+        Args:
+            path: The folder.
+            embedding: What embedded the documents, which is not stored; None for the bundled one.
+            analyzer: What read the words, where it was not a language's.
+            **options: Fields of the class, in place of the stored ones. A ``filter`` that is a
+                function is not stored and must be given again.
+
+        Raises:
+            IndexNotFoundError: If there is no index.
+            IndexDamagedError: If a file is missing or altered.
+            IndexVersionError: If another version of this library wrote it.
+            IndexMismatchError: If embedding or analyzer give other vectors or terms than they
+                did, a function is missing, or the index is of another kind.
+        """
+        if cls._EMBEDS:
+            embedding = BundledEmbeddings() if embedding is None else embedding
+            options["embedding"] = embedding
+        return cls._load(path, embedding, analyzer, options)
 
     @staticmethod
     def _line(record: Record) -> dict[str, Any]:
@@ -178,13 +202,6 @@ def results(
     if stamp:
         return retrieved(found, query, method)
     return [copied(document) for document, _ in found]
-
-
-def snapshot_of(collection: Collection, snapshots: dict[int, Collection]) -> Collection:
-    """The collection's snapshot among these, taken if it is not there yet."""
-    if id(collection) not in snapshots:
-        snapshots[id(collection)] = collection.snapshot()
-    return snapshots[id(collection)]
 
 
 def refuse(unknown: Mapping[str, Any]) -> None:

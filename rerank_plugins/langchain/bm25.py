@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
@@ -19,6 +18,7 @@ from rerank_plugins._adapters import blank
 from rerank_plugins._threads import in_thread
 from rerank_plugins._validation import check_count, check_flag
 from rerank_plugins.collection import Collection
+from rerank_plugins.collection.hybrids import Place
 from rerank_plugins.collection.records import newest
 from rerank_plugins.collection.stages import position_of
 from rerank_plugins.collection.stored import place
@@ -29,7 +29,6 @@ from rerank_plugins.langchain._collected import (
     found_in,
     made_filter,
     results,
-    snapshot_of,
     told_filter,
 )
 from rerank_plugins.langchain._documents import (
@@ -74,6 +73,7 @@ class BM25Retriever(Collected, BaseRetriever):
     """
 
     _KIND: ClassVar[str] = "langchain.BM25Retriever"
+    _EMBEDS: ClassVar[bool] = False
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
     collection: SkipValidation[Collection] = Field(repr=False)
@@ -142,31 +142,6 @@ class BM25Retriever(Collected, BaseRetriever):
         """
         return cls(documents=documents_of(texts, metadatas, ids), **options)
 
-    @classmethod
-    def load(
-        cls,
-        path: str | os.PathLike[str],
-        *,
-        analyzer: Analyzer | Callable[[str], list[str]] | None = None,
-        **options: Any,
-    ) -> Self:
-        """Reads a retriever that `save` wrote, its arrays mapped from the disk.
-
-        Args:
-            path: The folder.
-            analyzer: The one that it was made with, where it was not a language's.
-            **options: ``k``, ``filter`` and ``stamp``, in place of the stored ones (a filter
-                that is a function is not stored), and fields of any retriever.
-
-        Raises:
-            IndexNotFoundError: If there is no index.
-            IndexDamagedError: If a file is missing or altered.
-            IndexVersionError: If another version of this library wrote it.
-            IndexMismatchError: If the analyzer gives other terms than it did, a function is
-                missing, or the index is of another kind.
-        """
-        return cls._load(path, None, analyzer, options)
-
     def _collections(self) -> list[Collection]:
         return [self.collection]
 
@@ -192,10 +167,8 @@ class BM25Retriever(Collected, BaseRetriever):
         keep = made_filter(told["filter"], own.get("filter"))
         return cls(**{**stored, **own, "filter": keep})
 
-    def _pinned(self, snapshots: dict[int, Collection]) -> Self:
-        """The same over what the collection holds now; see `HybridRetriever`."""
-        held = snapshot_of(self.collection, snapshots)
-        return self.model_copy(update={"collection": held, "stamp": True})
+    def _place(self) -> Place:
+        return Place(self.collection, position_of(BM25, self.collection), self.filter)
 
     def _get_relevant_documents(
         self,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -283,32 +282,8 @@ class FaissVectorStore(Collected, VectorStore):
         tags = kwargs.pop("tags", None) or self._get_retriever_tags()
         return FaissRetriever(vectorstore=self, tags=tags, **kwargs)
 
-    @classmethod
-    def load(
-        cls, path: str | os.PathLike[str], embedding: Embeddings | None = None, **options: Any
-    ) -> Self:
-        """Reads a store that `save` wrote, its vectors mapped from the disk; nothing is pickled.
-
-        Args:
-            path: The folder.
-            embedding: What embedded the documents: embeddings are not stored.
-            **options: ``relevance_score_fn``.
-
-        Raises:
-            IndexNotFoundError: If there is no index.
-            IndexDamagedError: If a file is missing or altered.
-            IndexVersionError: If another version of this library wrote it.
-            IndexMismatchError: If the embedding gives other vectors than it did, or the index is
-                of another kind.
-        """
-        embedding = BundledEmbeddings() if embedding is None else embedding
-        return cls._load(path, embedding, None, options | {"embedding": embedding})
-
     def _collections(self) -> list[Collection]:
         return [self.collection]
-
-    def _embedding(self) -> Embeddings:
-        return self._embed
 
     def _told(self, collections: list[Collection]) -> dict[str, Any]:
         return {"collection": place(self.collection, collections)}

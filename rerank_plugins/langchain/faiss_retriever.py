@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from copy import copy
 from typing import Any, ClassVar
 
 from langchain_core.callbacks import (
@@ -12,7 +10,6 @@ from langchain_core.callbacks import (
     CallbackManagerForRetrieverRun,
 )
 from langchain_core.documents import Document
-from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStoreRetriever
 from pydantic import ConfigDict, SkipValidation
 from typing_extensions import Self
@@ -20,16 +17,15 @@ from typing_extensions import Self
 from rerank_plugins._adapters import blank
 from rerank_plugins._validation import check_count, check_flag
 from rerank_plugins.collection import Collection
+from rerank_plugins.collection.hybrids import Place
 from rerank_plugins.langchain._collected import (
     Collected,
     made_filter,
     results,
-    snapshot_of,
     told_filter,
 )
 from rerank_plugins.langchain._documents import read_filter
 from rerank_plugins.langchain._handing import check_fields
-from rerank_plugins.langchain.embeddings import BundledEmbeddings
 from rerank_plugins.langchain.faiss import FaissVectorStore
 
 
@@ -64,26 +60,8 @@ class FaissRetriever(Collected, VectorStoreRetriever):
         read_filter(fields.get("search_kwargs", {}).get("filter"))
         super().__init__(**fields)
 
-    @classmethod
-    def load(
-        cls, path: str | os.PathLike[str], embedding: Embeddings | None = None, **options: Any
-    ) -> Self:
-        """Reads a retriever that `save` wrote; errors as in `FaissVectorStore.load`.
-
-        Args:
-            path: The folder.
-            embedding: What embedded the documents: embeddings are not stored.
-            **options: ``filter``, in place of the stored one (one that is a function is not
-                stored), ``k`` and ``stamp``.
-        """
-        embedding = BundledEmbeddings() if embedding is None else embedding
-        return cls._load(path, embedding, None, options | {"embedding": embedding})
-
     def _collections(self) -> list[Collection]:
         return [self.vectorstore.collection]
-
-    def _embedding(self) -> Embeddings:
-        return self.vectorstore.embeddings
 
     def _told(self, collections: list[Collection]) -> dict[str, Any]:
         searched = {name: value for name, value in self.search_kwargs.items() if name != "filter"}
@@ -113,11 +91,12 @@ class FaissRetriever(Collected, VectorStoreRetriever):
             **{**stored, "search_kwargs": options, "tags": tags, **own, "vectorstore": store}
         )
 
-    def _pinned(self, snapshots: dict[int, Collection]) -> Self:
-        """The same over what the collection holds now; see `HybridRetriever`."""
-        store = copy(self.vectorstore)
-        store.collection = snapshot_of(store.collection, snapshots)
-        return self.model_copy(update={"vectorstore": store, "stamp": True})
+    def _place(self) -> Place | None:
+        """None where it does more than to search."""
+        if self.search_type != "similarity" or not self.search_kwargs.keys() <= {"filter"}:
+            return None
+        store = self.vectorstore
+        return Place(store.collection, store._stage, self.search_kwargs.get("filter"))  # noqa: SLF001
 
     def _get_relevant_documents(
         self, query: str, *, run_manager: CallbackManagerForRetrieverRun, **kwargs: Any

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from langchain_core.callbacks import (
@@ -17,27 +16,21 @@ from langchain_core.retrievers import BaseRetriever, RetrieverLike
 from pydantic import ConfigDict, SkipValidation
 from typing_extensions import Self
 
-from rerank_plugins._adapters import Found, blank, own_stages
+from rerank_plugins._adapters import blank
 from rerank_plugins._validation import check_count, check_flag
 from rerank_plugins.candidates import Candidate
-from rerank_plugins.collection import Collection
+from rerank_plugins.collection import Collection, Filter, Record, View
+from rerank_plugins.collection.hybrids import Fused
 from rerank_plugins.collection.records import newest
-from rerank_plugins.errors import IndexDamagedError
-from rerank_plugins.first_stage.analysis import Analyzer
 from rerank_plugins.first_stage.bm25 import BM25
 from rerank_plugins.first_stage.dense import Dense
-from rerank_plugins.first_stage.fusion import (
-    SETTINGS,
-    SHIPPED_WEIGHTS,
-    Fusion,
-    Hybrid,
-    HybridCandidate,
-)
-from rerank_plugins.langchain._collected import Collected
+from rerank_plugins.first_stage.fusion import SHIPPED_WEIGHTS, Fusion, HybridCandidate
+from rerank_plugins.langchain._collected import Collected, results
 from rerank_plugins.langchain._documents import (
     candidates_of,
+    copied,
+    read_filter,
     records_of,
-    retrieved,
     unstamped,
 )
 from rerank_plugins.langchain._handing import check_fields, check_stage, found_by, handed
@@ -47,7 +40,7 @@ from rerank_plugins.langchain.faiss import FaissVectorStore
 from rerank_plugins.langchain.faiss_retriever import FaissRetriever
 
 
-class HybridRetriever(Collected, BaseRetriever):
+class HybridRetriever(Fused, Collected, BaseRetriever):
     """Fuses retrievers by their scores, brought to one scale, or by reciprocal ranks.
 
     ::
@@ -150,74 +143,19 @@ class HybridRetriever(Collected, BaseRetriever):
         vectors = FaissVectorStore(embedding, collection=collection).as_retriever()
         return cls(retrievers=[words, vectors], **options)
 
-    @classmethod
-    def load(
-        cls,
-        path: str | os.PathLike[str],
-        embedding: Embeddings | None = None,
-        *,
-        analyzer: Analyzer | Callable[[str], list[str]] | None = None,
-        **options: Any,
-    ) -> Self:
-        """Reads a retriever that `save` wrote.
-
-        Args:
-            path: The folder.
-            embedding: As in `FaissVectorStore.load`.
-            analyzer: As in `BM25Retriever.load`.
-            **options: ``filter``, as in `BM25Retriever.load`, for every retriever; and as in the
-                class, in place of the stored ones.
-
-        Raises:
-            IndexNotFoundError: If there is no index.
-            IndexDamagedError: If a file is missing or altered.
-            IndexVersionError: If another version of this library wrote it.
-            IndexMismatchError: If ``embedding`` or ``analyzer`` is not what made the index, a
-                function is missing, or the index is of another kind.
-        """
-        embedding = BundledEmbeddings() if embedding is None else embedding
-        return cls._load(path, embedding, analyzer, options | {"embedding": embedding})
-
-    def _collections(self) -> list[Collection]:
-        # Embedding is what fails: vectors come last as a rule, and go first here.
-        listed = [one for stage in reversed(self._own()) for one in stage._collections()]  # noqa: SLF001
-        return list({id(one): one for one in listed}.values())
-
-    def _embedding(self) -> Embeddings | None:
-        found = [stage._embedding() for stage in self._own()]  # noqa: SLF001
-        embeddings = [one for one in found if one is not None]
-        # Vectors of one would be wrong in the collection of another.
-        return embeddings[0] if len({id(one) for one in embeddings}) == 1 else None
-
     def _told(self, collections: list[Collection]) -> dict[str, Any]:
-        stages = self._own()
-        return {
-            "kind": self._KIND,
-            "k": self.k,
-            "stamp": self.stamp,
-            **self._fusion([[] for _ in stages]).settings,
-            "retrievers": [stage._told(collections) for stage in stages],  # noqa: SLF001
-        }
+        own = {"kind": self._KIND, "k": self.k, "stamp": self.stamp}
+        return own | self._told_inside(collections)
 
     @classmethod
     def _made(
         cls, told: Mapping[str, Any], collections: list[Collection], given: Mapping[str, Any]
     ) -> Self:
-        own = dict(given)
-        shared: dict[str, Any] = {}
-        for name in ("embedding", "filter"):
-            shared |= {name: own.pop(name)} if name in own else {}
-        stages: list[RetrieverLike] = []
-        for inner in told["retrievers"]:
-            kind = next((one for one in _OWN if inner["kind"] == one._KIND), None)  # noqa: SLF001
-            if kind is None:
-                raise IndexDamagedError(f"unknown kind of retriever: {inner['kind']!r}")
-            stages.append(kind._made(inner, collections, shared))  # noqa: SLF001
-        stored = {name: told[name] for name in ("k", "stamp", *SETTINGS)}
+        inside = {name: one for name, one in given.items() if name in ("embedding", "filter")}
+        own = {name: one for name, one in given.items() if name not in inside}
+        stages, settings = cls._made_inside(told, collections, inside)
+        stored = {**settings, "k": told["k"], "stamp": told["stamp"]}
         return cls(retrievers=stages, **{**stored, **own})
-
-    def _own(self) -> list[Any]:
-        return own_stages(self.retrievers, _OWN)
 
     def _get_relevant_documents(
         self,
@@ -227,13 +165,15 @@ class HybridRetriever(Collected, BaseRetriever):
         k: int | None = None,
         **options: Any,
     ) -> list[Document]:
-        count = check_count("k", self.k if k is None else k)
-        asked = self._asked(count, options)
+        count, shared = check_count("k", self.k if k is None else k), self._searched(options)
         if blank(query):
             return []
+        if shared is not None:
+            view, stages, kept = shared
+            return self._results(view.fused(self._hybrid, query, count, kept, stages=stages), query)
         found = [
             stage.invoke(query, {"callbacks": run_manager.get_child(f"retriever_{number}")})
-            for number, stage in enumerate(asked, start=1)
+            for number, stage in enumerate(self._asked(count, options), start=1)
         ]
         return self._fused(query, found, count)
 
@@ -245,36 +185,44 @@ class HybridRetriever(Collected, BaseRetriever):
         k: int | None = None,
         **options: Any,
     ) -> list[Document]:
-        count = check_count("k", self.k if k is None else k)
-        asked = self._asked(count, options)
+        count, shared = check_count("k", self.k if k is None else k), self._searched(options)
         if blank(query):
             return []
-        found = await asyncio.gather(
+        if shared is not None:
+            view, stages, kept = shared
+            found = await view.afused(self._hybrid, query, count, kept, stages=stages)
+            return self._results(found, query)
+        lists = await asyncio.gather(
             *(
                 stage.ainvoke(query, {"callbacks": run_manager.get_child(f"retriever_{number}")})
-                for number, stage in enumerate(asked, start=1)
+                for number, stage in enumerate(self._asked(count, options), start=1)
             )
         )
-        return self._fused(query, found, count)
+        return self._fused(query, lists, count)
+
+    def _searched(self, options: Mapping[str, Any]) -> tuple[View, list[int], Filter | None] | None:
+        """The view that all retrievers share, their stages and the filter; None if none is."""
+        shared = self._shared() if options.keys() <= {"filter"} else None
+        if shared is None:
+            return None
+        collection, stages, own = shared
+        given = options.get("filter")
+        return collection.view, stages, read_filter(own if given is None else given)
 
     def _asked(self, count: int, options: dict[str, Any]) -> list[RetrieverLike]:
-        """The retrievers, over what their collections hold now, with the call's arguments."""
+        """The retrievers with the call's arguments; they stamp what they find."""
         depth = max(count, self.candidates)
-        snapshots: dict[int, Collection] = {}
-        return [handed(pinned(one, snapshots), depth, options) for one in self.retrievers]
+        return [handed(stamping(one), depth, options) for one in self.retrievers]
 
-    def _pinned(self, snapshots: dict[int, Collection]) -> HybridRetriever:
-        stages = [pinned(stage, snapshots) for stage in self.retrievers]
-        return self.model_copy(update={"retrievers": stages, "stamp": True})
-
-    def _fusion(self, lists: Sequence[list[Candidate]], size: int = 0) -> Hybrid:
-        return Hybrid(
-            [Found(candidates, size) for candidates in lists],
-            weights=self.weights,
-            fusion=self.fusion,
-            rank_constant=self.rank_constant,
-            candidates=self.candidates,
-        )
+    def _results(self, found: Sequence[tuple[Record, Candidate]], query: str) -> list[Document]:
+        """Copies of what was fused, with what each stage thought of it."""
+        listed = [(record.item, one.score or 0.0) for record, one in found]
+        documents = results(listed, query, "hybrid", stamp=self.stamp)
+        for document, (_, one) in zip(documents, found, strict=True):
+            if self.stamp and isinstance(one, HybridCandidate):
+                document.metadata["stage_scores"] = list(one.stage_scores)
+                document.metadata["stage_ranks"] = list(one.stage_ranks)
+        return documents
 
     def _fused(self, query: str, found: Sequence[object], count: int) -> list[Document]:
         lists = [
@@ -283,13 +231,10 @@ class HybridRetriever(Collected, BaseRetriever):
         ]
         by_id = all(document.id for documents in lists for document in documents)
         unique = [_unique(documents, by_id=by_id) for documents in lists]
-        keys: dict[Hashable, int] = {}
-        documents: list[Document] = []
-        for stage in unique:
-            for identity, document in stage.items():
-                if identity not in keys:
-                    keys[identity] = len(documents)
-                    documents.append(document)
+        first: dict[Hashable, Document] = {}
+        for stage in reversed(unique):
+            first |= stage
+        keys = {identity: key for key, identity in enumerate(_order(unique))}
         candidates = [
             [
                 Candidate(keys[identity], one.text, one.score, rank)
@@ -299,28 +244,30 @@ class HybridRetriever(Collected, BaseRetriever):
             ]
             for stage in unique
         ]
-        ranked = self._fusion(candidates, len(documents)).search(query, count)
-        results = retrieved([(documents[one.key], one.score) for one in ranked], query, "hybrid")
-        if not self.stamp:
-            return [unstamped(document) for document in results]
-        for document, one in zip(results, ranked, strict=True):
-            if isinstance(one, HybridCandidate):
-                document.metadata["stage_scores"] = list(one.stage_scores)
-                document.metadata["stage_ranks"] = list(one.stage_ranks)
-        return results
+        plain = [_bare(first[identity]) for identity in keys]
+        ranked = self._fusion(candidates, len(keys)).search(query, count)
+        return self._results([(plain[one.key], one) for one in ranked], query)
 
 
-_OWN = (BM25Retriever, FaissRetriever, HybridRetriever)
+HybridRetriever._KINDS = (BM25Retriever, FaissRetriever, HybridRetriever)  # noqa: SLF001
 
 
-def pinned(stage: RetrieverLike, snapshots: dict[int, Collection]) -> RetrieverLike:
-    """A retriever of ours over what its collection holds now, so that no change comes between.
+def stamping(stage: RetrieverLike) -> RetrieverLike:
+    """The retriever, with its scores in what it finds; those of others are as they are."""
+    if isinstance(stage, (BM25Retriever, FaissRetriever, HybridRetriever)):
+        return stage.model_copy(update={"stamp": True})
+    return stage
 
-    Args:
-        stage: Any; those of others are returned as they are.
-        snapshots: By the id of the collection: retrievers over one collection share one.
-    """
-    return stage._pinned(snapshots) if isinstance(stage, _OWN) else stage  # noqa: SLF001
+
+def _order(lists: Sequence[Mapping[Hashable, Document]]) -> list[Hashable]:
+    """What identifies the documents of all lists, in the order in which they are first met."""
+    return list(dict.fromkeys(identity for stage in lists for identity in stage))
+
+
+def _bare(document: Document) -> Record:
+    """The document without the stamps of the retriever that found it."""
+    kept = unstamped(copied(document))
+    return Record(kept.id, kept.page_content, kept.metadata, kept)
 
 
 def _unique(documents: Iterable[Document], *, by_id: bool) -> dict[Hashable, Document]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from copy import copy
-from dataclasses import replace
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.base.embeddings.base import BaseEmbedding
@@ -27,8 +27,10 @@ from rerank_plugins._adapters import blank
 from rerank_plugins._threads import in_thread
 from rerank_plugins._validation import check_count
 from rerank_plugins.collection import Collection, Compare, Record, check_id
+from rerank_plugins.collection.hybrids import Place
 from rerank_plugins.collection.stored import Stored, place
 from rerank_plugins.errors import InvalidInputError
+from rerank_plugins.first_stage.analysis import Analyzer
 from rerank_plugins.llama_index._filters import both, read_filters
 from rerank_plugins.llama_index._nodes import (
     copied,
@@ -38,6 +40,7 @@ from rerank_plugins.llama_index._nodes import (
     record_of,
     records_of,
 )
+from rerank_plugins.llama_index.embedding import BundledEmbedding
 
 
 class FilteringRetriever(BaseRetriever):
@@ -90,6 +93,8 @@ class FilteringRetriever(BaseRetriever):
 class Collected(Stored):
     """Nodes in one or more collections."""
 
+    _EMBEDS: ClassVar[bool] = True  # whether vectors are searched
+
     def _collections(self) -> list[Collection]:
         """Each of its collections once, what may fail when nodes are added first."""
         raise NotImplementedError
@@ -98,9 +103,34 @@ class Collected(Stored):
         """Of nodes, with the metadata that is searched in their texts."""
         raise NotImplementedError
 
-    def _embedding(self) -> BaseEmbedding | None:
-        """What embeds nodes when they are added, if anything does."""
-        return None
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        embed_model: BaseEmbedding | None = None,
+        analyzer: Analyzer | Callable[[str], list[str]] | None = None,
+        **options: Any,
+    ) -> Self:
+        """Reads what `save` wrote, its arrays mapped from the disk; nothing is pickled.
+
+        Args:
+            path: The folder.
+            embed_model: What embedded the nodes, which is not stored; None for the bundled one.
+            analyzer: What read the words, where it was not a language's.
+            **options: As in the class, in place of the stored ones; ``callback_manager``,
+                ``object_map`` and ``objects`` are not stored.
+
+        Raises:
+            IndexNotFoundError: If there is no index.
+            IndexDamagedError: If a file is missing or altered.
+            IndexVersionError: If another version of this library wrote it.
+            IndexMismatchError: If model or analyzer give other vectors or terms than they did,
+                or the index is of another kind.
+        """
+        model = checked_model(embed_model) if cls._EMBEDS else None
+        given = options if model is None else {**options, "embed_model": model}
+        return cls._load(path, model, analyzer, given)
 
     @property
     def nodes(self) -> list[BaseNode]:
@@ -116,18 +146,15 @@ class Collected(Stored):
         Raises:
             InvalidInputError: If an element is not a node.
         """
-        self._add(self._records(nodes_of(nodes)))
+        records = self._records(nodes_of(nodes))
+        for collection in self._collections():
+            collection.add(records)
 
     async def ainsert_nodes(self, nodes: Iterable[BaseNode]) -> None:
         """`insert_nodes` that leaves the event loop free and awaits the embedding."""
-        records, model = self._records(nodes_of(nodes)), self._embedding()
-        if model is not None:
-            bare = [at for at, one in enumerate(records) if one.vector is None and not one.hidden]
-            texts = [records[at].text for at in bare]
-            vectors = await model.aget_text_embedding_batch(texts) if texts else []
-            for at, vector in zip(bare, vectors, strict=True):
-                records[at] = replace(records[at], vector=vector)
-        await in_thread(self._add, records)
+        records = self._records(nodes_of(nodes))
+        for collection in self._collections():
+            await collection.aadd(records)
 
     def delete_nodes(self, node_ids: Iterable[str]) -> None:
         """Makes nodes unfindable; ids that no node has are passed over."""
@@ -139,10 +166,6 @@ class Collected(Stored):
         """Makes all nodes of a source document unfindable."""
         for collection in self._collections():
             collection.delete_where(Compare("ref_doc_id", "eq", check_id(ref_doc_id)))
-
-    def _add(self, records: list[Record]) -> None:
-        for collection in self._collections():
-            collection.add(records)
 
     @staticmethod
     def _line(record: Record) -> Any:
@@ -227,12 +250,8 @@ class StageRetriever(Collected, FilteringRetriever):
         """Takes up what a subclass needs; the other options."""
         return {name: one for name, one in given.items() if name != "embed_model"}
 
-    def _over(self, snapshots: dict[int, Collection]) -> Self:
-        """The same over what its collection holds now; see `HybridRetriever`."""
-        other = copy(self)
-        now = snapshots.setdefault(id(self._collection), self._collection.snapshot())
-        other.__dict__["_collection"] = now
-        return other
+    def _place(self) -> Place:
+        return Place(self._collection, self._at, self.filters)
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         return self._found(query_bundle, None)
@@ -298,3 +317,17 @@ def keep_zero_scores(nodes: list[NodeWithScore]) -> list[NodeWithScore]:
         if found.score == 0.0 and isinstance(found.node, IndexNode):
             found.score = sys.float_info.min
     return nodes
+
+
+def checked_model(embed_model: BaseEmbedding | None) -> BaseEmbedding:
+    """The model, or the bundled one.
+
+    Raises:
+        InvalidInputError: If it is not a BaseEmbedding.
+    """
+    embedding = BundledEmbedding() if embed_model is None else embed_model
+    if not isinstance(embedding, BaseEmbedding):
+        raise InvalidInputError(
+            f"embed_model must be a BaseEmbedding, but got {type(embed_model).__name__}"
+        )
+    return embedding

@@ -48,6 +48,7 @@ class BM25Retriever(StageRetriever):
     """
 
     _KIND: ClassVar[str] = "llama_index.BM25Retriever"
+    _EMBEDS: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -76,32 +77,12 @@ class BM25Retriever(StageRetriever):
         """The constructor, under the name that LlamaIndex's own BM25Retriever has for it."""
         return cls(nodes, **options)
 
-    @classmethod
-    def load(
-        cls,
-        path: str | os.PathLike[str],
-        *,
-        analyzer: Analyzer | Callable[[str], list[str]] | None = None,
-        **fields: Any,
-    ) -> Self:
-        """Reads a retriever that `save` wrote, its arrays mapped from the disk.
-
-        Args:
-            path: The folder.
-            analyzer: The one that it was made with, where it was not a language's.
-            **fields: As in the class, in place of the stored ones.
-
-        Raises:
-            IndexNotFoundError: If there is no index.
-            IndexDamagedError: If a file is missing or altered.
-            IndexVersionError: If another version of this library wrote it.
-            IndexMismatchError: If the analyzer gives other terms than it did, or the index is of
-                another kind.
-        """
-        return cls._load(path, None, analyzer, fields)
-
     persist = StageRetriever.save
-    from_persist_dir = load
+
+    @classmethod
+    def from_persist_dir(cls, path: str | os.PathLike[str], **options: Any) -> Self:
+        """`load`, under the name that LlamaIndex's own BM25Retriever has for it."""
+        return cls.load(path, **options)
 
     @staticmethod
     def _position(collection: Collection) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
@@ -10,17 +9,14 @@ from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.indices.base import BaseIndex
 from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle
 from llama_index.core.storage.docstore import BaseDocumentStore
-from typing_extensions import Self
 
 from rerank_plugins._adapters import blank
 from rerank_plugins._threads import in_thread
 from rerank_plugins.collection import Collection
 from rerank_plugins.collection.stages import position_of
-from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.first_stage.dense import Dense, IndexChoice, Metric
 from rerank_plugins.llama_index._nodes import nodes_of, query_text, records_of
-from rerank_plugins.llama_index._retrievers import StageRetriever
-from rerank_plugins.llama_index.embedding import BundledEmbedding
+from rerank_plugins.llama_index._retrievers import StageRetriever, checked_model
 
 
 class FaissRetriever(StageRetriever):
@@ -74,37 +70,9 @@ class FaissRetriever(StageRetriever):
             collection = Collection([empty], records)
         super().__init__(collection, metadata_mode=metadata_mode, **fields)
 
-    @classmethod
-    def load(
-        cls,
-        path: str | os.PathLike[str],
-        *,
-        embed_model: BaseEmbedding | None = None,
-        **fields: Any,
-    ) -> Self:
-        """Reads a retriever that `save` wrote, its vectors mapped from the disk.
-
-        Args:
-            path: The folder.
-            embed_model: What embedded the nodes: models are not stored.
-            **fields: As in the class, in place of the stored ones.
-
-        Raises:
-            IndexNotFoundError: If there is no index.
-            IndexDamagedError: If a file is missing or altered.
-            IndexVersionError: If another version of this library wrote it.
-            IndexMismatchError: If the model gives other vectors than it did, or the index is of
-                another kind.
-        """
-        model = checked_model(embed_model)
-        return cls._load(path, model, None, {**fields, "embed_model": model})
-
     @staticmethod
     def _position(collection: Collection) -> int:
         return position_of(Dense, collection)
-
-    def _embedding(self) -> BaseEmbedding:
-        return self.embed_model
 
     def _taken_up(self, given: Mapping[str, Any]) -> dict[str, Any]:
         self.embed_model = given["embed_model"]
@@ -125,17 +93,3 @@ class FaissRetriever(StageRetriever):
         elif vector is None and not blank(query):
             vector = await self.embed_model.aget_query_embedding(query)
         return await in_thread(self._found, query_bundle, vector)
-
-
-def checked_model(embed_model: BaseEmbedding | None) -> BaseEmbedding:
-    """The model, or the bundled one.
-
-    Raises:
-        InvalidInputError: If it is not a BaseEmbedding.
-    """
-    embedding = BundledEmbedding() if embed_model is None else embed_model
-    if not isinstance(embedding, BaseEmbedding):
-        raise InvalidInputError(
-            f"embed_model must be a BaseEmbedding, but got {type(embed_model).__name__}"
-        )
-    return embedding

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, cast
 
 from llama_index.core.base.base_retriever import BaseRetriever
@@ -14,24 +13,20 @@ from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, Query
 from llama_index.core.vector_stores.types import MetadataFilters
 from typing_extensions import Self
 
-from rerank_plugins._adapters import Found, blank, own_stages
+from rerank_plugins._adapters import blank
 from rerank_plugins._validation import check_count
 from rerank_plugins.candidates import Candidate
-from rerank_plugins.collection import Collection, Record
+from rerank_plugins.collection import Collection, Filter, Record, View
+from rerank_plugins.collection.hybrids import Fused
 from rerank_plugins.collection.records import newest
 from rerank_plugins.collection.stages import with_added
-from rerank_plugins.errors import IndexDamagedError, InvalidInputError
-from rerank_plugins.first_stage.analysis import Analyzer
+from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.first_stage.bm25 import BM25
 from rerank_plugins.first_stage.dense import Dense
-from rerank_plugins.first_stage.fusion import (
-    SETTINGS,
-    SHIPPED_WEIGHTS,
-    Fusion,
-    Hybrid,
-    HybridCandidate,
-)
+from rerank_plugins.first_stage.fusion import SHIPPED_WEIGHTS, Fusion, HybridCandidate
+from rerank_plugins.llama_index._filters import both, read_filters
 from rerank_plugins.llama_index._nodes import (
+    copied,
     finite_score,
     nodes_of,
     records_of,
@@ -40,14 +35,14 @@ from rerank_plugins.llama_index._nodes import (
 from rerank_plugins.llama_index._retrievers import (
     Collected,
     FilteringRetriever,
-    StageRetriever,
     asked,
+    checked_model,
     keep_zero_scores,
     made_filters,
     told_filters,
 )
 from rerank_plugins.llama_index.bm25 import BM25Retriever
-from rerank_plugins.llama_index.faiss import FaissRetriever, checked_model
+from rerank_plugins.llama_index.faiss import FaissRetriever
 
 
 class HybridNodeWithScore(NodeWithScore):
@@ -70,7 +65,7 @@ class HybridNodeWithScore(NodeWithScore):
         return "HybridNodeWithScore"
 
 
-class HybridRetriever(Collected, FilteringRetriever):
+class HybridRetriever(Fused, Collected, FilteringRetriever):
     """Fuses retrievers by their scores, brought to one scale, or by reciprocal ranks.
 
     ::
@@ -121,7 +116,7 @@ class HybridRetriever(Collected, FilteringRetriever):
         self.fusion = fusion
         self.rank_constant = rank_constant
         self.candidates = candidates
-        self._fusion([[] for _ in self.retrievers], 0)  # its rules, now
+        self._fusion([[] for _ in self.retrievers])  # its rules, now
         self.filters = filters
         self._asked()
         super().__init__(**fields)
@@ -160,102 +155,63 @@ class HybridRetriever(Collected, FilteringRetriever):
             [BM25Retriever(**common), FaissRetriever(embed_model=model, **common)], **options
         )
 
-    @classmethod
-    def load(
-        cls,
-        path: str | os.PathLike[str],
-        *,
-        embed_model: BaseEmbedding | None = None,
-        analyzer: Analyzer | Callable[[str], list[str]] | None = None,
-        **options: Any,
-    ) -> Self:
-        """Reads a retriever that `save` wrote.
-
-        Args:
-            path: The folder.
-            embed_model: As in `FaissRetriever.load`.
-            analyzer: As in `BM25Retriever.load`.
-            **options: As in the class, in place of the stored ones.
-
-        Raises:
-            IndexNotFoundError: If there is no index.
-            IndexDamagedError: If a file is missing or altered.
-            IndexVersionError: If another version of this library wrote it.
-            IndexMismatchError: If ``embed_model`` or ``analyzer`` is not what made the index, or
-                it is of another kind.
-        """
-        model = checked_model(embed_model)
-        return cls._load(path, model, analyzer, {**options, "embed_model": model})
-
-    def _own(self) -> list[Any]:
-        return own_stages(self.retrievers, _OWN)
-
-    def _collections(self) -> list[Collection]:
-        # Embedding is what fails: vectors come last as a rule, and go first here.
-        listed = [one for stage in reversed(self._own()) for one in stage._collections()]  # noqa: SLF001
-        return list({id(one): one for one in listed}.values())
-
     def _records(self, nodes: list[BaseNode]) -> list[Record]:
         records: list[Record] = self._own()[0]._records(nodes)  # noqa: SLF001
         return records
 
     def _told(self, collections: list[Collection]) -> dict[str, Any]:
-        stages = self._own()
         return {
             "kind": self._KIND,
             "similarity_top_k": self.similarity_top_k,
             "filters": told_filters(self.filters),
-            **self._fusion([[] for _ in stages], 0).settings,
-            "retrievers": [stage._told(collections) for stage in stages],  # noqa: SLF001
+            **self._told_inside(collections),
         }
 
     @classmethod
     def _made(
         cls, told: Mapping[str, Any], collections: list[Collection], given: Mapping[str, Any]
     ) -> Self:
-        own, model = dict(given), {"embed_model": given["embed_model"]}
-        del own["embed_model"]
-        stages: list[BaseRetriever] = []
-        for inner in told["retrievers"]:
-            kind = next((one for one in _OWN if inner["kind"] == one._KIND), None)  # noqa: SLF001
-            if kind is None:
-                raise IndexDamagedError(f"there is no retriever {inner['kind']!r}")
-            stages.append(kind._made(inner, collections, model))  # noqa: SLF001
-        stored = {name: told[name] for name in ("similarity_top_k", *SETTINGS)}
-        stored["filters"] = made_filters(told["filters"])
-        return cls(stages, **{**stored, **own})
+        inside = {"embed_model": given["embed_model"]}
+        own = {name: one for name, one in given.items() if name not in inside}
+        stages, settings = cls._made_inside(told, collections, inside)
+        settings["similarity_top_k"] = told["similarity_top_k"]
+        settings["filters"] = made_filters(told["filters"])
+        return cls(stages, **{**settings, **own})
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        bundle, stages = without_tool_words(query_bundle), self._asked()
-        if blank(bundle.query_str):
+        bundle, shared = without_tool_words(query_bundle), self._searched(query_bundle)
+        query, count = bundle.query_str, self.similarity_top_k
+        if blank(query):
             return []
-        return self._fused(bundle, [stage.retrieve(bundle) for stage in stages])
+        if shared is not None:
+            view, stages, kept = shared
+            return _nodes(view.fused(self._hybrid, query, count, kept, stages=stages))
+        return self._fused(bundle, [stage.retrieve(bundle) for stage in self._asked()])
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        bundle, stages = without_tool_words(query_bundle), self._asked()
-        if blank(bundle.query_str):
+        bundle, shared = without_tool_words(query_bundle), self._searched(query_bundle)
+        query, count = bundle.query_str, self.similarity_top_k
+        if blank(query):
             return []
-        lists = await asyncio.gather(*(stage.aretrieve(bundle) for stage in stages))
+        if shared is not None:
+            view, stages, kept = shared
+            return _nodes(await view.afused(self._hybrid, query, count, kept, stages=stages))
+        lists = await asyncio.gather(*(stage.aretrieve(bundle) for stage in self._asked()))
         return self._fused(bundle, lists)
 
-    def _asked(self) -> list[BaseRetriever]:
-        """The retrievers, over what their collections hold now, with depth and filters."""
-        depth = max(self.similarity_top_k, self.candidates)
-        snapshots: dict[int, Collection] = {}
-        pinned = [
-            stage._over(snapshots) if isinstance(stage, StageRetriever) else stage  # noqa: SLF001
-            for stage in self.retrievers
-        ]
-        return [asked(stage, depth, self.filters) for stage in pinned]
+    def _searched(self, bundle: QueryBundle) -> tuple[View, list[int], Filter | None] | None:
+        """The view that all retrievers share, their stages and the filter; None if none is."""
+        shared = self._shared()
+        # A bundle's own vector, or words for embedding, are not for every stage.
+        if shared is None or bundle.embedding is not None or bundle.custom_embedding_strs:
+            return None
+        collection, stages, own = shared
+        return collection.view, stages, read_filters(both(own, self.filters))
 
-    def _fusion(self, lists: Sequence[list[Candidate]], size: int) -> Hybrid:
-        return Hybrid(
-            [Found(found, size) for found in lists],
-            weights=self.weights,
-            fusion=self.fusion,
-            rank_constant=self.rank_constant,
-            candidates=self.candidates,
-        )
+    def _asked(self) -> list[BaseRetriever]:
+        """The retrievers, with depth and filters."""
+        depth = max(self.similarity_top_k, self.candidates)
+        return [asked(stage, depth, self.filters) for stage in self.retrievers]
 
     def _fused(
         self, query_bundle: QueryBundle, lists: Sequence[list[NodeWithScore]]
@@ -279,7 +235,14 @@ class HybridRetriever(Collected, FilteringRetriever):
         return keep_zero_scores([_with_scores(nodes[ids[one.key]], one) for one in ranked])
 
 
-_OWN = (BM25Retriever, FaissRetriever, HybridRetriever)
+HybridRetriever._KINDS = (BM25Retriever, FaissRetriever, HybridRetriever)  # noqa: SLF001
+
+
+def _nodes(found: Sequence[tuple[Record, Candidate]]) -> list[NodeWithScore]:
+    """Copies of what was fused, with what each stage thought of it."""
+    nodes = [NodeWithScore(node=copied(record.item), score=one.score) for record, one in found]
+    ranked = zip(nodes, (one for _, one in found), strict=True)
+    return keep_zero_scores([_with_scores(node, one) for node, one in ranked])
 
 
 def _with_scores(found: NodeWithScore, fused: Candidate) -> HybridNodeWithScore:

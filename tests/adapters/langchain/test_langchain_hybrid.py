@@ -12,6 +12,7 @@ from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import RunnableLambda
 
 from rerank_plugins.errors import InvalidInputError
+from rerank_plugins.first_stage import BM25, Dense, Hybrid
 from rerank_plugins.langchain import BM25Retriever, FaissVectorStore, HybridRetriever
 
 standard = pytest.importorskip("langchain_tests.integration_tests")
@@ -173,7 +174,9 @@ class TestOptions:
 
     def test_tells_langsmith_its_own_name_alone(self, documents):
         """Each retriever inside tells what it searches; a parent's word would reach them all."""
-        hybrid = HybridRetriever.from_documents(documents, EMBEDDING)
+        store = FaissVectorStore.from_documents(documents, EMBEDDING)
+        words = BM25Retriever.from_documents(documents)
+        hybrid = HybridRetriever(retrievers=[words, store.as_retriever()])
         assert hybrid._get_ls_params() == {"ls_retriever_name": "hybrid"}
         seen = {}
 
@@ -187,3 +190,41 @@ class TestOptions:
             "BM25Retriever": None,
             "FaissRetriever": "FaissVectorStore",
         }
+
+
+class TestOneCollection:
+    async def test_is_fused_as_the_core_does_it(self, documents, query):
+        """By the scores of all passages; sync equals async."""
+        hybrid = HybridRetriever.from_documents(documents, EMBEDDING, k=6)
+        texts = [document.page_content for document in documents]
+        oracle = Hybrid([BM25(texts), Dense(texts, embed=EMBEDDING)])
+        found = hybrid.invoke(query)
+        assert found == await hybrid.ainvoke(query)
+        for document, one in zip(found, oracle.search(query, 6), strict=True):
+            assert document.id == documents[one.key].id
+            assert document.metadata["retrieval_score"] == pytest.approx(one.score)
+            assert document.metadata["stage_ranks"] == list(one.stage_ranks)
+
+    def test_a_retrievers_own_filter_and_settings_still_hold(self, documents, query):
+        """Retrievers that do more than search are asked one by one."""
+        hybrid = HybridRetriever.from_documents(documents, EMBEDDING)
+        words, vectors = hybrid.retrievers
+        words.filter = {"number": 3}
+        assert [one.id for one in HybridRetriever(retrievers=[words]).invoke(query)] == ["id-3"]
+        both = hybrid.invoke(query, k=6)
+        assert len(both) == 6
+        assert all(one.metadata["stage_ranks"][0] is None for one in both if one.id != "id-3")
+        vectors.search_kwargs = {"score_threshold": 2.0}
+        assert [one.id for one in hybrid.invoke(query, k=6)] == ["id-3"]
+
+    def test_is_saved_and_changed_once(self, documents, query, tmp_path):
+        """The documents stand on the disk once, and both stages see a change."""
+        hybrid = HybridRetriever.from_documents(documents, EMBEDDING, k=9)
+        hybrid.delete(["id-3"])
+        hybrid.add_documents([Document(id="new", page_content="A museum that opens.")])
+        hybrid.save(tmp_path / "kept")
+        assert len(list((tmp_path / "kept").glob("data-*/*records.jsonl"))) == 1
+        again = HybridRetriever.load(tmp_path / "kept", EMBEDDING)
+        assert again.invoke(query) == hybrid.invoke(query)
+        again.delete(["new"])
+        assert "new" not in {one.id for one in again.invoke(query)}
