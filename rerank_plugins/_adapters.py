@@ -73,6 +73,15 @@ def judged_by_the_model(metadata: Mapping[str, Any]) -> bool:
     return metadata.get("relevance_scale") not in ("first_stage", "small_model")
 
 
+def relevance_span(metadata: Mapping[str, Any]) -> tuple[int, int] | None:
+    """The characters that a document's score comes from, where a reranker left them."""
+    span = metadata.get("relevance_span")
+    if not isinstance(span, (list, tuple)) or len(span) != 2:
+        return None
+    start, end = span
+    return (start, end) if isinstance(start, int) and isinstance(end, int) else None
+
+
 def check_details(details: Iterable[str]) -> tuple[Detail, ...]:
     """The details, once each is sure to be known.
 

@@ -7,7 +7,7 @@ from dataclasses import KW_ONLY, dataclass, replace
 from functools import cache
 from typing import Any, Literal, TypeAlias, get_args
 
-from rerank_plugins._validation import check_count, check_flag, check_number
+from rerank_plugins._validation import check_choice, check_count, check_flag, check_number
 from rerank_plugins.candidates import Ranking
 from rerank_plugins.context.duplicates import Seen, shingles_of
 from rerank_plugins.context.hygiene import fenced, strip_invisible
@@ -15,16 +15,23 @@ from rerank_plugins.context.packing import Packing
 from rerank_plugins.context.records import (
     Context,
     ContextItem,
+    ContextPassage,
     OmittedPassage,
     PackedPassage,
     Reason,
     context_passages,
 )
-from rerank_plugins.context.sentences import last_that_fits, sentence_ends, word_ends
+from rerank_plugins.context.sentences import (
+    last_that_fits,
+    sentence_ends,
+    whole_sentences,
+    word_ends,
+)
 from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.models.catalog import bundled_folder
 
 Order: TypeAlias = Literal["relevance", "edges"]
+Parts: TypeAlias = Literal["whole", "spans"]
 
 CUT_MARK = " […]"
 
@@ -67,6 +74,9 @@ class ContextBuilder:
         strip_invisible: Take out bidi overrides, zero-width, tag and control characters, which
             can hide from a reader what a model is told. Passages are then compared and counted
             without them, too.
+        passages: ``whole``, or ``spans``: of a passage that the model read in windows, the
+            sentences around the window that its score comes from, so that the same budget
+            holds more passages. What is left out is marked with ``[…]``.
     """
 
     max_tokens: int = 2000
@@ -79,9 +89,11 @@ class ContextBuilder:
     separator: str = "\n\n"
     fence: bool = False
     strip_invisible: bool = False
+    passages: Parts = "whole"
 
     def __post_init__(self) -> None:
         check_count("max_tokens", self.max_tokens)
+        check_choice("passages", self.passages, get_args(Parts))
         if not isinstance(self.order, str) or self.order not in get_args(Order):
             raise InvalidInputError(f"order must be 'relevance' or 'edges', but got {self.order!r}")
         check_flag("fence", self.fence)
@@ -114,7 +126,7 @@ class ContextBuilder:
         seen = None if self.near_duplicates is None else Seen(self.near_duplicates)
         omitted: list[OmittedPassage] = []
         for position, passage in enumerate(context_passages(items)):
-            packed = PackedPassage("", passage, position, self._cleaned(passage.text))
+            packed = self._packed(passage, position)
             own = frozenset() if seen is None else shingles_of(packed.text)
             reason = self._objection(packed)
             if reason is None and seen is not None and seen.resembles(own):
@@ -141,6 +153,18 @@ class ContextBuilder:
             max_tokens=int(self.max_tokens),
         )
 
+    def _packed(self, passage: ContextPassage, position: int) -> PackedPassage:
+        """The passage, or the sentences around its span."""
+        text, span = passage.text, passage.span
+        if self.passages == "whole" or span is None or not 0 <= span[0] < span[1] <= len(text):
+            return PackedPassage("", passage, position, self._cleaned(text))
+        start, end = whole_sentences(text, *span)
+        before, after = self._cleaned(text[:start]), self._cleaned(text[end:])
+        part = self._cleaned(text[start:end])
+        part = f"{CUT_MARK.strip()} {part}" if before else part
+        part = part + CUT_MARK if after else part
+        return PackedPassage("", passage, position, part, cut=bool(before or after))
+
     def _objection(self, packed: PackedPassage) -> Reason | None:
         """Why the passage is left out whatever the others are; None when it may go in."""
         score = packed.passage.score
@@ -155,7 +179,7 @@ class ContextBuilder:
         best = next((left for left in omitted if left.reason == "budget"), None)
         if best is None:
             return None
-        text = self._cleaned(best.passage.text)
+        text = self._packed(best.passage, best.position).text.removesuffix(CUT_MARK)
 
         def cut(end: int) -> PackedPassage:
             beginning = text[:end].rstrip() + CUT_MARK

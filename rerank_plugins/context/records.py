@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 from rerank_plugins._validation import check_iterable, check_number
@@ -21,11 +21,13 @@ class ContextPassage:
         text: The passage.
         source: What to cite it as, such as a title or a file name; None when unknown.
         score: Higher is better; None when no model judged it.
+        span: The characters that the score comes from, as `Ranked.span`; None when unknown.
     """
 
     text: str
     source: str | None = None
     score: float | None = None
+    span: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ class PackedPassage:
         passage: As it came in.
         position: Its place in the input, from 0: how a caller finds its own object again.
         text: What of it is in the context: all but surrounding white space, or less if cut.
-        cut: Whether only its beginning is there.
+        cut: Whether only a part of it is there.
     """
 
     label: str
@@ -149,7 +151,7 @@ def context_passages(
             f"for {len(passages)} passages"
         )
     return [
-        _checked(ContextPassage(passage.text, source, passage.score), position)
+        _checked(replace(passage, source=source), position)
         for position, (passage, source) in enumerate(zip(passages, sources, strict=True))
     ]
 
@@ -157,7 +159,8 @@ def context_passages(
 def _passage(item: ContextItem, position: int) -> ContextPassage:
     if isinstance(item, Ranked):
         judged = item.source == "model"
-        return _checked(ContextPassage(item.text, None, item.score if judged else None), position)
+        score = item.score if judged else None
+        return _checked(ContextPassage(item.text, None, score, item.span), position)
     if isinstance(item, ContextPassage):
         return _checked(item, position)
     if isinstance(item, str):
@@ -185,4 +188,4 @@ def _checked(passage: ContextPassage, position: int) -> ContextPassage:
     if passage.score is None:
         return passage
     score = check_number(f"the score of passage {position}", passage.score)
-    return ContextPassage(passage.text, passage.source, score)
+    return replace(passage, score=score)

@@ -7,6 +7,7 @@ less than a wrong one; so a few lines that are wary of abbreviations do.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 
 # A run of stops with its closing quotes and brackets, or the place before an empty line. The
@@ -54,6 +55,12 @@ def _is_abbreviation(before: str) -> bool:
         or ("." in word and all(part.isalpha() and len(part) <= 2 for part in word.split(".")))
         or word in _ABBREVIATIONS
     )
+
+
+def whole_sentences(text: str, start: int, end: int) -> tuple[int, int]:
+    """The span widened to the sentences that it touches."""
+    ends = [0, *sentence_ends(text), len(text)]
+    return ends[bisect_right(ends, start) - 1], ends[bisect_left(ends, end)]
 
 
 def word_ends(text: str) -> list[int]:

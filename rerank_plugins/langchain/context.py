@@ -9,7 +9,7 @@ from langchain_core.documents import Document
 from langchain_core.runnables import Runnable, RunnableLambda
 from langchain_core.tools import BaseTool
 
-from rerank_plugins._adapters import RELEVANCE_SCORE, judged_by_the_model
+from rerank_plugins._adapters import RELEVANCE_SCORE, judged_by_the_model, relevance_span
 from rerank_plugins._threads import in_thread
 from rerank_plugins.context import Context, ContextBuilder, ContextPassage
 from rerank_plugins.errors import InvalidInputError
@@ -39,7 +39,12 @@ def pack_context(
     """
     builder = ContextBuilder() if builder is None else builder
     return builder.build(
-        ContextPassage(document.page_content, _source(document, source), _score(document))
+        ContextPassage(
+            document.page_content,
+            _source(document, source),
+            _score(document),
+            relevance_span(document.metadata),
+        )
         for document in check_documents(documents)
     )
 
