@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from rerank_plugins import Candidate, Ranked, Ranking, Reranker
 from rerank_plugins.display import (
+    calibration_error,
     plot_calibration,
     plot_quality_latency,
     plot_score_length,
@@ -297,6 +298,16 @@ class TestPlots:
         """The rule and the value."""
         with pytest.raises(InvalidInputError, match=rule):
             plot(*arguments)
+
+
+def test_the_calibration_error_needs_no_matplotlib(monkeypatch):
+    """By hand: two bins, one right on average, one .4 off with a third of the passages."""
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    scores, labels = [0.25, 0.25, 0.25, 0.25, 0.9, 0.9], [1, 0, 0, 0, 1, 0]
+    assert calibration_error(scores, labels, bins=2) == pytest.approx(0.4 * 2 / 6)
+    assert calibration_error([0.0, 1.0], [0, 1]) == 0.0
+    with pytest.raises(InvalidInputError, match=r"\[0, 1\]"):
+        calibration_error([1.5], [1])
 
 
 def test_plots_without_matplotlib_name_the_extra(monkeypatch):

@@ -7,6 +7,7 @@ drawn by it. The plots need matplotlib: ``pip install 'rerank-plugins[display]'`
 from __future__ import annotations
 
 from rerank_plugins.display.plots import (
+    calibration_error,
     plot_calibration,
     plot_quality_latency,
     plot_score_length,
@@ -14,6 +15,7 @@ from rerank_plugins.display.plots import (
 from rerank_plugins.display.ranking import ranking_html
 
 __all__ = [
+    "calibration_error",
     "plot_calibration",
     "plot_quality_latency",
     "plot_score_length",

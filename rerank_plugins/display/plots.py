@@ -72,7 +72,7 @@ def plot_calibration(
 ) -> Axes:
     """Reliability diagram: how often passages with a score of 0.8 are in fact relevant.
 
-    Bins have equal width. The title has the expected calibration error: the mean distance
+    Bins have equal width. The title has the `calibration_error`: the mean distance
     between score and share of relevant passages, weighted by the passages in each bin
     (Guo et al., On calibration of modern neural networks, ICML 2017).
 
@@ -86,16 +86,9 @@ def plot_calibration(
         InvalidInputError: If a score is outside [0, 1], the shapes differ, or there are none.
         MissingDependencyError: matplotlib is not installed.
     """
-    given, truth = _paired("labels", scores, labels)
-    if given.min() < 0 or given.max() > 1:
-        raise InvalidInputError(
-            "scores must be probabilities in [0, 1], but got "
-            f"{given.min():g} to {given.max():g}: a Reranker with scale='probability' gives them"
-        )
-    if not np.isin(truth, (0.0, 1.0)).all():
-        raise InvalidInputError("labels must be 0 or 1, but there are others")
+    given, truth = _probabilities(scores, labels)
     mean, share, count = _reliability(given, truth, check_count("bins", bins, minimum=1))
-    error = float(np.abs(mean - share) @ count / count.sum())
+    error = calibration_error(given, truth, bins=bins)
     axes = _axes(ax)
     axes.plot([0, 1], [0, 1], linestyle="--", color="0.6", label="perfect")
     axes.plot(mean, share, marker="o", color=_BLUE, label="model")
@@ -110,6 +103,26 @@ def plot_calibration(
     axes.set_ylim(-0.05, 1.05)
     axes.legend(frameon=False)
     return axes
+
+
+def calibration_error(scores: ArrayLike, labels: ArrayLike, *, bins: int = 10) -> float:
+    """Expected calibration error: how far scores are from the share of relevant passages.
+
+    Bins have equal width; the mean distance between score and share of relevant passages is
+    weighted by the passages in each bin (Guo et al., On calibration of modern neural networks,
+    ICML 2017). 0 is perfect.
+
+    Args:
+        scores: Probabilities, shape (n,).
+        labels: 1 or True for relevant, shape (n,).
+        bins: How many bins.
+
+    Raises:
+        InvalidInputError: A score is outside [0, 1], the shapes differ, or there are none.
+    """
+    given, truth = _probabilities(scores, labels)
+    mean, share, count = _reliability(given, truth, check_count("bins", bins, minimum=1))
+    return float(np.abs(mean - share) @ count / count.sum())
 
 
 def plot_score_length(
@@ -174,6 +187,18 @@ def _paired(name: str, first: ArrayLike, second: ArrayLike) -> tuple[NDArray[Any
     if not (np.isfinite(one).all() and np.isfinite(other).all()):
         raise InvalidInputError(f"{name} and the other values must be finite")
     return one, other
+
+
+def _probabilities(scores: ArrayLike, labels: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
+    given, truth = _paired("labels", scores, labels)
+    if given.min() < 0 or given.max() > 1:
+        raise InvalidInputError(
+            "scores must be probabilities in [0, 1], but got "
+            f"{given.min():g} to {given.max():g}: a Reranker with scale='probability' gives them"
+        )
+    if not np.isin(truth, (0.0, 1.0)).all():
+        raise InvalidInputError("labels must be 0 or 1, but there are others")
+    return given, truth
 
 
 def _reliability(
