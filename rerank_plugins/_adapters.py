@@ -57,6 +57,15 @@ def as_reranker(
     return loading.as_reranker(reranker, **options)
 
 
+def named(reranker: Reranker, top_n: int | None) -> list[tuple[str, object]]:
+    """What the adapters show of themselves in ``repr``: model, engine, top_n."""
+    return [
+        ("model", reranker.model),
+        ("engine", reranker.engine),
+        ("top_n", reranker.top_n if top_n is None else top_n),
+    ]
+
+
 def blank(query: object) -> bool:
     """Whether a retriever has nothing to look for: agents call their tools with empty queries.
 

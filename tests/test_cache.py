@@ -630,6 +630,7 @@ def test_a_locked_file_is_left_alone_for_a_growing_while(
     assert pauses == [1.0, 2.0, 4.0, 8.0, 16.0]
     blocker.close()
     clock += 1000
+    cache._file._connection = run
     cache._file.keep({b"key": (1.0, False, 0, 3)})
     assert cache.find([b"key"]) == [(1.0, False, 0, 3)]
 

@@ -72,3 +72,24 @@ def test_load_reranker_takes_model_by_name_and_leads_others_to_it():
     assert load_reranker(model="bundled").model == load_reranker("bundled").model
     with pytest.raises(InvalidInputError, match=r"'model_name' .did you mean 'model'"):
         load_reranker(model_name="bundled")
+
+
+def test_repr_says_model_engine_and_top_n():
+    """Of the reranker and of both adapters, before anything is loaded."""
+    from rerank_plugins import Reranker
+    from rerank_plugins.testing import OverlapScorer
+
+    reranker = load_reranker(top_n=3, engine="torch")
+    said = "model='bundled', engine='torch', top_n=3"
+    assert repr(reranker) == f"Reranker({said})"
+    assert repr(Reranker(OverlapScorer())) == (
+        "Reranker(model='overlap', engine='OverlapScorer', top_n=None)"
+    )
+    langchain = pytest.importorskip("rerank_plugins.langchain")
+    assert repr(langchain.CrossEncoderCompressor(reranker=reranker)) == (
+        f"CrossEncoderCompressor({said})"
+    )
+    llama_index = pytest.importorskip("rerank_plugins.llama_index")
+    assert repr(llama_index.CrossEncoderPostprocessor(engine="torch", top_n=3)) == (
+        f"CrossEncoderPostprocessor({said})"
+    )

@@ -18,6 +18,7 @@ from rerank_plugins._adapters import (
     Detail,
     as_reranker,
     check_details,
+    named,
 )
 from rerank_plugins._threads import in_thread
 from rerank_plugins._validation import check_iterable
@@ -118,6 +119,9 @@ class CrossEncoderCompressor(BaseDocumentCompressor):
             "prefix": prefix,
         }
         super().__init__(**fields)
+
+    def __repr_args__(self) -> list[tuple[str | None, Any]]:
+        return [*named(self.reranker, self.top_n)]
 
     def compress_documents(
         self,

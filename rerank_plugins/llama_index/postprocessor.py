@@ -21,6 +21,7 @@ from rerank_plugins._adapters import (
     Detail,
     as_reranker,
     check_details,
+    named,
 )
 from rerank_plugins._threads import in_thread
 from rerank_plugins.candidates import Candidate, Ranking
@@ -138,6 +139,9 @@ class CrossEncoderPostprocessor(BaseNodePostprocessor):
             settings["callback_manager"] = callback_manager
         super().__init__(**settings)
         self._reranker = used
+
+    def __repr_args__(self) -> list[tuple[str | None, Any]]:
+        return [*named(self._reranker, self.top_n)]
 
     @classmethod
     def class_name(cls) -> str:

@@ -96,6 +96,12 @@ class RerankingRetriever(FilteringRetriever):
             seen.set(candidates=len(found))
         return keep_zero_scores(await self._last().apostprocess_nodes(found, bundle))
 
+    def __repr__(self) -> str:
+        return (
+            f"RerankingRetriever({type(self.first_stage).__name__}, {self.postprocessor!r}, "
+            f"similarity_top_k={self.similarity_top_k})"
+        )
+
     def _depth(self) -> int | None:
         return None if self.candidates is None else max(self.similarity_top_k, self.candidates)
 

@@ -177,10 +177,22 @@ class Reranker:
         self._pace = Pace()
         self._warned = False
 
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}(model={self.model!r}, engine={self.engine!r}, "
+            f"top_n={self.top_n})"
+        )
+
     @property
     def model(self) -> str:
         """Name of the model."""
         return self.scorer.name
+
+    @property
+    def engine(self) -> str:
+        """What runs the model: an engine's name, or the scorer's class where it has none."""
+        scorer = getattr(self.scorer, "scorer", self.scorer)
+        return str(getattr(scorer, "engine", type(scorer).__name__))
 
     def warm_up(self) -> None:
         """Loads the model and scores one pair, so that the first query waits for neither.

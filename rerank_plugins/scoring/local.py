@@ -291,6 +291,11 @@ class LocalScorer:
         """The name that the user asked for."""
         return self.settings.name
 
+    @property
+    def engine(self) -> str:
+        """The engine in use; before loading, the one that was asked for."""
+        return str(self.describe()["engine"]) if self._ready else self.settings.engine
+
     def _load(self) -> tuple[LoadedModel, Encoder]:
         ready = self._ready
         if ready is None:
