@@ -42,7 +42,7 @@ _SPACED_THOUSANDS: Final = regex.compile(r"\d{1,3}(?:[ \u00a0\u2009\u202f]\d{3})
 _LONG_NUMBER: Final = 7
 # Between words without being part of one; gone before the cut, fewer pieces differ.
 _BREAKS: Final = (*'()[]"!;«»“”؛؟…', ". ", ", ", "، ", ": ", "? ")
-_MEMO_BYTES: Final = 64_000_000
+_MEMO_BYTES: Final = 128_000_000
 
 
 def _remembered(piece: str, terms: tuple[str, ...]) -> int:
@@ -172,8 +172,17 @@ class MixedAnalyzer(Analyzer):
         return analyzer_for, (self.name,)
 
     def __call__(self, text: str) -> list[str]:
-        """The terms of a passage, in order, repeats included."""
-        return self.reading(text).terms(pieces(text))
+        """The terms of a passage, in order, repeats included.
+
+        Where neither the passage nor the corpus shows a language, a word has its terms in each.
+        """
+        found = pieces(text)
+        shown = shown_language(found)
+        if shown is None and self.name == "auto-neutral":
+            every = [_shared(language) for language in (*latin.LANGUAGES, "ar")]
+            terms = ((t for reading in every for t in reading.terms([p])) for p in found)
+            return list(chain.from_iterable(map(dict.fromkeys, terms)))
+        return (_reading(shown) if shown else self._fallback).terms(found)
 
     def reading(self, text: str) -> LanguageAnalyzer:
         """The analyzer of the language that the text shows, or of the corpus."""

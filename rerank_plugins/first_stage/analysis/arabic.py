@@ -33,7 +33,7 @@ _LAM_NOUNS: Final = re.compile(
 _WAW_NOUNS: Final = re.compile(
     "وزير|وزار|وزراء|وطن|وقت|وكال|وكيل|وكلاء|وسائل|وساءل|وسيل|وسيط|وسط|وظيف|وظاءف|وثيق|وثاءق"
     "|واقع|واجب|واحد|واسع|واضح|واد|والد|واح|وصول|وصف|وصي|وجود|وجه|وحد|ورق|ورش|وراء|وراث"
-    "|ولاي|ولاد|وليد|وفا|وفق|وضع|وعد|وعي|وقع|وقاي|وقود|وزن|وداع|وديع|وباء"
+    "|ولاي|ولاد|ولد|وليد|وفا|وفق|وضع|وعد|وعي|وقع|وقاي|وقود|وزن|وداع|وديع|وباء"
 )
 _ENDINGS: Final = (
     *("ها", "ان", "ات", "ون", "ين", "يه", "ه", "ي"),  # Lucene's
@@ -48,7 +48,7 @@ _MOST_ENDINGS: Final = 3
 _LEFT: Final = 3  # letters that an ending leaves
 _PROCLITICS: Final = {"ل": 4, "ب": 4, "ك": 5}  # and how long the word is that has one
 _AFTER_CONJUNCTION: Final = 5
-_FUTURE: Final = 5
+_FUTURE: Final = {"ي": 4, "ت": 4, "ن": 5, "ا": 5}  # by what follows the س
 
 # After an article or at the beginning, what may be an article or letters of the noun.
 _ALEF_LAM: Final = re.compile("(?:[وفبك]?ال|[وف]?لل)?([اأإآ])ل(?=..)")
@@ -100,7 +100,8 @@ def stem(word: str) -> str:
     """The light stem of a word whose hamzas are still there."""
     if "لله" in word and _GOD.fullmatch(word):
         return "الله"
-    return _without_proclitics(_without_endings(letters(_without_article(word))))
+    word, conjunction = _without_conjunction(letters(_without_article(word)))
+    return _without_proclitics(_without_endings(word), conjunction)
 
 
 def query_stems(word: str) -> list[str]:
@@ -147,12 +148,18 @@ def _without_endings(word: str) -> str:
     return word
 
 
-def _without_proclitics(word: str) -> str:
-    at_least = 0
-    if len(word) >= 4 and word[0] in "وف" and not _WAW_NOUNS.match(word):
-        word, at_least = word[1:], _AFTER_CONJUNCTION
+def _without_conjunction(word: str) -> tuple[str, bool]:
+    if word[0] == "و" and len(word) >= 4 and not _WAW_NOUNS.match(word):
+        return word[1:], True
+    return word, False
+
+
+def _without_proclitics(word: str, conjunction: bool) -> str:
+    if word[0] == "ف" and len(word) >= 4 and not conjunction:
+        word, conjunction = word[1:], True
+    at_least = _AFTER_CONJUNCTION if conjunction else 0
     if len(word) >= max(at_least, _PROCLITICS.get(word[0], len(word) + 1)):
         word = word[1:]
-    if len(word) >= _FUTURE and word[0] == "س" and word[1] in "يتنا":
+    if word[0] == "س" and len(word) >= _FUTURE.get(word[1:2], len(word) + 1):
         word = word[1:]
     return word

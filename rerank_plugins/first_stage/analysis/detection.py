@@ -57,8 +57,11 @@ def shown_language(pieces: Sequence[str]) -> str | None:
     that covers less than a tenth of the words, or ties with another, is not believed.
     """
     votes = Counter(chain.from_iterable(map(_EVIDENCE.__getitem__, pieces)))
-    (best, count), (_, second) = [*votes.most_common(2), ("", 0), ("", 0)][:2]
-    if count == second or count * 10 < len(pieces):
+    # At a tie one of ours goes before its neighbours: "des" is French and German.
+    ranked = sorted(votes.items(), key=lambda vote: (-vote[1], vote[0].startswith("other")))
+    (best, count), (rival, second) = [*ranked[:2], ("", 0), ("", 0)][:2]
+    tie = count == second and not (best in _LATIN and rival not in _LATIN)
+    if tie or count * 10 < len(pieces):
         return None
     return "neutral" if best.startswith("other") else best
 

@@ -74,6 +74,7 @@ _PLAIN: Final = regex.compile(
     flags=regex.VERSION1,
 )
 _SIMPLE: Final = re.compile("['.,:،-]*([ء-غف-ي]+|[A-ZÀ-ÖØ-ÞŁŚŻŹĆ]?[a-zß-öø-ÿąćęłńśźżœ]+)['.,:،?-]*")
+_TASHKEEL: Final = re.compile("[\u0640\u064b-\u0652]+")
 _PARTS: Final = regex.compile(
     r"(?P<number>\p{Nd}+(?:[.,:/^-]\p{Nd}+)*)"
     r"|(?P<arabic>[\p{L}&&\p{Script=Arabic}]+)"
@@ -110,7 +111,7 @@ def simple_word(piece: str) -> str:
     of running text is one word in the letters of our languages, composed and without marks.
     """
     found = _SIMPLE.fullmatch(piece)
-    return found[1] if found else ""
+    return _TASHKEEL.sub("", found[1]) if found else ""
 
 
 def tokens(text: str, language: str) -> Iterator[Token]:
@@ -201,7 +202,7 @@ def _number(number: str) -> Iterator[Token]:
     if thousands:
         separator = thousands[1]
         yield Token(number.replace(separator, "").replace(",", "."), "exact")
-    elif sum(map(len, groups)) >= _LONG_NUMBER and len(groups) > 2:
+    elif sum(map(len, groups)) >= _LONG_NUMBER and [len(group) for group in groups] != [4, 4]:
         yield Token("".join(groups), "exact")  # dates, telephone and account numbers
 
 
