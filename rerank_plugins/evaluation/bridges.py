@@ -1,7 +1,7 @@
-"""Whatever finds or reorders passages, ours or a framework's, behind two small classes.
+"""Anything that retrieves or reranks passages, ours or a framework's, behind two classes.
 
-Frameworks are told by what their objects can do, not by their type; their own records are
-made in `_frameworks`, which alone imports them, when such an object is used.
+Frameworks' objects are recognized by their methods, not by their type; their records are made
+in `_frameworks`, the only module that imports the frameworks, when such an object is used.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from rerank_plugins.scoring.base import Scorer
 from rerank_plugins.scoring.cache import CachedScorer
 
 Found = list[tuple[str, float | None]]
-"""Passage ids and scores, best first; a score is None where the system shows none."""
+"""Passage ids and scores, best first; a score is None where the system gives none."""
 
 
 class Passages:
-    """The passages of a set, and how to tell which of them a framework's record is.
+    """The passages of a set; finds which of them a framework's record is.
 
     Args:
         data: The set.

@@ -42,8 +42,8 @@ class LabelledPairs:
         questions: Queries with at least one relevant passage, the distinct passages, and the
             labels as grades.
         candidates: By query id, the ids of the passages that it is paired with, in a seeded
-            random order: files often list the relevant passage first, and a tie in scores
-            would be settled in its favour. It is a first stage for `compare`.
+            random order: files often list the relevant passage first, and ties in scores
+            would be broken in its favour. Can be passed to `compare` as a first stage.
     """
 
     questions: QuestionSet
@@ -251,7 +251,7 @@ def _table_records(
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Line numbers and lines without their ends; blank ones are passed over."""
+    """Line numbers and lines without their ends; blank lines are skipped."""
     for number, line in text_lines(path):
         if line.strip():
             yield number, line.rstrip("\r\n")

@@ -1,4 +1,4 @@
-"""Measures, all of them ir-measures' own, over rankings that are read piece by piece."""
+"""Measures by ir-measures over rankings that are read as a stream."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _QUERIES_AT_A_TIME: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class Values:
-    """What each query got by each measure.
+    """Each query's value of each measure.
 
     Attributes:
         query_ids: The judged queries, in the order of the judgements.
@@ -63,8 +63,8 @@ def parse_measures(names: Iterable[str]) -> dict[str, Any]:
             other name that ir-measures knows, with or without ``@k``.
 
     Raises:
-        InvalidInputError: If a name is unknown, lacks a needed ``@k``, or comes twice; or there
-            is none.
+        InvalidInputError: If a name is unknown, lacks a needed ``@k``, or comes twice; or the
+            list is empty.
         MissingDependencyError: ir-measures is not installed.
     """
     if isinstance(names, str):
@@ -95,7 +95,7 @@ def parse_measures(names: Iterable[str]) -> dict[str, Any]:
                 "write for example Recall@100"
             ) from error
         if measure in measures.values():
-            raise InvalidInputError(f"each measure must come once, but {name!r} comes again")
+            raise InvalidInputError(f"duplicate measure: {name!r}")
         measures[name.strip()] = measure
     if not measures:
         raise InvalidInputError("measures must hold at least one name, but got none")
@@ -109,12 +109,12 @@ def evaluate_rankings(
     *,
     queries_at_a_time: int = _QUERIES_AT_A_TIME,
 ) -> Values:
-    """Values of rankings that come one after another; memory does not grow with their number.
+    """Evaluates a stream of rankings; memory does not grow with their number.
 
-    A query that has judgements and no ranking counts with 0, as in trec_eval; a query without
-    judgements is passed over, and the log says how many were. The order given is the order
-    that counts: what ir-measures sees as scores are falling whole numbers, so no tie rule and
-    no rounding of its own can change a rank.
+    A query that has judgements and no ranking counts as 0, as in trec_eval; a query without
+    judgements is skipped, and the number is logged. The given order is the one that counts:
+    ir-measures gets decreasing integers as scores, so neither its tie rule nor its rounding can
+    change a rank.
 
     Args:
         qrels: The judgements; grades are whole numbers. One below 0 (spam, in some

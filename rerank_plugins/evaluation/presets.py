@@ -1,4 +1,4 @@
-"""The protocols of the model cards, by name, with what each card reports.
+"""The model cards' protocols, by name, with the figures that each card reports.
 
 The reported figures are the cards' own; they were not measured here, since the weights were
 not available. They are here for users who have the weights and the data, to compare.
@@ -21,7 +21,7 @@ class Preset:
         name: What `rerank-plugins evaluate --preset` takes.
         model: Whose card it is.
         measures: For `compare`.
-        candidates: How many passages a query are scored; None for all that are given.
+        candidates: Passages scored per query; None for all given ones.
         reported: By measure, what the card reports, between 0 and 1.
         data: What to evaluate on, and in which form.
         note: What the figures are, and what the card leaves open.

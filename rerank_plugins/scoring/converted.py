@@ -89,7 +89,7 @@ def _takes_files(place: Path) -> bool:
 
 
 def find(places: Sequence[Path], key: str) -> Converted | None:
-    """The entry of that key, if there is one and it is whole; a damaged one is told of."""
+    """The entry of that key if it exists and is intact; a damaged one is logged."""
     for folder in (place / key for place in places):
         if folder.is_dir() and (facts := _facts_if_whole(folder)) is not None:
             return Converted(folder, facts)

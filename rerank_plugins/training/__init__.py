@@ -1,4 +1,4 @@
-"""Training of cross-encoders on one's own questions; needs the extra ``train``.
+"""Fine-tuning of cross-encoders on your own questions; needs the extra ``train``.
 
 Importing this package loads neither torch nor sentence-transformers: what is named here is
 imported when it is first asked for.

@@ -1,4 +1,4 @@
-"""What a training run takes and what it gives back."""
+"""Configuration and result of a training run."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class TrainingResult:
-    """What came out.
+    """The outcome of a training run.
 
     Attributes:
         out: The checkpoint folder.

@@ -52,7 +52,7 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def _without_bars() -> Iterator[None]:
-    """No progress bar for each file that is read or written; the trainer's own stays."""
+    """Hides the progress bars for files read and written; the trainer's own stays."""
     enabled = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
@@ -220,7 +220,7 @@ def _dataset(chosen: Examples, words: int | None) -> Dataset:
 def _window_words(
     config: TrainingConfig, model: TrainedCrossEncoder, groups: Sequence[Group]
 ) -> int | None:
-    """Words a window in training, in step with the windows that scoring will use."""
+    """Words per window in training, matching the windows that scoring will use."""
     sample = [group.positive for group in groups[:: max(1, len(groups) // 100)]]
     words = sum(len(text.split()) for text in sample)
     tokens_a_word = sum(map(model.encoder.count_tokens, sample)) / max(1, words)

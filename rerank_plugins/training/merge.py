@@ -1,4 +1,4 @@
-"""Weights between those of a base and those tuned from it."""
+"""Weighted means of a base checkpoint and one fine-tuned from it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hard negatives from any first stage, without those that are likely to be right answers."""
+"""Hard negatives from any first stage, without likely false negatives."""
 
 from __future__ import annotations
 
@@ -60,13 +60,12 @@ def mine_hard_negatives(
     teacher_scores: Mapping[str, Mapping[str, float]] | None = None,
     seed: int = 0,
 ) -> list[Group]:
-    """One group a question and relevant passage, with negatives drawn from a rank window.
+    """One group per question and relevant passage, with negatives drawn from a rank window.
 
-    Passages judged not relevant (a qrels score of 0) are taken first; the first stage's
-    finds fill up what is missing. A find is passed over when it is likely to answer the
-    question after all: it was judged relevant, has the text of a relevant passage, shares
-    half of its word triples with one, holds one of the answers, or scores too near to the
-    relevant passage.
+    Passages judged not relevant (a qrels score of 0) are taken first; candidates of the first
+    stage fill the rest. A candidate is skipped as a likely false negative if it was judged
+    relevant, has the text of a relevant passage, shares half of its word triples with one,
+    contains one of the answers, or scores too close to the relevant passage.
 
     Args:
         corpus: Passage text by id, in the order that ``first_stage`` indexed: a candidate's
@@ -75,13 +74,13 @@ def mine_hard_negatives(
         qrels: By question id, the grade of each judged passage.
         first_stage: Where the negatives come from.
         ranks: First and last rank of the window, from 1, both inside.
-        negatives: How many a group at most; drawn from what the window leaves.
-        margin: Passes over finds that score above ``(1 - margin)`` times the relevant
-            passage's own score; None passes over none. A relevant passage that the first
-            stage does not match at all has no score to compare with.
-        answers: By question id, strings; a find that holds one as whole words is passed over.
+        negatives: Negatives per group, at most.
+        margin: Skips candidates that score above ``(1 - margin)`` times the relevant passage's
+            own score; None for no such limit. A relevant passage that the first stage does not
+            match has no score to compare with.
+        answers: By question id, strings; a candidate that contains one as whole words is skipped.
         near_duplicate: Share of the smaller passage's word triples that makes two passages
-            the same one; above 1 switches the check off.
+            duplicates; above 1 disables the check.
         teacher_scores: By question id, a teacher's score of passages. Groups all of whose
             passages have one carry them.
         seed: Of the draw; the same question draws the same passages in any order.
@@ -129,11 +128,11 @@ def mine_hard_negatives(
                 Group(query, corpus[doc], tuple(corpus[other] for other in drawn), scores)
             )
     logger.info(
-        "mined %d groups from %d questions; %d finds were passed over as likely right; "
+        "mined %d groups from %d questions; skipped %d likely false negatives; "
         "%d questions have no relevant passage or no negative left",
         len(groups),
         len(queries),
-        mine.passed_over,
+        mine.skipped,
         without,
     )
     return groups
@@ -160,7 +159,7 @@ class _Miner:
         self._negatives = negatives
         self._margin = margin
         self._near_duplicate = near_duplicate
-        self.passed_over = 0
+        self.skipped = 0
 
     def __call__(
         self, query: str, grades: Mapping[str, float], answers: Sequence[str], chance: random.Random
@@ -190,7 +189,7 @@ class _Miner:
                 if keep(self._corpus[doc], find.score):
                     chosen.setdefault(self._corpus[doc], doc)
                 else:
-                    self.passed_over += 1
+                    self.skipped += 1
         return list(chosen.values())
 
     def _ceiling(self, query: str, relevant: Sequence[str]) -> float | None:
@@ -209,7 +208,7 @@ class _Miner:
 
 
 class _Filter:
-    """Says whether a find may serve as a negative."""
+    """Decides whether a candidate may serve as a negative."""
 
     def __init__(
         self,

@@ -44,7 +44,7 @@ class TrainedCrossEncoder(CrossEncoder):  # type: ignore[misc]
         folder: Where it was loaded from.
         headless: Whether its scoring head is new.
         encoder: Turns pairs into token rows.
-        window_tokens: Passage tokens a window in evaluation; None for as many as fit.
+        window_tokens: Passage tokens per window in evaluation; None for as many as fit.
         long_passages: How a passage that does not fit is scored in evaluation.
         bf16: Whether forward passes run under bf16 autocast, evaluation included.
     """
@@ -137,8 +137,8 @@ def load_for_training(
     Args:
         base: What `load_reranker` takes: ``bundled``, a folder, a name on the Hub.
         device: A torch device; None for a GPU where there is one.
-        max_length: Tokens of query and passage together; None for what the model can take,
-            512 at most.
+        max_length: Tokens of query and passage together; None for the model's maximum, 512 at
+            most.
 
     Raises:
         UnknownModelError: If no model has that name.

@@ -48,7 +48,7 @@ class Examples:
     """What a recipe trains on; rows are made when needed, so that texts are not held twice.
 
     Attributes:
-        index: One entry a row: the group's position, and which of its passages (0 for all
+        index: One entry per row: the group's position, and which of its passages (0 for all
             of them, in a recipe that takes lists).
         row: Makes the row from such an entry.
         pairs_per_row: How many (query, passage) pairs a row has, on average.
@@ -135,7 +135,7 @@ def loss_for(recipe: Recipe, model: CrossEncoder, groups: Sequence[Group]) -> to
 
 
 class _TwoLabelCrossEntropy(CrossEntropyLoss):  # type: ignore[misc]
-    """Cross-entropy for a model with one label a class, from the same rows."""
+    """Cross-entropy for a model with one label per class, from the same rows."""
 
     def forward(self, inputs: Any, labels: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         loss: torch.Tensor = super().forward(inputs, labels.long(), **kwargs)

@@ -67,7 +67,7 @@ def _scored(pairs: list[tuple[str, str]], teacher: Teacher) -> NDArray[np.float6
         given = check_finite(call(part))
         if given.shape != (len(part),):
             raise ScoreCountError(
-                f"a teacher must give one score a pair, but gave scores of shape "
+                f"a teacher must give one score per pair, but gave scores of shape "
                 f"{given.shape} for {len(part)} pairs"
             )
         scores.extend(given.tolist())

@@ -140,7 +140,7 @@ def test_finished_runs_are_evaluated_by_judgements_alone(tmp_path, capsys):
         (["--queries", "0"], EXIT_BAD_INPUT, "at least 1"),
         (["--run", "somewhere"], EXIT_BAD_INPUT, "--run needs --qrels"),
         (["--first-stage", "run:/nowhere"], EXIT_BAD_INPUT, "nowhere"),
-        (["--model", "no such model"], EXIT_MODEL, "no folder"),
+        (["--model", "no such model"], EXIT_MODEL, "Model not found"),
     ],
 )
 def test_refusals_have_their_exit_code(more, code, message, folder, capsys):

@@ -589,5 +589,5 @@ def test_teacher_scores_are_kept_and_not_mistaken(tmp_path: Path) -> None:
     assert asked == [12]
     with_teacher_scores(toy_groups(3, seed=5), teacher, kept)
     assert asked == [12, 12]
-    with pytest.raises(ScoreCountError, match="one score a pair"):
+    with pytest.raises(ScoreCountError, match="one score per pair"):
         with_teacher_scores(toy_groups(3), lambda pairs: [1.0], None)
