@@ -93,7 +93,8 @@ def letters(word: str) -> str:
     """One letter for alefs with and without hamza, for ى and ي, ة and ه, and for hamza seats."""
     if "ة" in word or "ت" in word:
         word = _HAMZA_ON_ALEF.sub("يئ", _HUNDRED.sub("مئ", word))
-    return word.translate(_LETTERS).replace("اميرك", "امريك")
+    word = word.translate(_LETTERS).replace("اميرك", "امريك")
+    return word.replace("يء", "ء")  # شيء, شئ; شاطىء, شاطئ
 
 
 def stem(word: str) -> str:
