@@ -93,3 +93,17 @@ def test_repr_says_model_engine_and_top_n():
     assert repr(llama_index.CrossEncoderPostprocessor(engine="torch", top_n=3)) == (
         f"CrossEncoderPostprocessor({said})"
     )
+
+
+async def test_documents_is_another_name_for_passages():
+    """Other rerankers call them so; both at once, or neither, is an error."""
+    from rerank_plugins import Reranker
+    from rerank_plugins.testing import OverlapScorer
+
+    reranker, texts = Reranker(OverlapScorer()), ["a bus", "a museum"]
+    assert reranker.rerank("museum", documents=texts).keys == [1, 0]
+    assert (await reranker.arerank("museum", documents=texts)).keys == [1, 0]
+    with pytest.raises(InvalidInputError, match="either passages or documents"):
+        reranker.rerank("museum", texts, documents=texts)
+    with pytest.raises(InvalidInputError, match="passages must be a list"):
+        reranker.rerank("museum")

@@ -216,8 +216,9 @@ class Reranker:
     def rerank(
         self,
         query: str,
-        passages: Iterable[Candidate | str],
+        passages: Iterable[Candidate | str] | None = None,
         *,
+        documents: Iterable[Candidate | str] | None = None,
         top_n: int | None = None,
         score_threshold: float | None = None,
         first_stage_seconds: float | None = None,
@@ -227,7 +228,9 @@ class Reranker:
 
         Args:
             query: Non-blank text.
-            passages: Candidates of a first stage, or plain texts; none gives an empty ranking.
+            passages: Candidates of a first stage, or plain texts; an empty list gives an empty
+                ranking.
+            documents: Another name for ``passages``.
             top_n: For this call, in place of the reranker's own.
             score_threshold: For this call, in place of the reranker's own.
             first_stage_seconds: How long the first stage took; kept in the ranking.
@@ -238,13 +241,14 @@ class Reranker:
             RerankPluginsError: If loading or scoring failed and ``on_error`` is ``raise``.
         """
         call = _Call(now(), top_n, score_threshold, first_stage_seconds, deadline_ms)
-        return self._rerank_many([query], [passages], call)[0]
+        return self._rerank_many([query], [_either(passages, documents)], call)[0]
 
     async def arerank(
         self,
         query: str,
-        passages: Iterable[Candidate | str],
+        passages: Iterable[Candidate | str] | None = None,
         *,
+        documents: Iterable[Candidate | str] | None = None,
         top_n: int | None = None,
         score_threshold: float | None = None,
         first_stage_seconds: float | None = None,
@@ -252,7 +256,7 @@ class Reranker:
     ) -> Ranking:
         """`rerank` in a thread, so that the event loop stays free."""
         # The caller may change the list, or advance the iterator, meanwhile.
-        passages = list(check_iterable("passages", passages))
+        passages = list(check_iterable("passages", _either(passages, documents)))
         # The deadline counts from here: the wait for a thread is part of it.
         call = _Call(now(), top_n, score_threshold, first_stage_seconds, deadline_ms)
         thread = in_waiting_thread if self._waits else in_thread
@@ -417,6 +421,17 @@ class Reranker:
         """Positions of each list's candidates, best first; nothing is dropped or cut."""
         scored_lists, weight = self._score_lists(queries, lists, stop_at)
         return [found.order(some, weight) for some, found in zip(lists, scored_lists, strict=True)]
+
+
+def _either(
+    passages: Iterable[Candidate | str] | None, documents: Iterable[Candidate | str] | None
+) -> Iterable[Candidate | str]:
+    """What was given under one of the two names."""
+    if documents is None:
+        return check_iterable("passages", passages)
+    if passages is not None:
+        raise InvalidInputError("give either passages or documents: they are two names of one")
+    return documents
 
 
 def _without_duplicates(candidates: list[Candidate]) -> list[Candidate]:
