@@ -46,10 +46,10 @@ def test_a_table_that_two_models_share_is_kept_once(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
     save_file({"table": np.arange(4, dtype=np.float32)}, tmp_path / "one" / FILE)
-    metadata = {"shared": json.dumps({"table": "one"})}
+    metadata = {"shared": json.dumps({"mine": ["one", "table"]})}
     save_file({"own": np.ones(2, np.float32)}, tmp_path / "two" / FILE, metadata)
-    assert read_blocks(tmp_path / "two")["table"].tolist() == [0, 1, 2, 3]
-    outside = {"shared": json.dumps({"table": "../../etc"})}
+    assert read_blocks(tmp_path / "two")["mine"].tolist() == [0, 1, 2, 3]
+    outside = {"shared": json.dumps({"mine": ["../../etc", "table"]})}
     save_file({"own": np.ones(2, np.float32)}, tmp_path / "two" / FILE, outside)
     with pytest.raises(UnsupportedModelError, match="sibling folder"):
         read_blocks(tmp_path / "two")

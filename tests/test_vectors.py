@@ -6,13 +6,19 @@ import pickle
 import sqlite3
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from safetensors.numpy import save_file
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from rerank_plugins import load_reranker
+from rerank_plugins.bundled import StaticEncoder
 from rerank_plugins.errors import InvalidInputError
+from rerank_plugins.first_stage import Dense
+from rerank_plugins.first_stage.known_vectors import KnownVectors
 from rerank_plugins.reranking.reranker import Reranker
 from rerank_plugins.scoring.base import ScoreOptions, Scorer
 from rerank_plugins.scoring.vectors import MIDDLE, SCALE, VectorScorer
@@ -137,6 +143,57 @@ def test_an_index_that_knows_the_passages_is_asked_first() -> None:
     encoder = Letters()
     logits(VectorScorer(encoder, known=Index()))
     assert encoder.encoded == ["xyz.abc", "abcxyz"]
+
+
+def test_a_dense_index_lends_its_vectors(tiny_table: StaticEncoder) -> None:
+    """Windows and all; what is added is known at once, what is removed no more."""
+
+    class Windows:
+        name = "windows"
+
+        def __init__(self) -> None:
+            self.encoded: list[str] = []
+
+        def embed_windows(self, texts: Sequence[str]) -> tuple[Any, Any]:
+            self.encoded += texts
+            parts = [text.split(".") for text in texts]
+            vectors = tiny_table.encode([part for some in parts for part in some])
+            return vectors, np.repeat(np.arange(len(parts)), [len(some) for some in parts])
+
+        def encode_query(self, texts: Sequence[str]) -> Any:
+            return tiny_table.encode(texts)
+
+        encode = embed_windows
+
+        def settings(self) -> dict[str, float]:
+            return {"scale": 1, "middle": 0}
+
+    encoder = Windows()
+    dense = Dense(["cat", "dog.cat"], embed=encoder)
+    scorer = VectorScorer(encoder, known=KnownVectors(dense))  # type: ignore[arg-type]
+    encoder.encoded.clear()
+    found = scorer.score([("cat", "cat"), ("cat", "dog.cat")], ScoreOptions()).logits
+    np.testing.assert_allclose(found, 1, atol=1e-6)
+    dense.add(["dog"])
+    encoder.encoded.clear()
+    scorer.score([("cat", "dog")], ScoreOptions())
+    assert encoder.encoded == []
+    dense.remove([0])
+    assert set(KnownVectors(dense).vectors_of(["cat", "dog"])) == {"dog"}
+    with pytest.raises(InvalidInputError, match="cosine"):
+        KnownVectors(Dense(["cat"], embed=tiny_table, metric="l2"))
+
+
+@pytest.fixture
+def tiny_table(tmp_path: Path) -> StaticEncoder:
+    """Two words at a right angle."""
+    vocabulary = {"[UNK]": 0, "cat": 1, "dog": 2}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    table = np.array([[9, 9], [1, 0], [0, 1]], dtype=np.float32)
+    save_file({"embedding.weight": table}, tmp_path / "model.safetensors")
+    return StaticEncoder(tmp_path)
 
 
 def test_memory_is_bounded() -> None:

@@ -12,35 +12,28 @@ BEGIN, END = "<!-- figures -->", "<!-- /figures -->"
 
 
 def table(figures: dict[str, Any]) -> str:
-    """The table in Markdown, with the means of all sets and of the Arabic ones."""
-    lines = [
-        (
-            "| set | questions | LangChain's default | analysed BM25 | model | minus BM25, 95% "
-            "| blended | minus BM25, 95% |"
-        ),
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    """nDCG@10 in Markdown: a row per system, a column per set, and the mean of all sets."""
     sets: dict[str, dict[str, Any]] = figures["sets"]
-    for name, row in sets.items():
-        cells = [name, str(row["questions"]), _figure(row["langchain"]), _figure(row["bm25"])]
-        for kind in ("model", "blended"):
-            low, high = row[f"{kind}_minus_bm25"]
-            cells += [_figure(row[kind]), f"{100 * low:+.1f} to {100 * high:+.1f}"]
-        lines.append("| " + " | ".join(cells) + " |")
-    for title, chosen in (
-        ("mean of all", list(sets.values())),
-        ("mean of Arabic", [row for name, row in sets.items() if "-ar/" in name]),
-    ):
-        mean = {k: _mean(chosen, k) for k in ("langchain", "bm25", "model", "blended")}
-        cells = [f"**{title}**", "", _figure(mean["langchain"]), _figure(mean["bm25"])]
-        for kind in ("model", "blended"):
-            cells += [_figure(mean[kind]), f"{100 * (mean[kind] - mean['bm25']):+.1f}"]
-        lines.append("| " + " | ".join(cells) + " |")
+    lines = [
+        "| nDCG@10 | " + " | ".join(sets) + " | mean |",
+        "|---" * (len(sets) + 2) + "|",
+        "| questions | " + " | ".join(str(row["questions"]) for row in sets.values()) + " | |",
+    ]
+    systems = [
+        name
+        for name in dict.fromkeys(name for row in sets.values() for name in row["systems"])
+        if all(name in row["systems"] for row in sets.values())
+    ]
+    for name in systems:
+        cells, values = [], []
+        for row in sets.values():
+            figures_ = row["systems"][name]
+            low, high = figures_["minus_bm25"]
+            values.append(figures_["nDCG@10"])
+            gain = "" if name == "BM25" else f" ({100 * low:+.1f} to {100 * high:+.1f})"
+            cells.append(_figure(figures_["nDCG@10"]) + gain)
+        lines.append(f"| {name} | {' | '.join(cells)} | {_figure(sum(values) / len(values))} |")
     return "\n".join(lines)
-
-
-def _mean(rows: list[dict[str, Any]], key: str) -> float:
-    return sum(float(row[key]) for row in rows) / len(rows)
 
 
 def _figure(value: float) -> str:

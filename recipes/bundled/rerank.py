@@ -23,7 +23,6 @@ from rerank_plugins.training import Group, TrainingConfig, fit
 log = logging.getLogger(__name__)
 
 WINDOW_WORDS = 48  # in training, where time is short
-WORDS = "embeddings.word_embeddings.weight"
 NEGATIVES = 3  # a group, of the seven mined
 # Groups of an epoch by source.
 MIX = {
@@ -62,7 +61,7 @@ def as_cross_encoder(body: BertModel, kept: Sequence[int]) -> BertForSequenceCla
     config.pad_token_id = 1
     model = BertForSequenceClassification(config)
     state = body.state_dict()
-    state[WORDS] = state[WORDS][list(kept)]
+    state[export.WORDS] = state[export.WORDS][list(kept)]
     found = model.bert.load_state_dict(state, strict=False)
     assert all(name.startswith("pooler.") for name in found.missing_keys), found
     torch.nn.init.eye_(model.bert.pooler.dense.weight)

@@ -35,40 +35,56 @@ def read_blocks(folder: Path) -> dict[str, torch.Tensor]:
     """All weights of a folder by name, float32.
 
     A file may say in its metadata, under ``shared``, that a tensor is kept by a sibling folder (a
-    JSON object from tensor name to folder name): two models with one table store it once.
+    JSON object from tensor name to the folder's name and the name there): two models with one
+    table store it once.
 
     Raises:
         UnsupportedModelError: If a file is missing or damaged, or its parts do not fit together.
     """
     import torch
-    from safetensors import SafetensorError, safe_open
 
-    weights: dict[str, torch.Tensor] = {}
-    try:
-        with safe_open(folder / FILE, framework="numpy") as file:
-            shared = json.loads((file.metadata() or {}).get("shared", "{}"))
-            names = set(file.keys())
-            for name in sorted(names):
-                stem, _, kind = name.rpartition(".")
-                if kind == "scale" and {f"{stem}.q4", f"{stem}.q8"} & names:
-                    continue
-                values = file.get_tensor(name)
-                if kind in ("q4", "q8"):
-                    unpack = _from_4_bits if kind == "q4" else _from_8_bits
-                    weights[stem] = torch.from_numpy(
-                        unpack(values, file.get_tensor(f"{stem}.scale"))
-                    )
-                else:
-                    weights[name] = torch.from_numpy(values.astype(np.float32))
-    except (OSError, ValueError, SafetensorError) as error:
-        raise UnsupportedModelError(f"{folder / FILE} could not be read: {error}") from error
-    for name, sibling in shared.items():
+    weights, shared = _read(folder)
+    for name, (sibling, there) in shared.items():
         if not re.fullmatch(r"\w+", sibling):
             raise UnsupportedModelError(
                 f"{folder / FILE} must name a sibling folder for {name}, but names {sibling!r}"
             )
-        weights[name] = read_blocks(folder.parent / sibling)[name]
-    return weights
+        found, _ = _read(folder.parent / sibling, there)
+        if there not in found:
+            raise UnsupportedModelError(f"{folder.parent / sibling / FILE} has no {there}")
+        weights[name] = found[there]
+    return {name: torch.from_numpy(values) for name, values in weights.items()}
+
+
+def _read(
+    folder: Path, only: str | None = None
+) -> tuple[dict[str, NDArray[np.float32]], dict[str, tuple[str, str]]]:
+    """The tensors of one file, or one of them, and what others keep for it."""
+    from safetensors import SafetensorError, safe_open
+
+    weights: dict[str, NDArray[np.float32]] = {}
+    try:
+        with safe_open(folder / FILE, framework="numpy") as file:
+            shared = {
+                str(name): (str(sibling), str(there))
+                for name, (sibling, there) in json.loads(
+                    (file.metadata() or {}).get("shared", "{}")
+                ).items()
+            }
+            names = set(file.keys())
+            for name in sorted(names):
+                stem, _, kind = name.rpartition(".")
+                packed = kind in ("q4", "q8")
+                if only not in (None, stem if packed else name):
+                    continue
+                if packed:
+                    unpack = _from_4_bits if kind == "q4" else _from_8_bits
+                    weights[stem] = unpack(file.get_tensor(name), file.get_tensor(f"{stem}.scale"))
+                elif kind != "scale" or not {f"{stem}.q4", f"{stem}.q8"} & names:
+                    weights[name] = file.get_tensor(name).astype(np.float32)
+    except (AttributeError, OSError, TypeError, ValueError, SafetensorError) as error:
+        raise UnsupportedModelError(f"{folder / FILE} could not be read: {error}") from error
+    return weights, shared
 
 
 def to_8_bits(weights: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float16]]:

@@ -130,7 +130,7 @@ class VectorScorer:
         """
         settings = self.encoder.settings()
         queries = self._encoded_queries(list(dict.fromkeys(query for query, _ in pairs)))
-        passages = self._encoded_passages(list(dict.fromkeys(passage for _, passage in pairs)))
+        passages = self.vectors_of([passage for _, passage in pairs])
         cosines = np.array(
             [(passages[passage] @ queries[query]).max() for query, passage in pairs],
             dtype=np.float64,
@@ -144,7 +144,7 @@ class VectorScorer:
 
     def remember(self, passages: Sequence[str]) -> None:
         """Encodes what is not known yet, so that later queries find it: a warm-up."""
-        self._encoded_passages(list(dict.fromkeys(passages)))
+        self.vectors_of(passages)
 
     def _encoded_queries(self, texts: list[str]) -> dict[str, NDArray[np.float32]]:
         found = {text: vector for text in texts if (vector := self._queries.find(text)) is not None}
@@ -155,7 +155,9 @@ class VectorScorer:
                 self._queries.keep(text, found[text])
         return found
 
-    def _encoded_passages(self, texts: list[str]) -> dict[str, NDArray[np.float32]]:
+    def vectors_of(self, texts: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        """Every passage's vectors, shape (windows, d); what is not known is encoded and kept."""
+        texts = list(dict.fromkeys(texts))
         found = {
             text: vectors for text in texts if (vectors := self._passages.find(text)) is not None
         }

@@ -184,15 +184,16 @@ def test_langchains_default_is_what_its_retriever_finds() -> None:
 
 def test_the_card_gets_the_figures_and_keeps_its_words(tmp_path: Path) -> None:
     """A folder without a card gets the package's own; only the table between the marks changes."""
-    row = {"questions": 3, "langchain": 0.5, "bm25": 0.6, "model": 0.7, "blended": 0.8}
-    row |= {"model_minus_bm25": [0.0, 0.2], "blended_minus_bm25": [0.1, 0.3]}
-    figures = {"top": 50, "sets": {"arcd-ar/test": row}}
+    systems = {
+        "BM25": {"nDCG@10": 0.6, "minus_bm25": [0, 0]},
+        "hybrid": {"nDCG@10": 0.7, "minus_bm25": [0.05, 0.15]},
+    }
+    figures = {"top": 50, "sets": {"arcd-ar/test": {"questions": 3, "systems": systems}}}
     (tmp_path / "figures.json").write_text(json.dumps(figures), encoding="utf-8")
     card.fill(tmp_path)
     text = (tmp_path / "README.md").read_text(encoding="utf-8")
-    assert (
-        "| arcd-ar/test | 3 | .500 | .600 | .700 | +0.0 to +20.0 | .800 | +10.0 to +30.0 |" in text
-    )
+    assert "| questions | 3 | |" in text
+    assert "| hybrid | .700 (+5.0 to +15.0) | .700 |" in text
     assert "## Data and licences" in text
     card.fill(tmp_path)
     assert (tmp_path / "README.md").read_text(encoding="utf-8") == text

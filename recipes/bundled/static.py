@@ -1,4 +1,4 @@
-"""Stage 6: the static text encoder, a table of one vector a piece.
+"""The static text encoder, a table of one vector a piece.
 
 Writes `encoder/table.npy`. A text's vector is the mean of its pieces' vectors. The table starts as
 the principal components of the teacher's rows and learns from the teacher's similarities and from
@@ -7,6 +7,7 @@ which passage answers which question; how much a piece counts becomes its vector
 
 from __future__ import annotations
 
+import argparse
 import logging
 import random
 import time
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch.nn.functional import cross_entropy, embedding_bag, normalize
 
-from recipes.bundled import corpus, data, pairs
+from recipes.bundled import corpus, data, export, pairs, vocabulary
 
 log = logging.getLogger(__name__)
 
@@ -141,3 +142,25 @@ def run(folder: Path, work: Path, minutes: float = 6) -> None:
     table = train(table, ids, teacher, couples_of(folder, work, tokenizer), minutes=minutes)
     target.parent.mkdir(parents=True, exist_ok=True)
     np.save(target, table.numpy())
+
+
+def main() -> None:
+    """Make the static encoder, in a work folder of its own."""
+    parser = argparse.ArgumentParser(description="Make the static encoder from its data.")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    given = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    given.work.mkdir(parents=True, exist_ok=True)
+    corpus.run(given.data, given.work)
+    vocabulary.run(given.data, given.work)
+    pairs.run(given.data, given.work)
+    run(given.data, given.work)
+    tokenizer = Tokenizer.from_file(str(given.work / "tokenizer.json"))
+    table = np.load(given.work / "encoder" / "table.npy")
+    export.static_encoder(table, tokenizer, given.out / "static")
+
+
+if __name__ == "__main__":
+    main()
