@@ -28,9 +28,9 @@ def table(figures: dict[str, Any]) -> str:
         cells, values = [], []
         for row in sets.values():
             figures_ = row["systems"][name]
-            low, high = figures_["minus_bm25"]
+            low, high = figures_.get("minus_bm25", (0.0, 0.0))
             values.append(figures_["nDCG@10"])
-            gain = "" if name == "BM25" else f" ({100 * low:+.1f} to {100 * high:+.1f})"
+            gain = f" ({100 * low:+.1f} to {100 * high:+.1f})" if low or high else ""
             cells.append(_figure(figures_["nDCG@10"]) + gain)
         lines.append(f"| {name} | {' | '.join(cells)} | {_figure(sum(values) / len(values))} |")
     return "\n".join(lines)
