@@ -141,7 +141,7 @@ class TestIndexing:
         assert {one.metadata["n"] for one in retriever.invoke("museum", k=50)} == set(range(6, 12))
         with pytest.raises(InvalidInputError, match="not by both"):
             retriever.delete(["1"], filter={"n": 1})
-        with pytest.raises(InvalidInputError, match="no option batch"):
+        with pytest.raises(InvalidInputError, match="unknown option: batch"):
             retriever.add_documents([], batch=3)
         retriever.delete()
         assert retriever.documents == []
