@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 from rerank_plugins._names import check_options, own_options
-from rerank_plugins._validation import check_iterable
+from rerank_plugins._validation import check_count, check_iterable
 from rerank_plugins.candidates import Ranked, Ranking
 from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.models import loading
@@ -64,6 +64,18 @@ def named(reranker: Reranker, top_n: int | None) -> list[tuple[str, object]]:
         ("engine", reranker.engine),
         ("top_n", reranker.top_n if top_n is None else top_n),
     ]
+
+
+def one_count(name: str, count: object, top_n: object, default: int) -> int:
+    """How many a retriever returns: by the framework's word, or by ``top_n``.
+
+    Raises:
+        InvalidInputError: If both are given, or it is not a whole number of at least 0.
+    """
+    if top_n is not None and count is not None:
+        raise InvalidInputError(f"{name} and top_n mean the same: give one of them")
+    given = count if top_n is None else top_n
+    return check_count(name, default if given is None else given)
 
 
 def blank(query: object) -> bool:

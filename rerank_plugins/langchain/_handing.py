@@ -29,6 +29,7 @@ from langchain_core.runnables.configurable import DynamicRunnable
 from langchain_core.runnables.passthrough import RunnableAssign
 from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
 
+from rerank_plugins._names import check_options, own_options
 from rerank_plugins._threads import in_thread
 from rerank_plugins.errors import InvalidInputError
 
@@ -52,9 +53,8 @@ def check_fields(retriever: type[BaseRetriever], fields: Mapping[str, Any]) -> N
     Raises:
         InvalidInputError: If it does not have one of them.
     """
-    unknown = sorted(fields.keys() - retriever.model_fields.keys())
-    if unknown:
-        raise InvalidInputError(f"{retriever.__name__} has no option {', '.join(unknown)}")
+    known = {*own_options(retriever), *retriever.model_fields}
+    check_options(retriever.__name__, fields.keys() - retriever.model_fields.keys(), known)
 
 
 def handed(stage: RetrieverLike, k: int | None, options: Options) -> RetrieverLike:

@@ -83,8 +83,8 @@ class BM25Retriever(Collected, BaseRetriever):
 
     def __init__(
         self,
-        *,
         documents: Iterable[Document] = (),
+        *,
         k: int = 4,
         filter: MetadataFilter | None = None,  # noqa: A002  (LangChain's word)
         stamp: bool = True,

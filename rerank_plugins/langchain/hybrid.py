@@ -87,8 +87,8 @@ class HybridRetriever(Fused, Collected, BaseRetriever):
 
     def __init__(
         self,
-        *,
         retrievers: Sequence[RetrieverLike],
+        *,
         k: int = 4,
         weights: Sequence[float] | None = None,
         fusion: Fusion = "scores",

@@ -12,12 +12,14 @@ from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever, LangSmithRetrieverParams, RetrieverLike
 from pydantic import ConfigDict, SkipValidation
 
-from rerank_plugins._adapters import blank
+from rerank_plugins._adapters import blank, one_count
+from rerank_plugins._names import check_options, own_options
 from rerank_plugins._telemetry import span
 from rerank_plugins._validation import check_count
 from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.langchain._handing import check_stage, found_by, handed, ls_params
 from rerank_plugins.langchain.compressor import CrossEncoderCompressor
+from rerank_plugins.models.loading import ModelOptions
 
 _FIELDS = ("name", "tags", "metadata")
 
@@ -34,13 +36,14 @@ class RerankingRetriever(BaseRetriever):
     Args:
         first_stage: Any retriever or runnable. Retrievers that take a ``k``, also inside other
             runnables, are asked for ``candidates``; others bring as many as they do.
-        k: How many documents to return; ``invoke(query, k=...)`` for one call. Other arguments
-            of a call, such as ``filter``, go to what searches in ``first_stage``; where it
-            cannot be found or does not take them, that is an error.
+        k: How many documents to return (default 4); ``invoke(query, k=...)`` for one call. Other
+            arguments of a call, such as ``filter``, go to what searches in ``first_stage``; where
+            it cannot be found or does not take them, that is an error.
+        top_n: The same as ``k``, by the rerankers' word for it.
         candidates: How many to fetch and rerank, never fewer than ``k``; what a first stage
             brings beyond them is cut off. None for the first stage's own number.
         compressor: A ready-made compressor, instead of the options below.
-        **options: Any `CrossEncoderCompressor` option except ``top_n``: ``reranker``, ``model``,
+        **options: Any `CrossEncoderCompressor` option: ``reranker``, ``model``,
             ``score_threshold``, ``metadata_fields`` ...; and ``name``, ``tags`` and
             ``metadata`` of any retriever.
 
@@ -58,16 +61,17 @@ class RerankingRetriever(BaseRetriever):
 
     def __init__(
         self,
-        *,
         first_stage: RetrieverLike,
-        k: int = 4,
+        *,
+        k: int | None = None,
+        top_n: int | None = None,
         candidates: int | None = 50,
         compressor: CrossEncoderCompressor | None = None,
         **options: Any,
     ) -> None:
+        known = {*own_options(type(self)), *own_options(CrossEncoderCompressor), *_FIELDS}
+        check_options(type(self).__name__, options, known | ModelOptions.__annotations__.keys())
         fields = {name: options.pop(name) for name in _FIELDS if name in options}
-        if "top_n" in options:
-            raise InvalidInputError("a retriever's number of documents is k: give k, not top_n")
         if compressor is not None and options:
             raise InvalidInputError(
                 f"{', '.join(options)} cannot be given beside a ready compressor: "
@@ -81,7 +85,7 @@ class RerankingRetriever(BaseRetriever):
         own = {
             "first_stage": first_stage,
             "compressor": CrossEncoderCompressor(**options) if compressor is None else compressor,
-            "k": check_count("k", k),
+            "k": one_count("k", k, top_n, 4),
             "candidates": None if candidates is None else check_count("candidates", candidates),
         }
         super().__init__(**(fields | own))

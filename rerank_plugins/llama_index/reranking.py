@@ -9,13 +9,15 @@ from llama_index.core.constants import DEFAULT_SIMILARITY_TOP_K
 from llama_index.core.schema import NodeWithScore, QueryBundle
 from llama_index.core.vector_stores.types import MetadataFilters
 
-from rerank_plugins._adapters import blank
+from rerank_plugins._adapters import blank, one_count
+from rerank_plugins._names import check_options, own_options
 from rerank_plugins._telemetry import span
 from rerank_plugins._validation import check_count
 from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.llama_index._nodes import without_tool_words
 from rerank_plugins.llama_index._retrievers import FilteringRetriever, asked, keep_zero_scores
 from rerank_plugins.llama_index.postprocessor import CrossEncoderPostprocessor
+from rerank_plugins.models.loading import ModelOptions
 
 _FIELDS = ("callback_manager", "object_map", "objects", "verbose")
 
@@ -31,13 +33,14 @@ class RerankingRetriever(FilteringRetriever):
     Args:
         first_stage: Any retriever. One that has a ``similarity_top_k`` is asked for
             ``candidates``, without a change to itself. A blank query finds nothing.
-        similarity_top_k: How many nodes to return.
+        similarity_top_k: How many nodes to return (default 2).
+        top_n: The same, by the rerankers' word for it.
         candidates: How many to fetch and rerank, never fewer than ``similarity_top_k``; what the
             first stage brings beyond them is cut off. None for the first stage's own number.
         postprocessor: A ready-made postprocessor, instead of the options below.
         filters: What a node must pass, beside the first stage's own filters; a first stage that
             cannot be given filters is an error then.
-        **options: Any `CrossEncoderPostprocessor` option except ``top_n``: ``reranker``, ``model``,
+        **options: Any `CrossEncoderPostprocessor` option: ``reranker``, ``model``,
             ``score_threshold``, ``details`` ...; and ``callback_manager``, ``object_map``,
             ``objects`` and ``verbose`` of any retriever.
 
@@ -50,7 +53,8 @@ class RerankingRetriever(FilteringRetriever):
         self,
         first_stage: BaseRetriever,
         *,
-        similarity_top_k: int = DEFAULT_SIMILARITY_TOP_K,
+        similarity_top_k: int | None = None,
+        top_n: int | None = None,
         candidates: int | None = 50,
         postprocessor: CrossEncoderPostprocessor | None = None,
         filters: MetadataFilters | None = None,
@@ -60,11 +64,9 @@ class RerankingRetriever(FilteringRetriever):
             raise InvalidInputError(
                 f"first_stage must be a retriever, but got {type(first_stage).__name__}"
             )
+        known = {*own_options(type(self)), *own_options(CrossEncoderPostprocessor), *_FIELDS}
+        check_options(type(self).__name__, options, known | ModelOptions.__annotations__.keys())
         fields = {name: options.pop(name) for name in _FIELDS if name in options}
-        if "top_n" in options:
-            raise InvalidInputError(
-                "a retriever's number of nodes is similarity_top_k: give that, not top_n"
-            )
         if postprocessor is not None and options:
             raise InvalidInputError(
                 f"{', '.join(options)} cannot be given beside a ready postprocessor: "
@@ -72,7 +74,9 @@ class RerankingRetriever(FilteringRetriever):
             )
         self.first_stage = first_stage
         self.postprocessor = postprocessor or CrossEncoderPostprocessor(**options)
-        self.similarity_top_k = check_count("similarity_top_k", similarity_top_k)
+        self.similarity_top_k = one_count(
+            "similarity_top_k", similarity_top_k, top_n, DEFAULT_SIMILARITY_TOP_K
+        )
         self.candidates = None if candidates is None else check_count("candidates", candidates)
         self.filters = filters
         self._asked()

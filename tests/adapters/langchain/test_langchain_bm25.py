@@ -93,7 +93,7 @@ def test_a_bad_k_is_an_error(documents, query, k):
 
 def test_a_misspelt_option_is_an_error(documents):
     """Not passed over."""
-    with pytest.raises(InvalidInputError, match="BM25Retriever has no option top_k"):
+    with pytest.raises(InvalidInputError, match="BM25Retriever has no option 'top_k'"):
         BM25Retriever(documents=documents, top_k=3)
 
 

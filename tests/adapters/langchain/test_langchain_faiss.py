@@ -139,7 +139,7 @@ class TestRetriever:
         assert len(await store.as_retriever().ainvoke(query)) == 4
         with pytest.raises(InvalidInputError, match="k must be"):
             store.as_retriever(k=-1)
-        with pytest.raises(InvalidInputError, match="FaissRetriever has no option filter"):
+        with pytest.raises(InvalidInputError, match="FaissRetriever has no option 'filter'"):
             store.as_retriever(filter={"number": 1})
 
     async def test_mmr_prefers_what_is_unlike(self):

@@ -157,7 +157,7 @@ class TestOptions:
             ({"k": -1}, "k must be"),
             ({"retrievers": [7]}, "number 0 must be a retriever, but got int"),
             ({"retrievers": [FaissVectorStore(EMBEDDING)]}, "give its as_retriever"),
-            ({"top_k": 3}, "no option top_k"),
+            ({"top_k": 3}, "no option 'top_k'"),
         ],
     )
     def test_a_wrong_option_is_an_error_at_once(self, options, words):

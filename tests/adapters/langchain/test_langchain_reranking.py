@@ -159,7 +159,7 @@ class TestOptions:
     @pytest.mark.parametrize(
         ("options", "words"),
         [
-            ({"top_n": 3}, "give k, not top_n"),
+            ({"top_n": 3, "k": 2}, "k and top_n mean the same"),
             ({"k": -1}, "k must be a whole number"),
             ({"candidates": "many"}, "candidates must be a whole number"),
             ({"score_threshold": "high"}, "score_threshold must be"),
@@ -225,3 +225,11 @@ def test_a_failing_model_keeps_the_first_stage_order(documents, failing, query):
     ).invoke(query)
     assert [one.id for one in found] == ["id-0", "id-1"]
     assert [one.metadata["relevance_scale"] for one in found] == ["first_stage"] * 2
+
+
+def test_names_that_people_bring_work(documents, reranker, query):
+    """The first stage as the first argument, and top_n beside k."""
+    retriever = RerankingRetriever(BM25Retriever(documents), reranker=reranker, top_n=2)
+    assert retriever.k == len(retriever.invoke(query)) == 2
+    with pytest.raises(InvalidInputError, match="did you mean 'first_stage'"):
+        RerankingRetriever(BM25Retriever(documents), retriever=1)

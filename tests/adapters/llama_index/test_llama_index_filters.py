@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 from helpers_llama_index import ids
@@ -340,3 +343,43 @@ def test_names_of_llama_indexs_own_retriever_work(tmp_path):
     again = BM25Retriever.from_persist_dir(tmp_path / "kept")
     assert ids(again.retrieve("the museum")) == ids(retriever.retrieve("the museum"))
     assert again.similarity_top_k == 3
+
+
+@pytest.mark.parametrize("way", [copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
+def test_retrievers_are_copied_and_pickled(retriever, way):
+    """They work on the other side, and go their own ways from there."""
+    if any(not hasattr(one, "nodes") for one in getattr(retriever, "retrievers", ())):
+        pytest.skip("an index of LlamaIndex's own is in it, which cannot be pickled")
+    retriever.filters = owned_by("a")
+    other = way(retriever)
+    found = retriever.retrieve("the museum")
+    again = other.retrieve("the museum")
+    assert ids(again) == ids(found)
+    assert [one.score for one in again] == [one.score for one in found]
+    for one, stays in ((other, retriever), (retriever, other)):
+        changed = getattr(one, "first_stage", one)
+        changed.delete_nodes([found[0].node_id])
+        assert (found[0].node_id in ids(stays.retrieve("the museum"))) is (stays is retriever)
+
+
+def test_embeddings_that_nodes_bring_are_used():
+    """And are not made again; nodes without one are embedded beside them."""
+    model = Letters()
+    near = [float("museum".count(letter)) for letter in "abcdefghijklmnopqrstuvwxyz"]
+    brought = node("brought", "zzz")
+    brought.embedding = near
+    image = ImageNode(id_="image", image_url="https://x.org/a.png", embedding=near)
+    retriever = FaissRetriever(
+        [node("own", "yyy"), brought, image], embed_model=model, similarity_top_k=3
+    )
+    assert model.texts == 1
+    found = retriever.retrieve("museum")
+    assert ids(found) == ["brought", "image", "own"]
+    assert found[0].score == pytest.approx(1.0)
+    retriever.insert_nodes([brought])
+    assert model.texts == 1
+    wrong = node("wrong")
+    wrong.embedding = [1.0, 2.0]
+    with pytest.raises(InvalidInputError, match="dimension"):
+        retriever.insert_nodes([wrong])
+    assert len(retriever.nodes) == 3

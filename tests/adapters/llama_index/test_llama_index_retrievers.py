@@ -565,7 +565,7 @@ def test_a_ready_postprocessor_reranks():
     "options",
     [
         {"first_stage": "bm25"},
-        {"top_n": 3},
+        {"top_n": 3, "similarity_top_k": 2},
         {"similarity_top_k": "2"},
         {"candidates": -1},
         {"device": "cpu"},
