@@ -26,7 +26,9 @@ logger = logging.getLogger(__name__)
 FOLDER = "rerank-plugins-openvino"
 MODEL = "model.xml"
 _MANIFEST = "manifest.json"
-_FORMAT = 1
+_FORMAT = 2  # part of every key: entries of older formats are not looked at
+_FILES = {MODEL, "model.bin"}
+_LARGEST_MANIFEST = 1 << 20  # bytes
 _ATTEMPTS = 20
 
 
@@ -68,10 +70,19 @@ def places(checkpoint: Path) -> list[Path]:
 
     Nothing is written into this package itself: what an installer put there stays as it is.
     """
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    user = Path(home) / "rerank-plugins" / "openvino"
     package = Path(rerank_plugins.__file__).parent
-    return [user] if checkpoint.is_relative_to(package) else [checkpoint / FOLDER, user]
+    beside = [] if checkpoint.is_relative_to(package) else [checkpoint / FOLDER]
+    return [*beside, *_user_cache()]
+
+
+def _user_cache() -> list[Path]:
+    """The user's cache, where there is a user: a container may have neither HOME nor passwd."""
+    home = os.environ.get("XDG_CACHE_HOME")
+    try:
+        cache = Path(home) if home else Path.home() / ".cache"
+    except RuntimeError:
+        return []
+    return [cache / "rerank-plugins" / "openvino"]
 
 
 def writable(places: Sequence[Path]) -> bool:
@@ -98,16 +109,47 @@ def find(places: Sequence[Path], key: str) -> Converted | None:
 
 def _facts_if_whole(folder: Path) -> dict[str, Any] | None:
     try:
-        manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
-        checksums, facts = dict(manifest["files"]), dict(manifest["facts"])
-        found = {name: sha256(folder / Path(name).name) for name in checksums}
-        problem = "" if MODEL in found and found == checksums else "a checksum differs"
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        problem = f"{type(error).__name__}: {error}"
-    if problem:
-        logger.warning("the converted model in %s is damaged and not used: %s", folder, problem)
+        facts = _checked(folder)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        logger.warning(
+            "the converted model in %s is damaged and not used: %s: %s",
+            folder,
+            type(error).__name__,
+            error,
+        )
         return None
     return facts
+
+
+def _checked(folder: Path) -> dict[str, Any]:
+    """The facts of an entry of which every byte is what was written.
+
+    Raises:
+        ValueError: Something differs, or is not of its type; or another of the kinds above.
+    """
+    file = folder / _MANIFEST
+    if file.stat().st_size > _LARGEST_MANIFEST:
+        raise ValueError(f"the manifest must have at most {_LARGEST_MANIFEST} bytes")
+    manifest = json.loads(file.read_text(encoding="utf-8"))
+    if not isinstance(manifest, dict):
+        raise TypeError("the manifest must be an object")
+    told = manifest.get("checksum")
+    manifest = {name: part for name, part in manifest.items() if name != "checksum"}
+    if told != _checksum(manifest):
+        raise ValueError("the manifest's checksum differs")
+    files, facts = manifest["files"], manifest["facts"]
+    if not isinstance(files, dict) or set(files) != _FILES or not isinstance(facts, dict):
+        raise ValueError(f"the manifest must tell of {sorted(_FILES)} and of facts")
+    parameters = facts["parameters"]
+    if not isinstance(parameters, int) or isinstance(parameters, bool) or parameters < 1:
+        raise ValueError("the number of parameters must be a whole number of at least 1")
+    if any(sha256(folder / name) != checksum for name, checksum in files.items()):
+        raise ValueError("a file's checksum differs")
+    return facts
+
+
+def _checksum(manifest: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def keep(
@@ -138,8 +180,9 @@ def _written(place: Path, key: str, write: Callable[[Path], None], facts: dict[s
             new.mkdir()
             write(new / MODEL)
             checksums = {file.name: sha256(file) for file in sorted(new.iterdir())}
-            manifest = json.dumps({"files": checksums, "facts": facts}, indent=1)
-            (new / _MANIFEST).write_text(manifest, encoding="utf-8")
+            manifest: dict[str, Any] = {"files": checksums, "facts": facts}
+            manifest["checksum"] = _checksum(manifest)
+            (new / _MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
             _put(new, place / key, Path(temporary))
     except (OSError, RuntimeError) as error:  # OpenVINO tells of a full disk by the latter
         logger.info("no converted model can be kept in %s: %s", place, error)

@@ -11,6 +11,8 @@ import time
 from collections.abc import Generator
 from email.utils import parsedate_to_datetime
 from functools import cache
+from typing import Final
+from urllib.parse import quote
 
 import anyio
 import httpx
@@ -23,9 +25,12 @@ from rerank_plugins.errors import (
     RemoteResponseError,
     RemoteStatusError,
     RemoteTimeoutError,
+    RerankPluginsError,
 )
 
 logger = logging.getLogger(__name__)
+
+_HTTPCORE: Final = ("connection", "http11", "http2", "proxy", "socks")
 
 CONNECT_SECONDS = 5.0
 # Full jitter: a random time up to 0.5, 1, 2, 4, 8 seconds.
@@ -95,11 +100,23 @@ class Client:
             try:
                 with anyio.fail_after(self._timeout):
                     return await self._with_retries(body)
-            except TimeoutError:
-                raise RemoteTimeoutError(
-                    f"{self._url} must answer within {self._timeout:g} s, retries included, but "
-                    "did not; raise timeout if the model needs longer"
-                ) from None
+            except Exception as error:  # noqa: BLE001 - made anew, so that no request goes along
+                failure = self._anew(error)
+        # Not within `except`: httpx's errors hold the request, and the request the key.
+        raise failure
+
+    def _anew(self, error: Exception) -> RerankPluginsError:
+        """An error of this package without cause, context or key, whatever failed."""
+        if isinstance(error, _MayPass):
+            error = error.error
+        if isinstance(error, TimeoutError) and not isinstance(error, RemoteError):
+            error = RemoteTimeoutError(
+                f"{self._url} must answer within {self._timeout:g} s, retries included, but did "
+                "not; raise timeout if the model needs longer"
+            )
+        if not isinstance(error, RerankPluginsError):
+            error = self._unreachable(f"{type(error).__name__}: {error}")
+        return type(error)(hidden(str(error), self._key_variable))
 
     async def _with_retries(self, body: bytes) -> bytes:
         retrying = tenacity.AsyncRetrying(
@@ -110,10 +127,7 @@ class Client:
             before_sleep=self._log_retry,
             reraise=True,
         )
-        try:
-            return await retrying(self._once, body)
-        except _MayPass as failure:
-            raise failure.error from failure.__cause__
+        return await retrying(self._once, body)
 
     def _log_retry(self, state: tenacity.RetryCallState) -> None:
         failure = _failure(state)
@@ -121,7 +135,7 @@ class Client:
             "try %d failed, the next in %.1f s: %s",
             state.attempt_number,
             state.upcoming_sleep,
-            failure.error,
+            hidden(str(failure.error), self._key_variable),
         )
 
     async def _once(self, body: bytes) -> bytes:
@@ -185,9 +199,7 @@ class Client:
 
     def _without_key(self, text: str) -> str:
         """Text of the server's for a message: it may repeat what it was sent."""
-        key = os.environ.get(self._key_variable or "", "").strip()
-        if key:
-            text = text.replace(key, "[API key]")
+        text = hidden(text, self._key_variable)
         return repr(text if len(text) <= 300 else f"{text[:300]}...")
 
     async def _whole(self, response: httpx.Response) -> bytes:
@@ -222,11 +234,46 @@ def _certificates() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
+def hidden(text: str, variable: str | None) -> str:
+    """The text without the key, as it is or as it is written in URLs and literals."""
+    key = os.environ.get(variable or "", "").strip()
+    if key:
+        for form in {key, quote(key, safe=""), repr(key)[1:-1], repr(repr(key)[1:-1])[1:-1]}:
+            text = text.replace(form, "[API key]")
+    return text
+
+
+class _WithoutKeys(logging.Filter):
+    """Takes keys out of what httpx and httpcore log: headers of answers, which may repeat them."""
+
+    variables: Final[set[str]] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """The same record, its message without keys."""
+        said = record.getMessage()
+        for variable in list(self.variables):
+            said = hidden(said, variable)
+        if said != record.getMessage():
+            record.msg, record.args = said, ()
+        return True
+
+
+_hiding: Final = _WithoutKeys()
+_LOGGERS: Final = ("httpx", *(f"httpcore.{part}" for part in _HTTPCORE))
+
+
+def _hide_in_logs(variable: str) -> None:
+    _WithoutKeys.variables.add(variable)
+    for name in _LOGGERS:
+        logging.getLogger(name).addFilter(_hiding)  # once, however often it is added
+
+
 class _KeyFromEnvironment(httpx.Auth):
     """Reads the key when a request leaves, so that no object of ours ever holds it."""
 
     def __init__(self, variable: str) -> None:
         self._variable = variable
+        _hide_in_logs(variable)
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         """The same request with its key."""

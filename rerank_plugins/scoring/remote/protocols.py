@@ -182,12 +182,15 @@ def read_scores(protocol: Protocol, body: bytes, count: int) -> list[float]:
 
 
 def _results(protocol: Protocol, body: bytes) -> list[Any]:
+    failed = ""
     try:
         answer = json.loads(body.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise RemoteResponseError(f"the answer must be UTF-8, but is not: {error.reason}") from None
-    except (ValueError, RecursionError) as error:
-        raise RemoteResponseError(f"the answer must be JSON, but is not: {error}") from None
+    except UnicodeDecodeError:
+        failed = "UTF-8"
+    except (ValueError, RecursionError):
+        failed = "JSON"
+    if failed:  # not within `except`: those errors hold the whole answer
+        raise RemoteResponseError(f"the answer must be {failed}, but is not")
     results = answer
     if protocol.results is not None:
         results = answer.get(protocol.results) if isinstance(answer, dict) else None
@@ -214,11 +217,12 @@ def _number(name: str, value: Any, index: int) -> float:
 
 
 def _shown(value: Any) -> str:
-    """A value of the server's, short enough for a message."""
+    """What a value of the server's is, short enough for a message; its texts may repeat a key."""
     if isinstance(value, int) and value.bit_length() > 64:
         return "a number beyond 64 bits"
-    shown = repr(value)
-    return shown if len(shown) <= 100 else f"{shown[:100]}..."
+    if isinstance(value, (dict, list)):
+        return f"{'an object' if isinstance(value, dict) else 'a list'} of {len(value)}"
+    return f"a text of {len(value)} characters" if isinstance(value, str) else repr(value)
 
 
 def to_logits(scores: NDArray[np.float64], *, raw: bool) -> NDArray[np.float64]:
