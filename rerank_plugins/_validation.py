@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rerank_plugins.errors import InvalidInputError, NonFiniteScoreError
+
+_LONGEST_ID: Final = 10_000
 
 
 def check_count(name: str, value: object, *, minimum: int = 0) -> int:
@@ -49,11 +51,31 @@ def check_names(ids: object) -> list[str]:
     Raises:
         InvalidInputError: If it is not a list, or an element is not text.
     """
-    names = list(check_iterable("ids", ids))
-    for name in names:
-        if not isinstance(name, str):
-            raise InvalidInputError(f"every id must be text, but one is {type(name).__name__}")
-    return list(dict.fromkeys(names))
+    return list(dict.fromkeys(check_id(name) for name in check_iterable("ids", ids)))
+
+
+def check_id(value: object) -> str:
+    """An id, once it is sure to be text that every library behind can take.
+
+    Raises:
+        InvalidInputError: If it is not text, has half of a surrogate pair (trec_eval's C code
+            ends the process on one), or has more than 10,000 characters.
+    """
+    if not isinstance(value, str):
+        raise InvalidInputError(f"every id must be text, but one is {type(value).__name__}")
+    if len(value) > _LONGEST_ID:
+        raise InvalidInputError(
+            f"an id must have at most {_LONGEST_ID} characters, but one has {len(value)}"
+        )
+    if not value.isascii():
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError:
+            raise InvalidInputError(
+                f"an id must be well-formed Unicode, but {value[:100]!a} has half of a surrogate "
+                "pair; decode the file that it comes from as UTF-8"
+            ) from None
+    return value
 
 
 def check_finite(scores: ArrayLike) -> NDArray[np.float64]:

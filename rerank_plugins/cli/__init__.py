@@ -9,6 +9,8 @@ logs and errors go to stderr. Exit codes: 0 done, 1 nothing found, 2 bad input o
 from __future__ import annotations
 
 import argparse
+import io
+import os
 import sys
 from collections.abc import Sequence
 
@@ -49,6 +51,8 @@ _COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
+    if arguments is None:
+        arguments = _utf8_whatever_the_locale()
     options = parser().parse_args(arguments)
     try:
         return int(options.run(options))
@@ -75,6 +79,17 @@ def parser() -> argparse.ArgumentParser:
         command.add_arguments(one)
         one.set_defaults(run=command.run)
     return whole
+
+
+def _utf8_whatever_the_locale() -> list[str]:
+    """Sets the standard streams to UTF-8; gives the arguments, read as UTF-8 too.
+
+    Containers often have an ASCII locale, and what comes through a pipe is UTF-8 all the same.
+    """
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8")
+    return [os.fsencode(one).decode("utf-8", "surrogateescape") for one in sys.argv[1:]]
 
 
 def _fail(error: BaseException, code: int) -> int:

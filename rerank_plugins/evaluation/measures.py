@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from rerank_plugins._validation import check_id
 from rerank_plugins.errors import InvalidInputError, MissingDependencyError
 
 logger = logging.getLogger(__name__)
@@ -163,12 +164,14 @@ def _values(
 
     names = {measure: name for name, measure in measures.items()}
     grades = {
-        query: {passage: _grade(query, grade) for passage, grade in qrels[query].items()}
+        check_id(query): {
+            check_id(passage): _grade(query, grade) for passage, grade in qrels[query].items()
+        }
         for query, _ in rankings
     }
     run = {
         # trec_eval keeps scores in single precision, where whole numbers to 2**24 are exact.
-        query: {passage: float(len(ids) - place) for place, passage in enumerate(ids)}
+        query: {check_id(passage): float(len(ids) - place) for place, passage in enumerate(ids)}
         for query, ids in rankings
         if len(ids)
     }

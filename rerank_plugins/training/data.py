@@ -20,6 +20,7 @@ from typing import Any
 
 from rerank_plugins._lines import json_objects, text_lines
 from rerank_plugins._text import normalize
+from rerank_plugins._validation import check_id
 from rerank_plugins.errors import InvalidInputError
 
 logger = logging.getLogger(__name__)
@@ -40,6 +41,9 @@ class QuestionSet:
             not relevant.
         answers: By question id, strings that answer it, where the set has them.
         teacher_scores: By question id, a teacher's score of passages, where the set has them.
+
+    Raises:
+        InvalidInputError: If an id is not text, is not well-formed, or is too long.
     """
 
     name: str
@@ -48,6 +52,11 @@ class QuestionSet:
     qrels: Mapping[str, Mapping[str, float]]
     answers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     teacher_scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for ids in (self.corpus, self.queries, self.qrels, *self.qrels.values()):
+            for one in ids:
+                check_id(one)
 
     def positives(self, query_id: str) -> list[str]:
         """Ids of the passages judged relevant, in the order of the qrels."""

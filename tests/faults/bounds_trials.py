@@ -19,8 +19,6 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from rerank_plugins.first_stage.embedded_encoder import EmbeddedEncoder
-
 from rerank_plugins import load_reranker
 from rerank_plugins._text import normalize
 from rerank_plugins.context import ContextBuilder
@@ -66,8 +64,7 @@ def entries() -> dict[str, Callable[[str], object]]:
     arabic, french = analyzer_for("ar"), analyzer_for("fr")
     builder, strict = ContextBuilder(2000), ContextBuilder(2000, fence=True, strip_invisible=True)
     bm25 = BM25(["a museum", "a bus", "a river"], language="en")
-    encoder = EmbeddedEncoder.default()
-    reranker = load_reranker("embedded", device="cpu", engine="torch")
+    reranker = load_reranker("bundled", device="cpu", engine="torch")
     reranker.warm_up()
     return {
         "normalize": lambda text: normalize("NFKC", text),
@@ -76,7 +73,6 @@ def entries() -> dict[str, Callable[[str], object]]:
         "detect_language": lambda text: detect_language([text]),
         "BM25": lambda text: BM25([text, "b"], language="en"),
         "BM25 query": lambda text: bm25.search(f"q {text}", 3),
-        "encode": lambda text: encoder.encode([text]),
         "shingles": shingles_of,
         "sentences": sentence_ends,
         "fenced": lambda text: fenced("", text),
@@ -126,13 +122,13 @@ def deadlines() -> None:
         "nothing": "short",
     }
     for how in ("max", "best"):
-        reranker = load_reranker("embedded", device="cpu", long_passages=how, deadline_ms=1000)
+        reranker = load_reranker("bundled", device="cpu", long_passages=how, deadline_ms=1000)
         reranker.warm_up()
         for name, text in long.items():
             tell(name, how, partial(reranker.rerank, "museum tickets", [text, *SHORT]))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "scores.sqlite"
-        cached = load_reranker("embedded", device="cpu", cache=path, deadline_ms=1000)
+        cached = load_reranker("bundled", device="cpu", cache=path, deadline_ms=1000)
         cached.warm_up()
         blocker = sqlite3.connect(path, isolation_level=None)
         blocker.execute("PRAGMA locking_mode=EXCLUSIVE")
@@ -140,13 +136,13 @@ def deadlines() -> None:
         for turn in range(3):
             name = f"cache file locked, call {turn + 1}"
             tell(name, "max", lambda: cached.rerank("museum tickets", SHORT))
-    busy = load_reranker("embedded", device="cpu", deadline_ms=8000)
+    busy = load_reranker("bundled", device="cpu", deadline_ms=8000)
     text = filled(WORDS, 100_000)
     busy.warm_up()
     thread = threading.Thread(target=busy.rerank, args=("museum", [text] * 4))
     thread.start()
     time.sleep(0.2)
-    reranker = load_reranker("embedded", device="cpu", deadline_ms=1000)
+    reranker = load_reranker("bundled", device="cpu", deadline_ms=1000)
     tell("model busy with another's 400 kB", "max", lambda: reranker.rerank("museum", SHORT))
 
 
