@@ -97,7 +97,7 @@ def main() -> None:
     parser.add_argument("--precision", default="fp16", choices=["fp32", "bf16", "fp16"])
     parser.add_argument("--shape", default="24x1024", help="layers x hidden size")
     parser.add_argument("--passages", type=int, default=100)
-    parser.add_argument("--batch-tokens", type=int, default=None, help="padded tokens a batch")
+    parser.add_argument("--batch-tokens", type=int, default=None, help="padded tokens per batch")
     parser.add_argument("--rounds", type=int, default=10)
     asked = parser.parse_args()
     if asked.device.startswith("cuda") and not torch.cuda.is_available():

@@ -310,7 +310,7 @@ def measure(shape: str, folder: Path, options: argparse.Namespace) -> None:
         tokens = sorted(length for job in asked[1:] for length in job.lengths)
         part = [tokens[len(tokens) * tenth // 10] for tenth in (1, 5, 9)]
         print(f"\n### {shape}, {len(asked[1].passages)} candidates, {title}\n\n{options.rounds} "
-              f"rounds; tokens a pair at the 10th, 50th, 90th percentile: {part}; fp32 product "
+              f"rounds; tokens per pair at the 10th, 50th, 90th percentile: {part}; fp32 product "
               f"peak {peak:.0f} GFLOP/s; {before} to {load()}\n")  # fmt: skip
         print(tabulate(rows, [
             "what", "seconds", "x LangChain's", "ours, same precision, is x it",

@@ -255,7 +255,7 @@ def test_scores_of_a_chunk_are_counted_and_checked() -> None:
                     found if len(self.calls) < 2 else PairScores(found.logits[:-1], found.truncated)
                 )
 
-        with pytest.raises(Exception, match="one score a pair"):
+        with pytest.raises(Exception, match="one score per pair"):
             Reranker(Wrong(clock, 0.01), deadline_ms=300).rerank(QUERY, PASSAGES)
 
 

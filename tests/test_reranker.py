@@ -369,7 +369,7 @@ def test_a_score_that_is_not_finite_is_an_error(bad: float) -> None:
 )
 def test_a_wrong_number_of_scores_is_an_error(logits: np.ndarray) -> None:
     """A 2-label model read as one column gives 2n scores; so does much else."""
-    with pytest.raises(ScoreCountError, match=r"one score a pair, .* for 4 pairs"):
+    with pytest.raises(ScoreCountError, match=r"one score per pair, .* for 4 pairs"):
         Reranker(AnsweringScorer(logits)).rerank("query", PASSAGES)
     with pytest.raises(ScoreCountError, match="truncated of shape"):
         Reranker(AnsweringScorer(np.zeros(4), np.zeros(3, np.bool_))).rerank("query", PASSAGES)

@@ -227,7 +227,7 @@ class Teacher:
             texts: what to embed.
             prefix: "query: " or "passage: ".
             limit: tokens kept of a text.
-            budget: tokens a batch, padding included.
+            budget: tokens per batch, padding included.
 
         Returns:
             Unit vectors, (len(texts), hidden), in the order of `texts`.

@@ -109,7 +109,7 @@ class Collection:
         self._change(passing)
 
     def snapshot(self) -> Self:
-        """A collection of its own that begins with what this one holds; costs nothing."""
+        """An independent collection with the same content; takes no time or memory."""
         copied = type(self).__new__(type(self))
         copied.__setstate__(self._view)
         return copied

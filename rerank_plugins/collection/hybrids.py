@@ -18,7 +18,7 @@ from rerank_plugins.first_stage.fusion import SETTINGS, Hybrid
 
 @dataclass(frozen=True)
 class Place:
-    """Where a retriever searches: a stage of a collection, with a filter of its own or None."""
+    """Where a retriever searches: a stage of a collection, and its filter or None."""
 
     collection: Collection
     stage: int

@@ -8,7 +8,7 @@ What the text looks like, with the default label and separator::
     [2]
     A passage whose source is not known.
 
-The label has a line of its own. Bidirectional text is laid out line by line (UAX #9, rule
+The label has its own line. Bidirectional text is laid out line by line (UAX #9, rule
 P1), so a Latin file name or a number in the label cannot turn the Arabic line under it
 around, and no invisible direction marks have to be put into the prompt.
 

@@ -118,7 +118,7 @@ def calibration_error(scores: ArrayLike, labels: ArrayLike, *, bins: int = 10) -
         bins: How many bins.
 
     Raises:
-        InvalidInputError: A score is outside [0, 1], the shapes differ, or there are none.
+        InvalidInputError: If a score is outside [0, 1], the shapes differ, or there are none.
     """
     given, truth = _probabilities(scores, labels)
     mean, share, count = _reliability(given, truth, check_count("bins", bins, minimum=1))

@@ -125,7 +125,7 @@ class RerankerBridge:
             out.
         passages: Of the set.
         shared: By scorer, what it scored already; filled here. A `Reranker` shares its scores
-            unless it is a subclass or has a cache or a deadline of its own.
+            unless it is a subclass or has its own cache or deadline.
 
     Raises:
         InvalidInputError: If it is something else.

@@ -50,7 +50,7 @@ def compare(
             given. LangChain and LlamaIndex retrievers bring as many passages as they are set
             to.
         rerankers: By name; see `RerankerBridge` for what can be given. A list of model names
-            is short for each under its own name.
+            is shorthand for each under its own name.
         candidates: How many passages of a first stage count, and are reranked, at least 1; None
             for all.
         measures: Names; the first one is the main one, which gains and reports are about.

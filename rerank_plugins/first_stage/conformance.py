@@ -234,7 +234,7 @@ class StoredStageConformance:
         self.same(self.load(tmp_path / "index"), twin)
 
     def test_what_is_removed_is_as_if_it_had_never_been(self) -> None:
-        """The others keep keys and texts, and have the scores of an index of their own."""
+        """The others keep keys and texts, and score as in an index without the removed ones."""
         stage, fresh = self.make(PASSAGES), self.make(PASSAGES[2:])
         stage.remove([0, 1])
         for text in (*PASSAGES, QUERY):

@@ -136,7 +136,7 @@ class CrossEncoderCompressor(BaseDocumentCompressor):
         Args:
             documents: In first-stage order, best first.
             query: Non-blank text.
-            callbacks: The rerank step reports to them as a run of its own.
+            callbacks: The rerank step reports to them as a separate run.
             top_n: For this call, in place of the compressor's own.
 
         Raises:
@@ -199,7 +199,7 @@ class CrossEncoderCompressor(BaseDocumentCompressor):
         return {"callbacks": callbacks, "metadata": shown}
 
     def _step(self) -> Runnable[_Given, list[Document]]:
-        """Reranking as a runnable, so that it is a run of its own in traces."""
+        """Reranking as a runnable, so that it is a separate run in traces."""
         return RunnableLambda(self._run, self._arun, name="rerank")
 
     def _run(self, given: _Given) -> list[Document]:

@@ -47,7 +47,7 @@ class CrossEncoderModel(BaseCrossEncoder):
             )
 
     def score(self, text_pairs: Sequence[tuple[str, str]]) -> list[float]:
-        """One score a pair, in the order given, on the reranker's scale.
+        """One score per pair, in the order given, on the reranker's scale.
 
         Raises:
             InvalidInputError: If a query is blank, or a text is not a string.

@@ -127,7 +127,7 @@ def line_of(record: Record) -> dict[str, Any]:
     """A node as LlamaIndex's own document stores write it, and which metadata its text has.
 
     Raises:
-        InvalidInputError: If it would not come back as it is: a class of its own, metadata that
+        InvalidInputError: If it would not come back as it is: a custom class, metadata that
             is not JSON, or an object behind an IndexNode.
     """
     node = record.item

@@ -44,7 +44,7 @@ from rerank_plugins.llama_index.embedding import BundledEmbedding
 
 
 class FilteringRetriever(BaseRetriever):
-    """A retriever with filters, of its own and for one query; those of a query narrow its own."""
+    """A retriever with filters; a query's filters further narrow the retriever's."""
 
     _filters: MetadataFilters | None = None
 
@@ -310,7 +310,7 @@ def made_filters(told: str | None) -> MetadataFilters | None:
 def keep_zero_scores(nodes: list[NodeWithScore]) -> list[NodeWithScore]:
     """The same nodes; a score of 0.0 of an IndexNode becomes the smallest positive number.
 
-    When BaseRetriever goes on to the object behind an IndexNode it takes 0.0 for a missing
+    When BaseRetriever follows an IndexNode to its object it takes 0.0 for a missing
     score and makes it 1.0, which may be the highest of all.
     """
     for found in nodes:

@@ -34,7 +34,7 @@ def pack_context(
         metadata_mode: Which metadata goes into the text.
 
     Raises:
-        InvalidInputError: An element is no NodeWithScore.
+        InvalidInputError: If an element is not a NodeWithScore.
     """
     listed = check_nodes(list(nodes))
     builder = ContextBuilder() if builder is None else builder
@@ -63,14 +63,14 @@ def format_context(
         format_context(retriever.retrieve(question), max_tokens=1500)
 
     Args:
-        nodes: As of `pack_context`.
+        nodes: Same as in `pack_context`.
         builder: A ready `ContextBuilder`, in place of ``options``.
-        source: As of `pack_context`.
-        metadata_mode: As of `pack_context`.
+        source: Same as in `pack_context`.
+        metadata_mode: Same as in `pack_context`.
         **options: Those of `ContextBuilder`: ``max_tokens``, ``min_score``, ``order`` ...
 
     Raises:
-        InvalidInputError: As `pack_context`; or an option breaks its rule, or options come
+        InvalidInputError: As in `pack_context`; or if an option is invalid, or options come
             beside a builder.
     """
     if builder is not None and options:

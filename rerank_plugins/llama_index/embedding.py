@@ -26,7 +26,7 @@ class BundledEmbedding(BaseEmbedding):
             ``bundled-static``; see `rerank_plugins.bundled.load_encoder`.
 
     Raises:
-        InvalidInputError: There is no encoder of that name.
+        InvalidInputError: If there is no encoder of that name.
     """
 
     _encoder: BundledEncoder | StaticEncoder = PrivateAttr()

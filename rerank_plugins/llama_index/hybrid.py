@@ -48,7 +48,7 @@ from rerank_plugins.llama_index.faiss import FaissRetriever
 class HybridNodeWithScore(NodeWithScore):
     """A node with its fused score, and what each retriever thought of it.
 
-    Reranking keeps these too. They are no metadata, so that the node's hash, by which other
+    Reranking keeps these too. They are not metadata, so that the node's hash, by which other
     retrievers find duplicates, does not depend on the query.
 
     Attributes:

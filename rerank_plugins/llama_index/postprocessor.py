@@ -89,8 +89,8 @@ class CrossEncoderPostprocessor(BaseNodePostprocessor):
             ``device``, ``precision``, ``scale``, ``on_error``, ``long_passages`` ...
 
     Raises:
-        InvalidInputError: An option breaks its rule.
-        UnknownModelError: There is no model of that name.
+        InvalidInputError: If an option is invalid.
+        UnknownModelError: If no model has that name.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
@@ -152,7 +152,7 @@ class CrossEncoderPostprocessor(BaseNodePostprocessor):
         """Every setting; ``from_dict`` makes an equal postprocessor of it.
 
         Raises:
-            InvalidInputError: It was made with a ready `Reranker`.
+            InvalidInputError: If it was made with a ready `Reranker`.
         """
         if self.reranker is not None:
             raise InvalidInputError(

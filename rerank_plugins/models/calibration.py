@@ -71,7 +71,7 @@ class Calibration:
         """Reads what `save` wrote.
 
         Raises:
-            InvalidInputError: There is no such file, or it holds something else.
+            InvalidInputError: If there is no such file, or it holds something else.
         """
         file = Path(path)
         file = file / FILE if file.is_dir() else file
@@ -232,7 +232,7 @@ def calibrate(
 def _fitted(model: str, logits: NDArray[np.float64], relevant: NDArray[np.bool_]) -> Calibration:
     from sklearn.linear_model import LogisticRegression
 
-    # So weak a penalty is none: the plain maximum likelihood of two parameters.
+    # So weak a penalty has no effect: plain maximum likelihood of two parameters.
     fit = LogisticRegression(C=1e8).fit(logits[:, None], relevant)
     scale, offset = float(fit.coef_[0, 0]), float(fit.intercept_[0])
     if scale <= 0:
@@ -297,7 +297,7 @@ def calibrated(scorer: Any, calibration: Calibration | str | Path | None) -> Any
     """The scorer with a calibration, or as it is for None.
 
     Raises:
-        InvalidInputError: It is none of these, or the file cannot be read.
+        InvalidInputError: If it is something else, or the file cannot be read.
     """
     if calibration is None:
         return scorer

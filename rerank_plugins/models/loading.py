@@ -139,7 +139,7 @@ def load_reranker(
             bf16 on a CPU that has instructions for it, else fp32. ``describe()`` tells what
             was chosen.
         revision: Commit, tag or branch on the Hub; pin a commit in production.
-        max_length: Tokens a pair, special tokens included; None for all that the model takes.
+        max_length: Tokens per pair, special tokens included; None for all that the model takes.
         cache_folder: Where downloads are kept; None for the Hub client's own place.
         local_files_only: Never ask the network.
         trust_remote_code: Let code in the checkpoint run. None of the catalog needs it.

@@ -190,7 +190,7 @@ class Reranker:
 
     @property
     def engine(self) -> str:
-        """What runs the model: an engine's name, or the scorer's class where it has none."""
+        """What runs the model: an engine's name, or the scorer's class."""
         scorer = getattr(self.scorer, "scorer", self.scorer)
         return str(getattr(scorer, "engine", type(scorer).__name__))
 

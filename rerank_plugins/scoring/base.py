@@ -109,7 +109,7 @@ def checked(scores: PairScores, pairs: int) -> PairScores:
     for name, values in (("logits", logits), ("truncated", truncated)):
         if values.shape != (pairs,):
             raise ScoreCountError(
-                f"a scorer must give one score a pair, but gave {name} of shape {values.shape} "
+                f"a scorer must give one score per pair, but gave {name} of shape {values.shape} "
                 f"for {pairs} pairs"
             )
     if scores.spans is not None and np.shape(scores.spans) != (pairs, 2):

@@ -53,7 +53,7 @@ def token_budget_batches(lengths: NDArray[np.int64], budget: int) -> Iterator[ND
 
     Args:
         lengths: Shape (rows,), tokens a row.
-        budget: Padded tokens a batch, at most. A row longer than that is a batch of its own.
+        budget: Padded tokens per batch, at most. A row longer than that is a separate batch.
 
     Yields:
         Positions of the rows of one batch; every row comes exactly once.

@@ -185,7 +185,7 @@ class CachedScorer:
             warm_up()
 
     def score(self, pairs: Sequence[tuple[str, str]], options: ScoreOptions) -> PairScores:
-        """One logit a pair; a pair that comes twice is scored once."""
+        """One logit per pair; a pair that comes twice is scored once."""
         keys = self._keys(pairs, options)
         found = self.cache.find(keys)
         cached = np.asarray([entry is not None for entry in found], dtype=np.bool_)

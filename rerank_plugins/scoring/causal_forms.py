@@ -63,7 +63,7 @@ class FormEncoder(TextPairEncoder, ABC):
         """Ids of the answering words.
 
         Raises:
-            UnsupportedModelError: One of them is not one token.
+            UnsupportedModelError: If one of them is not one token.
         """
         ids = [_plain(tokenizer, word) for word in cls.words]
         if any(len(one) != 1 for one in ids):
@@ -210,7 +210,7 @@ def with_form(checkpoint: Checkpoint, form: str | None, default: str | None = No
         default: For a checkpoint that says nothing: the catalogue's.
 
     Raises:
-        UnsupportedModelError: The form is unknown, or the checkpoint has no use for one.
+        UnsupportedModelError: If the form is unknown, or the checkpoint has no use for one.
     """
     form = checkpoint.form if form is None else form
     if form is None and checkpoint.saved.causal and not checkpoint.saved.stated:
@@ -225,7 +225,7 @@ def with_form(checkpoint: Checkpoint, form: str | None, default: str | None = No
     if not checkpoint.saved.causal:
         raise UnsupportedModelError(
             f"form={form!r} is for causal language models, and the checkpoint in "
-            f"{checkpoint.folder} is none ({checkpoint.architecture})"
+            f"{checkpoint.folder} is not ({checkpoint.architecture})"
         )
     return replace(checkpoint, form=form)
 
@@ -234,7 +234,7 @@ def checked_instruction(checkpoint: Checkpoint, instruction: str | None) -> str 
     """The instruction's text: a prompt of the checkpoint by its name, or the text itself.
 
     Raises:
-        InvalidInputError: It is no text, or the checkpoint takes none.
+        InvalidInputError: If it is not text, or the checkpoint takes no instruction.
     """
     if instruction is None:
         return None

@@ -42,7 +42,7 @@ def load_causal(
     that says nothing, is read and rendered by its ``CrossEncoder``.
 
     Raises:
-        UnsupportedModelError: It cannot be loaded, or its logits are not those of its output
+        UnsupportedModelError: If it cannot be loaded, or its logits are not those of its output
             layer.
     """
     where = torch_device(device)

@@ -61,7 +61,7 @@ class Checkpoint:
         relevant: Which of two labels is the relevant one.
         activation: What its authors put over the logits: ``sigmoid``, ``identity``,
             ``softmax``.
-        max_length: Usable tokens a pair, special tokens included.
+        max_length: Usable tokens per pair, special tokens included.
         with_types: Whether the tokenizer gives token type ids and the model takes them.
         window_tokens, long_passages, first_stage_weight: Scoring defaults; a checkpoint may
             set them under ``rerank_plugins`` in config.json.
@@ -104,7 +104,7 @@ class Checkpoint:
 
     @property
     def independent(self) -> bool:
-        """Whether two labels are two opinions, each with a probability of its own."""
+        """Whether two labels are independent, each with its own probability."""
         return self.labels == 2 and self.activation == "sigmoid"
 
     def fingerprint(self) -> str:

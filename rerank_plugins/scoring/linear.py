@@ -66,7 +66,7 @@ class Int8Linear:
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor, activation: str = "none") -> None:
         import torch
 
-        # A row of zeros has no scale of its own; any will do.
+        # A row of zeros has no scale; any will do.
         self._scales = weight.abs().amax(dim=1).clamp(min=1e-12) / 127
         whole = (weight / self._scales[:, None]).round().to(torch.int8)
         self._weight = torch.ops.onednn.qlinear_prepack(whole, None)

@@ -257,7 +257,7 @@ class LocalScorer:
 
     Args:
         settings: Which checkpoint, and how to load it.
-        max_length: Tokens a pair, special tokens included; None for all that the model takes.
+        max_length: Tokens per pair, special tokens included; None for all that the model takes.
         instruction: What the model is told to look for, or the name of one of its prompts; None
             for the checkpoint's own.
         engine: Runs the checkpoint in place of the engine that the settings choose, and is
@@ -330,7 +330,7 @@ class LocalScorer:
         return self._load()[0].checkpoint.fingerprint()
 
     def score(self, pairs: Sequence[tuple[str, str]], options: ScoreOptions) -> PairScores:
-        """One logit a pair: the head's only output, or relevant minus irrelevant class.
+        """One logit per pair: the head's only output, or relevant minus irrelevant class.
 
         The sigmoid of that difference is the softmax probability of the relevant class.
         Identical pairs are computed once.

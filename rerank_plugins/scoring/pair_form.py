@@ -62,7 +62,7 @@ def pair_form(tokenizer: Tokenizer) -> PairForm:
         UnsupportedModelError: If it is not specials, query, specials, passage, specials.
     """
     probe = tokenizer.encode("a", "a")
-    # A tokenizer.json may hold a padding of its own.
+    # A tokenizer.json may configure padding.
     real = [place for place, counts in enumerate(probe.attention_mask) if counts]
     sides = [probe.sequence_ids[place] for place in real]
     ids, types = ([values[place] for place in real] for values in (probe.ids, probe.type_ids))
@@ -90,7 +90,7 @@ def pair_form(tokenizer: Tokenizer) -> PairForm:
 def check_pair_form(tokenizer: Any, architecture: str, folder: Path) -> None:
     """Compares the form with what the checkpoint's own template and architecture say.
 
-    One of the two must agree: a checkpoint may bring a form of its own in tokenizer.json.
+    One of the two must agree: a checkpoint may define another form in tokenizer.json.
 
     Raises:
         UnsupportedModelError: Neither does.

@@ -41,7 +41,7 @@ _KEYS_A_QUERY = 500
 _PATIENCE = 0.05
 _SHORTEST_PAUSE = 1.0
 _LONGEST_PAUSE = 300.0
-# Opening it is no query's business, but for a forked child's first.
+# A query never opens the file, except the first of a forked child.
 _OPENING = 5.0
 
 Entry = tuple[float, bool, int, int]
@@ -155,7 +155,7 @@ class ScoreFile:
         self._run(write)
 
     def _run(self, work: Callable[[sqlite3.Connection], T]) -> T | None:
-        """What the work gives; None when the file fails it or cannot be had in time."""
+        """What the work returns; None if the file fails or is not available in time."""
         import sqlite3
 
         if monotonic() < self._alone_until:

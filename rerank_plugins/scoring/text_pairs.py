@@ -1,6 +1,6 @@
 """Pairs that are rendered as one text: windows are cut from the passage's text, not its tokens.
 
-For checkpoints that bring a chat template or a form of their own, where the ids of a pair are
+For checkpoints with a chat template or another custom form, where the ids of a pair are
 not those of its texts with special tokens between them.
 """
 

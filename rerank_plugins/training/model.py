@@ -33,7 +33,7 @@ _WHOLE_BATCH = 1 << 62
 
 
 class TrainedCrossEncoder(CrossEncoder):  # type: ignore[misc]
-    """A `CrossEncoder` with this library's encoding in place of its own.
+    """A `CrossEncoder` with this library's encoding.
 
     sentence-transformers truncates ``longest_first``, so that a long query loses its end
     without a word. Here the query is capped first, then only the passage is cut; and when the

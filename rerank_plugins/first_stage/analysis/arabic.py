@@ -5,7 +5,7 @@ measured by ``benchmarks/first_stage_quality.py``:
 
 - the article is looked for while hamzas are still there (``ألعاب`` begins with no article,
   ``الألعاب`` does) and, where two follow each other, both go (``الالتزام``, ``التزام``);
-- a combined prefix (``وال``, ``بال``...) leaves three letters at least (``والدة`` has none);
+- a combined prefix (``وال``, ``بال``...) leaves at least three letters (``والدة`` has no prefix);
 - the proclitics و ف ب ل and the س of the future go too, if three letters are left, ك if four;
 - the seats of hamza are one letter (``مسؤول``, ``مسئول``);
 - more of the possessive endings, and the final alef of the accusative, as in Snowball's

@@ -1,7 +1,7 @@
 """The cut of a normalized text into tokens: words, numbers, identifiers, symbols.
 
 A run with inner punctuation, digits or case changes is found whole and by its parts. The whole
-is a term of its own beside the parts ("compound term"), in the passage and in the query, so
+is a term in addition to the parts ("compound term"), in the passage and in the query, so
 that the passage with the exact form comes first:
 
 ==========================  ===============================  ==========================
@@ -36,7 +36,7 @@ import regex
 from rerank_plugins.first_stage.analysis.latin import without_clitics
 
 MAX_WHOLE: Final = 100
-"""The longest compound that is a term of its own, in characters; parts have no limit."""
+"""The longest compound that becomes a term, in characters; parts have no limit."""
 
 
 class Token(NamedTuple):

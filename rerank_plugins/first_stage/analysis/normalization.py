@@ -29,7 +29,7 @@ _SAME: Final = str.maketrans(
         "٫": ".",
         "٬": ",",
         "،": ",",
-        # A fraction stands beside a whole number ("1½") and is a word of its own.
+        # A fraction stands beside a whole number ("1½") and is a separate word.
         **{sign: " " + normalize("NFKC", sign).replace("\u2044", "/") for sign in _FRACTIONS},
     }
 )
@@ -69,7 +69,7 @@ def normalized(text: str) -> str:
 def folded(word: str) -> str:
     """The word without case, accents and ligatures.
 
-    Scripts whose marks are letters of their own keep them (Devanagari, Thai).
+    Scripts in which marks are letters keep them (Devanagari, Thai).
     """
     word = word.casefold()
     if word.isascii():

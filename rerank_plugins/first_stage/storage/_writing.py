@@ -44,7 +44,7 @@ class Writer:
         self._prefix = prefix
 
     def part(self, name: str) -> Writer:
-        """A writer for an index inside this one, with names and settings of its own."""
+        """A writer for an index inside this one, with its own names and settings."""
         settings: dict[str, Any] = {}
         self.settings[name] = settings
         return Writer(self._folder, settings, f"{self._prefix}{name}.")

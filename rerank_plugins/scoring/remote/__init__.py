@@ -79,9 +79,9 @@ class RemoteScorer:
             so long a round, at most.
         retries: How often to try again.
         concurrency: Requests at a time, over all threads; more wait for their turn.
-        max_texts: Passages a request; None for 32 with ``tei`` (its own default limit) and
+        max_texts: Passages per request; None for 32 with ``tei`` (its own default limit) and
             100 with the others.
-        max_bytes: Bytes a request; TEI refuses more than the default 2 MB. Answers may have
+        max_bytes: Bytes per request; TEI refuses more than the default 2 MB. Answers may have
             four times as many and 1 MiB.
 
     Raises:
@@ -136,7 +136,7 @@ class RemoteScorer:
         return self.model or f"{self.protocol} at {urlsplit(self.url).netloc}"
 
     def score(self, pairs: Sequence[tuple[str, str]], options: ScoreOptions) -> PairScores:
-        """One logit a pair. Identical pairs are sent once.
+        """One logit per pair. Identical pairs are sent once.
 
         Raises:
             RemoteError: If the server failed, could not be reached, took too long, or gave an

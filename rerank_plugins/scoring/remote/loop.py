@@ -1,4 +1,4 @@
-"""One event loop in a thread of its own, for the whole process.
+"""One event loop in a separate thread, for the whole process.
 
 A pool of connections belongs to one event loop; with a loop that stays, connections are used
 again whichever thread or loop the caller is on. It also gives what blocking sockets cannot:

@@ -34,7 +34,7 @@ class Protocol:
         texts: The field of the request that holds the passages.
         score: The field of a result that holds the score.
         results: The field of the answer that holds the results; None when it is the results.
-        max_texts: Passages a request, at most, by default.
+        max_texts: Passages per request, at most, by default.
         needs_model: Whether a request without a model is refused.
         counts: Whether ``top_n`` says how many results are wanted.
         raw_by_default: Whether logits are asked for unless the user says otherwise.
