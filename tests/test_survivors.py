@@ -1,0 +1,33 @@
+"""Changes of one character that no test noticed once: each of these tests fails for one."""
+
+from __future__ import annotations
+
+import pytest
+
+from rerank_plugins import Cascade, Reranker
+from rerank_plugins.reranking.scored import _below
+from rerank_plugins.scoring.token_cache import TokenCache
+from rerank_plugins.testing import OverlapScorer
+
+
+def test_scores_below_the_model_s_are_below_the_lowest_from_the_first() -> None:
+    """Half of it, a third of it...: never the lowest itself."""
+    assert [_below(0.6, probability=True)(place) for place in (1, 2)] == pytest.approx([0.3, 0.2])
+    assert [_below(-2.0, probability=False)(place) for place in (1, 2)] == [-3.0, -4.0]
+    assert [_below(None, probability=True)(place) for place in (1, 2)] == [1.0, 0.5]
+
+
+def test_a_cascade_has_the_big_model_s_limits() -> None:
+    """Batches, windows and tokens of the head are as the big one has them."""
+    big = Reranker(OverlapScorer(), batch_tokens=77, windows=5, max_tokens=999)
+    assert Cascade(Reranker(OverlapScorer()), big).options == big.options
+
+
+def test_a_text_that_is_kept_again_counts_once() -> None:
+    """Else the cache believes itself full and forgets what it could hold."""
+    cache = TokenCache(1000)
+    for _ in range(100):
+        cache.put({"text": [1, 2, 3]})
+    assert cache._held == 3 + 1 + 32
+    cache.put({"other": [1]})
+    assert set(cache.get(["text", "other"])) == {"text", "other"}
