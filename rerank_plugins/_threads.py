@@ -97,6 +97,7 @@ def _in_child() -> None:
     _one_openmp_thread()
     for owner, method in list(_renewed.items()):
         getattr(owner, method)()
+    _renew_faiss(sys.modules.get("faiss"))
 
 
 def _one_openmp_thread() -> None:
@@ -108,10 +109,16 @@ def _one_openmp_thread() -> None:
         limit = getattr(sys.modules.get(module), setter, None)
         if limit is not None:
             limit(1)
-    # FAISS computes on OpenMP's threads, which the child lacks too: it would wait for them.
-    faiss = sys.modules.get("faiss")
-    if faiss is not None and hasattr(faiss, "omp_set_num_threads"):
-        faiss.omp_set_num_threads(1)
+
+
+def _renew_faiss(faiss: Any) -> None:
+    """Takes FAISS's look for Ctrl-C out of a forked child.
+
+    A thread that computes holds FAISS's own lock while it waits for the interpreter, to ask
+    whether Ctrl-C was pressed; without a callback there is nothing to ask and no lock.
+    """
+    if hasattr(faiss, "InterruptCallback"):
+        faiss.InterruptCallback.clear_instance()
 
 
 if hasattr(os, "register_at_fork"):

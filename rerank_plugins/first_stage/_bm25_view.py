@@ -7,13 +7,13 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
-from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from rerank_plugins._lazy import lazy
 from rerank_plugins._telemetry import traced_search, traced_survey
 from rerank_plugins._validation import check_count
 from rerank_plugins.candidates import Candidate, check_query
@@ -298,16 +298,16 @@ class BM25View:
             self._alive_rows[at] = kept
         return kept
 
-    @cached_property
+    @lazy
     def _alive_rows(self) -> dict[int, NDArray[np.bool_]]:
         return {}
 
-    @cached_property
+    @lazy
     def _impacts(self) -> list[NDArray[np.float64]]:
         mean, told = self.words / len(self), self.settings
         return [segment.impacts(mean, told.k1, told.b) for segment in self.segments]
 
-    @cached_property
+    @lazy
     def _okapi(self) -> Okapi:
         parts = [
             segment if (kept := self._kept(at)) is None else segment.only(kept)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -177,14 +177,19 @@ class HybridView:
         return _standardized(values, float(every.mean()), float(every.std()))
 
     def _views(self) -> list[StageView]:
-        views = [stage for stage in self.stages if isinstance(stage, StageView)]
+        views = [stage for stage in self.stages if _is_view(stage)]
         if len(views) < len(self.stages):
-            other = next(one for one in self.stages if not isinstance(one, StageView))
+            other = next(one for one in self.stages if not _is_view(one))
             raise InvalidInputError(
                 "the stages of a hybrid must be BM25, Dense or Hybrid, or have a view as they "
                 f"do, to be changed, but one is {type(other).__name__}"
             )
         return views
+
+
+def _is_view(stage: FirstStage) -> TypeGuard[StageView]:
+    # By its class: isinstance would compute what the stage's properties give.
+    return hasattr(type(stage), "with_added")
 
 
 def _standardized(values: Parts, mean: float, deviation: float) -> Parts:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import chain, compress
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rerank_plugins._lazy import lazy
 from rerank_plugins.errors import InvalidInputError
 
 # Keys per block: a change copies the blocks that it touches and one reference for each other.
@@ -31,7 +31,7 @@ class Passages:
     _texts: tuple[list[str], ...] = ()  # no list is ever changed
     _alive: tuple[NDArray[np.bool_], ...] = ()
 
-    @cached_property
+    @lazy
     def alive(self) -> NDArray[np.bool_]:
         """Shape (size,): which keys are not removed. Read-only."""
         alive = np.concatenate([*self._alive, np.empty(0, dtype=np.bool_)])

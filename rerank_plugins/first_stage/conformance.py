@@ -12,7 +12,7 @@ import numpy as np
 
 from rerank_plugins.candidates import Candidate
 from rerank_plugins.errors import InvalidInputError
-from rerank_plugins.first_stage.base import FirstStage
+from rerank_plugins.first_stage.base import FirstStage, StageView
 
 PASSAGES = (
     "The museum opens at nine every morning except Monday.",
@@ -252,6 +252,45 @@ class StoredStageConformance:
         with pytest.raises(InvalidInputError, match="99"):
             stage.remove([1, 99])
         assert len(stage) == len(PASSAGES)
+
+    def test_it_pickles_and_copies(self) -> None:
+        """A copy finds the same, and from then on changes by itself."""
+        import copy
+        import pickle
+
+        stage = self.make(PASSAGES)
+        stage.remove([1])
+        pickled = pickle.loads(pickle.dumps(stage))  # noqa: S301  (our own)
+        for other in (pickled, copy.deepcopy(stage), copy.copy(stage)):
+            self.same(other, stage)
+            before = len(stage)
+            assert other.add(["passing museum bees"]) == [len(PASSAGES)]
+            other.remove([0])
+            assert (len(other), len(stage)) == (before, before)
+            assert all(one.key < len(PASSAGES) for one in stage.search("passing museum", 20))
+
+    def test_a_view_stays_as_it_was(self) -> None:
+        """Changes make other views, of the stage and of the view itself, and leave it alone."""
+        stage = self.make(PASSAGES)
+        view: StageView = stage.view
+        assert isinstance(view, StageView)
+        before = [view.search(text, 20) for text in PASSAGES]
+        stage.remove([2, 5])
+        stage.add(["passing museum bees"])
+        one, other = view.with_added(["one bee"]), view.with_added(["other museum", "third bee"])
+        less = view.with_removed([0])
+        assert [view.search(text, 20) for text in PASSAGES] == before
+        assert (view.size, int(view.alive.sum()), len(view)) == (len(PASSAGES),) * 3
+        assert (one.size, other.size, less.size) == (
+            len(PASSAGES) + 1,
+            len(PASSAGES) + 2,
+            len(PASSAGES),
+        )
+        assert [c.text for c in one.search("one bee", 1)] == ["one bee"]
+        assert "one bee" not in [c.text for c in other.search("one bee", 20)]
+        assert not less.alive[0]
+        assert 0 not in [c.key for c in less.search(PASSAGES[0], 20)]
+        self.same(stage.at(view), self.make(PASSAGES))
 
     def test_threads_see_all_of_a_change_or_nothing(self) -> None:
         """Searches beside additions and removals find the fixed passages and whole additions."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
 
 from rerank_plugins.errors import IndexNotFoundError, IndexWriteError, StorageError
@@ -130,8 +131,6 @@ def _make(root: Path, made: list[Path]) -> None:
 @contextmanager
 def _locked(root: Path) -> Iterator[None]:
     """Held by one save at a time, in all processes."""
-    from filelock import FileLock
-
     while True:
         with FileLock(root / LOCK):
             if (root / LOCK).exists():  # not withdrawn by the save that held it before
