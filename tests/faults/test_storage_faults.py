@@ -307,11 +307,11 @@ def test_names_that_leave_the_folder_are_refused(copy: Path, name: str, tmp_path
     told = {"bytes": 2, "sha256": hashlib.sha256(b"{}").hexdigest()}
     folder = json.loads((copy / "manifest.json").read_bytes())["folder"]
     forge(copy, lambda manifest: manifest["files"].update({name: told}))
-    with pytest.raises(IndexDamagedError, match="not a valid file name"):
+    with pytest.raises(IndexDamagedError, match="is not a valid file name"):
         load(copy)
     forge(copy, lambda manifest: manifest["files"].pop(name))
     forge(copy, lambda manifest: manifest.update(folder=name))
-    with pytest.raises(IndexDamagedError, match="no name for a folder"):
+    with pytest.raises(IndexDamagedError, match="is not a valid folder name"):
         load(copy)
     forge(copy, lambda manifest: manifest.update(folder=folder))
     load(copy)
