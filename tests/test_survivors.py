@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rerank_plugins import Cascade, Reranker
+from rerank_plugins.evaluation.significance import randomization_test
 from rerank_plugins.reranking.scored import _below
 from rerank_plugins.scoring.token_cache import TokenCache
 from rerank_plugins.testing import OverlapScorer
@@ -31,3 +32,10 @@ def test_a_text_that_is_kept_again_counts_once() -> None:
     assert cache._held == 3 + 1 + 32
     cache.put({"other": [1]})
     assert set(cache.get(["text", "other"])) == {"text", "other"}
+
+
+def test_a_p_value_counts_the_sample_itself() -> None:
+    """No number of resamples gives 0: (1 + as far) / (1 + resamples)."""
+    one, other = [1.0] * 60, [0.0] * 60
+    assert randomization_test(one, other, resamples=99) == pytest.approx(1 / 100)
+    assert randomization_test(one, other, resamples=999) == pytest.approx(1 / 1000)
