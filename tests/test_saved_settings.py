@@ -257,3 +257,14 @@ def test_a_checkpoint_s_own_form_in_tokenizer_json_counts(
     (folder / "tokenizer.json").unlink()
     with pytest.raises(UnsupportedModelError, match="by the architecture bert"):
         check_pair_form(tokenizer, "bert", folder)
+
+
+@pytest.mark.parametrize("name", ["bare_causal", "dense"])
+def test_a_config_of_a_far_larger_model_is_refused_in_every_form(
+    tiny_cross_encoders: Mapping[str, Path], tmp_path: Path, name: str
+) -> None:
+    """Before a library makes up what the weights lack."""
+    folder = Path(shutil.copytree(tiny_cross_encoders[name], tmp_path / "x"))
+    edit(folder / "config.json", intermediate_size=10**9)
+    with pytest.raises(UnsupportedModelError, match="intermediate_size"):
+        load_scorer(folder).describe()

@@ -8,16 +8,25 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
-from rerank_plugins._validation import check_count
 from rerank_plugins.errors import (
     InvalidInputError,
     MissingDependencyError,
     RerankPluginsError,
     UnsupportedModelError,
 )
-from rerank_plugins.scoring.base import LONG_PASSAGES, LongPassages
+from rerank_plugins.scoring.base import LongPassages
+from rerank_plugins.scoring.checkpoint_files import (
+    DECIDING,
+    check_shape,
+    check_shards,
+    check_sizes,
+)
+from rerank_plugins.scoring.checkpoint_files import (
+    defaults as defaults_of,
+)
 from rerank_plugins.scoring.pair_form import check_pair_form
 from rerank_plugins.scoring.saved import SavedSettings, module_folders, read_saved
 
@@ -37,14 +46,6 @@ _OFFSET_POSITIONS = {
     "xlm-roberta-xl",
     "xmod",
 }
-# Weights, configuration, tokenizer, and code that the checkpoint may bring.
-_DECIDING = {".bin", ".json", ".model", ".py", ".safetensors", ".txt"}
-_WEIGHTS = {".bin", ".safetensors"}
-_PLAIN = re.compile(r"[\w-][\w.-]*")
-# Bytes; the tokenizer.json of a vocabulary of 260,000 has 35 MB.
-_LARGEST_TEXT = 1 << 28
-# The deepest models that people use have some 130.
-_MOST_LAYERS = 1000
 # Tokenizers without a limit say so with a huge number.
 _NO_LIMIT = 10**9
 
@@ -116,7 +117,7 @@ class Checkpoint:
         folders = [self.folder, *(self.folder / name for name in module_folders(self.folder))]
         for folder in folders:
             for file in sorted(folder.iterdir()):
-                if file.suffix in _DECIDING and file.is_file():
+                if file.suffix in DECIDING and file.is_file():
                     with file.open("rb") as content:
                         whole = _file_digest(content)
                     name = file.relative_to(self.folder).as_posix()
@@ -152,15 +153,20 @@ def is_panic(error: BaseException) -> bool:
 def _read(folder: Path, *, trust_remote_code: bool) -> Checkpoint:
     config_file = folder / "config.json"
     raw = {}
+    if folder.is_dir():
+        check_sizes(folder)
     if config_file.is_file():
-        _check_sizes(folder)
         raw = json.loads(config_file.read_text(encoding="utf-8"))
     saved = read_saved(folder, raw, remote_code=trust_remote_code)
     if not raw and not saved.beyond:
         raise UnsupportedModelError(f"{folder} is not a checkpoint: config.json is missing")
-    _check_shards(folder)
-    defaults = _defaults(raw.get("rerank_plugins", {}), folder)
+    check_shards(folder)
+    defaults = defaults_of(raw.get("rerank_plugins", {}), folder)
     if saved.beyond or saved.causal:
+        if "hidden_size" in raw and (
+            saved.causal or not (folder / "adapter_config.json").is_file()
+        ):
+            check_shape(SimpleNamespace(**raw), folder)
         return _as_saved(folder, raw, saved, defaults)
     return _as_classifier(folder, raw, saved, defaults, trust_remote_code=trust_remote_code)
 
@@ -208,7 +214,7 @@ def _as_classifier(
     config = AutoConfig.from_pretrained(
         folder, trust_remote_code=trust_remote_code, local_files_only=True
     )
-    _check_shape(config, folder)
+    check_shape(config, folder)
     tokenizer = AutoTokenizer.from_pretrained(
         folder, trust_remote_code=trust_remote_code, local_files_only=True
     )
@@ -254,47 +260,6 @@ def _as_classifier(
     )
 
 
-def _check_sizes(folder: Path) -> None:
-    """Refuses text files that no checkpoint has, before one of them fills the memory."""
-    for file in folder.iterdir():
-        if file.suffix in _DECIDING - _WEIGHTS and file.stat().st_size > _LARGEST_TEXT:
-            raise UnsupportedModelError(
-                f"{file} must have at most {_LARGEST_TEXT} bytes, but has {file.stat().st_size}"
-            )
-
-
-def _check_shards(folder: Path) -> None:
-    """Refuses an index of weight files that names one outside the folder."""
-    for index in folder.glob("*.index.json"):
-        shards = json.loads(index.read_text(encoding="utf-8")).get("weight_map", {}).values()
-        if outside := [name for name in shards if not _PLAIN.fullmatch(name)]:
-            raise UnsupportedModelError(
-                f"{index} must name files beside it alone, but names {outside[0]!r}"
-            )
-
-
-def _check_shape(config: Any, folder: Path) -> None:
-    """Refuses a config of a model far larger than the weights beside it.
-
-    What weights lack is made up in memory before anyone can see that it was lacking.
-    """
-    layers = int(getattr(config, "num_hidden_layers", None) or 0)
-    if layers > _MOST_LAYERS:
-        raise UnsupportedModelError(
-            f"a model has at most {_MOST_LAYERS} layers, but config.json in {folder} says {layers}"
-        )
-    stored = sum(file.stat().st_size for file in folder.iterdir() if file.suffix in _WEIGHTS)
-    for name in ("vocab_size", "hidden_size", "intermediate_size", "type_vocab_size"):
-        rows = int(getattr(config, name, None) or 0)
-        width = int(getattr(config, "embedding_size", None) or config.hidden_size)
-        # A byte for two numbers at least, and weights that layers share are stored once.
-        if stored and rows * width > 2 * stored:
-            raise UnsupportedModelError(
-                f"config.json in {folder} says {name}={rows}, too much for the {stored} bytes of "
-                "weights beside it"
-            )
-
-
 def _file_digest(content: BinaryIO) -> str:
     """BLAKE2b of an open file, hexadecimal; never more than a megabyte of it in memory."""
     told = blake2b(digest_size=16)
@@ -308,44 +273,6 @@ def _installed(name: str) -> bool:
         return find_spec(name) is not None
     except ModuleNotFoundError:  # the parent package of a dotted name
         return False
-
-
-def _defaults(block: object, folder: Path) -> dict[str, Any]:
-    """The ``rerank_plugins`` block of config.json, checked, with what it leaves open."""
-    defaults: dict[str, Any] = {
-        "max_length": None,
-        "window_tokens": None,
-        "long_passages": "truncate",
-        "first_stage_weight": 0.0,
-        "form": None,
-    }
-    if not isinstance(block, dict):
-        raise UnsupportedModelError(
-            f"config.json in {folder} has rerank_plugins={block!r}; it must be an object"
-        )
-    if unknown := sorted(set(block) - set(defaults)):
-        raise UnsupportedModelError(
-            f"config.json in {folder} has unknown rerank_plugins settings {unknown}; "
-            f"known are {sorted(defaults)}"
-        )
-    defaults.update(block)
-    weight = defaults["first_stage_weight"]
-    if not isinstance(weight, (int, float)) or not 0.0 <= weight <= 1.0:
-        raise UnsupportedModelError(
-            f"config.json in {folder} has first_stage_weight={weight!r}; it must be between 0 and 1"
-        )
-    try:
-        for name in ("max_length", "window_tokens"):
-            if defaults[name] is not None:
-                check_count(name, defaults[name], minimum=1)
-    except InvalidInputError as error:
-        raise UnsupportedModelError(f"in config.json in {folder}, {error}") from error
-    if defaults["long_passages"] not in LONG_PASSAGES:
-        raise UnsupportedModelError(
-            f"config.json in {folder} has long_passages={defaults['long_passages']!r}; "
-            f"it must be one of {list(LONG_PASSAGES)}"
-        )
-    return defaults
 
 
 def _lowercase(tokenizer: Tokenizer) -> None:
