@@ -18,7 +18,7 @@ import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from tokenizers.processors import TemplateProcessing
 
-from recipes.bundled import data, e5
+from recipes.bundled import data, e5, pieces
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,8 @@ def normalizer() -> normalizers.Normalizer:
             ),
             normalizers.NFKC(),
             normalizers.Lowercase(),
-            normalizers.Replace(Regex(r"[\u0640\u064B-\u0652\u0670]"), ""),
+            normalizers.Replace("œ", "oe"),
+            normalizers.Replace(Regex(pieces.MARKS), ""),
             normalizers.Replace(Regex("[أإآٱ]"), "ا"),
             normalizers.Replace(Regex("[ىی]"), "ي"),
             normalizers.Replace("ة", "ه"),

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from tiny_encoder import WORDS
+from tokenizers import Tokenizer
 from transformers import BertModel
 
 from rerank_plugins.bundled import FOLDER, BundledEncoder, StaticEncoder, load_encoder
@@ -141,3 +142,25 @@ class TestShipped:
         ]
         same = (encoder.encode_query(plain) * encoder.encode_query(marked)).sum(1)
         np.testing.assert_allclose(same, 1, atol=2e-3)
+
+
+@pytest.mark.skipif(
+    not (FOLDER / "reranker" / "tokenizer.json").is_file(), reason="the models are not here"
+)
+@pytest.mark.parametrize("name", ["encoder", "reranker", "static"])
+@pytest.mark.parametrize(
+    ("plain", "marked"),
+    [
+        ("بسم الله الرحمن الرحيم", "بِسْمِ اللَّهِ الرَّحْمَٰنِ الرَّحِيمِ"),
+        ("قال النبي محمد", "قال\u06dc النبي\u0610 مح\u0653مد\u08d4"),
+        ("السلام عليكم", "السـلام\u200f عليـــكم"),
+        ("le coeur de la soeur", "le c\u0153ur de la s\u0153ur"),
+        ("ا", "\ufe8e"),
+    ],
+)
+def test_marks_that_do_not_change_a_word_change_no_token(
+    name: str, plain: str, marked: str
+) -> None:
+    """Quranic and honorific marks, tatweel, ligatures, presentation forms, invisible ones."""
+    tokenizer = Tokenizer.from_file(str(FOLDER / name / "tokenizer.json"))
+    assert tokenizer.encode(marked).ids == tokenizer.encode(plain).ids
