@@ -1,4 +1,4 @@
-"""A Polish FAQ: from a folder to an evaluated, fine-tuned and quantized reranker.
+"""A Polish FAQ: from a folder to an evaluated, fine-tuned, quantized and calibrated reranker.
 
 Run it::
 
@@ -15,6 +15,7 @@ The same on the command line::
     rerank-plugins train --dataset polish_faq --out my-model
     rerank-plugins evaluate --dataset polish_faq --model bundled my-model --report report.html
     rerank-plugins quantize --model my-model --dataset polish_faq --split train
+    rerank-plugins calibrate --model my-model --dataset polish_faq --split train
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from typing import Any
 from rerank_plugins import load_reranker
 from rerank_plugins.evaluation import Comparison, compare, html_report, read_question_set, verdicts
 from rerank_plugins.first_stage import BM25
+from rerank_plugins.models.calibration import CalibrationReport, calibrate
 from rerank_plugins.models.loading import load_scorer
 from rerank_plugins.scoring.quantization import LabelledList, quantize
 from rerank_plugins.training import TrainingConfig, TrainingResult, train
@@ -44,16 +46,18 @@ class Outcome:
         training: What `train` says.
         after: BM25, the base model and the fine-tuned one on the same questions.
         int8: The report of `quantize`.
+        calibration: The report of `calibrate`, with a threshold for "answer only when sure".
     """
 
     before: Comparison
     training: TrainingResult
     after: Comparison
     int8: dict[str, Any]
+    calibration: CalibrationReport
 
 
-def main(out: Path, base: str = "bundled", *, epochs: float = 2.0) -> Outcome:
-    """Evaluates, fine-tunes, evaluates again and quantizes.
+def main(out: Path, base: str = "bundled", *, epochs: float = 3.0) -> Outcome:
+    """Evaluates, fine-tunes, evaluates again, quantizes and calibrates.
 
     Args:
         out: Folder for the model; must not exist. The report is written beside it.
@@ -71,6 +75,7 @@ def main(out: Path, base: str = "bundled", *, epochs: float = 2.0) -> Outcome:
             split="train",
             base=base,
             epochs=epochs,
+            learning_rate=5e-5,
             queries_per_batch=8,
             held_back=5,
             languages=("pl",),
@@ -80,29 +85,22 @@ def main(out: Path, base: str = "bundled", *, epochs: float = 2.0) -> Outcome:
     after = compare(test, {"BM25": bm25}, rerankers, candidates=CANDIDATES)
     html_report([after], out.with_name(f"{out.name}.html"))
 
-    int8 = quantize(load_scorer(out), pairs=pairs(), labelled=labelled(bm25))
-    return Outcome(before, training, after, int8)
+    trained_on, tested_on = labelled(bm25, "train"), labelled(bm25, "test")
+    pairs = [(some.query, passage) for some in trained_on for passage in some.passages[:3]]
+    int8 = quantize(load_scorer(out), pairs=pairs, labelled=tested_on)
+    calibration = calibrate(load_scorer(out), [*trained_on, *tested_on], precision=0.9)
+    calibration.calibration.save(out)  # load_reranker(out, calibration=out) uses it
+    return Outcome(before, training, after, int8, calibration)
 
 
-def pairs() -> list[tuple[str, str]]:
-    """Training questions with what BM25 finds for them: what int8 is calibrated with."""
-    data = read_question_set(FOLDER, split="train")
-    texts = list(data.corpus.values())
-    stage = BM25(texts, language="pl")
-    return [
-        (question, texts[hit.key])
-        for question in data.queries.values()
-        for hit in stage.search(question, 3)
-    ]
-
-
-def labelled(stage: BM25) -> list[LabelledList]:
-    """Test questions with the passages that BM25 finds: what int8 is measured on."""
-    data = read_question_set(FOLDER, split="test")
+def labelled(stage: BM25, split: str) -> list[LabelledList]:
+    """Questions with their answer and the other passages that BM25 finds."""
+    data = read_question_set(FOLDER, split=split)
     ids = list(data.corpus)
     lists = []
     for query, question in data.queries.items():
         found = [ids[hit.key] for hit in stage.search(question, CANDIDATES)]
+        found += [one for one in data.positives(query) if one not in found]
         if len(found) > 1:
             grades = [data.qrels[query].get(passage, 0.0) for passage in found]
             lists.append(LabelledList(question, [data.corpus[one] for one in found], grades))
@@ -115,4 +113,9 @@ if __name__ == "__main__":
     print(outcome.after.table())
     for verdict in verdicts(outcome.after):
         print(verdict.text())
+    report = outcome.calibration
+    print(
+        f"calibration error {report.before.calibration_error:.3f} -> "
+        f"{report.after.calibration_error:.3f}; threshold for 90% right: {report.threshold}"
+    )
     print(f"int8: Kendall's tau {outcome.int8['kendall_tau']:.3f}. {outcome.int8['advice']}")
