@@ -18,6 +18,7 @@ from texts import PAIRS, PASSAGES, QUESTIONS
 from rerank_plugins import load_reranker
 from rerank_plugins.cli import EXIT_BAD_INPUT, main
 from rerank_plugins.errors import InvalidInputError
+from rerank_plugins.models.calibration import Calibration
 from rerank_plugins.models.loading import load_scorer
 from rerank_plugins.samples import load_questions
 from rerank_plugins.scoring import converted, quantization
@@ -101,6 +102,17 @@ def test_a_new_quantization_replaces_the_kept_one(
     assert (
         load_scorer(folder, engine="openvino", precision="int8").describe()["agreement"] == report
     )
+
+
+def test_a_calibration_written_into_the_folder_keeps_the_int8_model(
+    quantized: tuple[Path, dict[str, object]], tmp_path: Path
+) -> None:
+    """It changes no logit: what was made of the checkpoint stays its own."""
+    folder = shutil.copytree(quantized[0], tmp_path / "model")
+    before = load_scorer(folder).fingerprint()
+    Calibration(str(folder), 1.5, 0.25).save(folder)
+    assert load_scorer(folder).fingerprint() == before
+    assert load_scorer(folder, precision="int8").describe()["agreement"] == quantized[1]
 
 
 def test_int8_without_a_kept_model_is_calibrated_on_four_languages(

@@ -117,7 +117,9 @@ class Checkpoint:
         folders = [self.folder, *(self.folder / name for name in module_folders(self.folder))]
         for folder in folders:
             for file in sorted(folder.iterdir()):
-                if file.suffix in DECIDING and file.is_file():
+                # A calibration is applied to the logits, often once the model is in use.
+                decides = file.suffix in DECIDING and file.name != "calibration.json"
+                if decides and file.is_file():
                     with file.open("rb") as content:
                         whole = _file_digest(content)
                     name = file.relative_to(self.folder).as_posix()
