@@ -167,6 +167,8 @@ def _run(page: Path, *switches: str) -> str:
 
 def main(folder: Path) -> None:
     """Takes all pictures, and those that the README shows."""
+    from PIL import Image
+
     from rerank_plugins import load_reranker
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -181,6 +183,8 @@ def main(folder: Path) -> None:
     for scheme in SCHEMES:
         out = DOCS / f"ranking-{scheme}.png"
         screenshot(pages["ranking-ar"][scheme], out, _README_WIDTH, scheme, _README_HEIGHT)
+        with Image.open(out) as whole:  # few colours: a third of the size
+            whole.convert("RGB").quantize(128).save(out, optimize=True)
 
 
 if __name__ == "__main__":
