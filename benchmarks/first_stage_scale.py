@@ -1,6 +1,6 @@
 """First stages at scale: queries a second, building, memory, recall; beside their peers.
 
-Words: our BM25 (engine bm25s, built and loaded from its mapped files) beside rank_bm25 over the
+Words: our BM25 (built and loaded from its mapped files) beside rank_bm25 over the
 same terms and LangChain's and LlamaIndex's BM25Retriever as their users get them, at each size
 where those are feasible. LlamaIndex's asks for an older PyStemmer than ours and works with ours:
 `pip install --no-deps llama-index-retrievers-bm25`; where it is missing it is left out. Vectors:
@@ -104,11 +104,11 @@ def rate(search: Callable[[str], Any], asked: Iterable[str], seconds: float) -> 
 
 
 def ours(options: argparse.Namespace) -> dict[str, Any]:
-    """BM25 with the bm25s engine: built, saved, loaded, and beside a whole reranked query."""
+    """BM25: built, saved, loaded, and beside a whole reranked query."""
     texts = list(passages(options.data, options.size))
     asked = questions(options.data, 1000)
     before, start = memory(), time.perf_counter()
-    stage = BM25(texts, engine="bm25s")
+    stage = BM25(texts)
     build = time.perf_counter() - start
     held = memory() - before
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before
@@ -234,7 +234,7 @@ def vectors(options: argparse.Namespace) -> dict[str, Any]:
         measured["queries/s"] = len(asked) / (time.perf_counter() - start)
         with tempfile.TemporaryDirectory() as folder:
             stage.save(Path(folder) / "index")
-            file = next((Path(folder) / "index").rglob("vectors.faiss"))
+            file = next((Path(folder) / "index").rglob("vectors0.*"))
             measured["disk MiB"] = file.stat().st_size / 2**20
         found[kind] = measured
         del stage
@@ -285,7 +285,7 @@ def main() -> None:
         whole = ["--whole"] if size == sizes[-1] else []
         own = measured("ours", size, options, *whole)
         results.append(own)
-        rows.append([size, "BM25(engine='bm25s')", *columns(own), ""])
+        rows.append([size, "BM25", *columns(own), ""])
         for name, limit in (
             ("rank_bm25", options.peers_up_to),
             ("langchain", options.frameworks_up_to),

@@ -204,7 +204,7 @@ class BM25View:
     def idf(self, term: str) -> float:
         """Lucene's ln(1 + (N - n + .5) / (n + .5)) over the passages that are alive."""
         number = self.vocabulary.get(term)
-        return self._idf(0 if number is None else sum(self._found_in([number])[0]))
+        return self._idf(0 if number is None else self._found([number])[0][0])
 
     def _asked(
         self, query: str, k: int, mask: NDArray[np.bool_] | None
@@ -234,16 +234,15 @@ class BM25View:
         if self.settings.engine == "rank-bm25":
             return self._okapi.match(numbers)
         times = Counter(numbers)  # in the order of first occurrence
-        found_in = self._found_in(list(times))
-        idf = np.asarray([self._idf(sum(n)) for n in found_in]) * list(times.values())
-        parts = [self._scored(at, list(times), idf) for at in range(len(self.segments))]
+        found_in, spans = self._found(list(times))
+        idf = [self._idf(n) * often for n, often in zip(found_in, times.values(), strict=True)]
+        parts = [self._scored(at, here, idf) for at, here in enumerate(spans)]
         keys, scores = zip(*parts, strict=True)
         return np.concatenate(keys), np.concatenate(scores)
 
-    def _scored(self, at: int, numbers: Sequence[int], idf: NDArray[np.float64]) -> Matches:
+    def _scored(self, at: int, spans: Sequence[slice | None], idf: Sequence[float]) -> Matches:
         """The matches of one segment."""
         segment = self.segments[at]
-        spans = segment.spans(numbers)
         some = [(span, weight) for span, weight in zip(spans, idf, strict=True) if span is not None]
         if not some:
             return np.empty(0, dtype=np.int64), np.empty(0)
@@ -267,19 +266,18 @@ class BM25View:
             found, sums = found[stays], sums[stays]
         return segment.keys[found], np.asarray(sums, dtype=np.float64)
 
-    def _found_in(self, numbers: Sequence[int]) -> list[list[int]]:
-        """For each term, how many passages of each segment that are alive have it."""
-        found: list[list[int]] = [[] for _ in numbers]
-        for at, segment in enumerate(self.segments):
+    def _found(self, numbers: Sequence[int]) -> tuple[list[int], list[list[slice | None]]]:
+        """How many passages that are alive have each term; where its postings are, by segment."""
+        counts = [0] * len(numbers)
+        spans = [segment.spans(numbers) for segment in self.segments]
+        for at, (segment, here) in enumerate(zip(self.segments, spans, strict=True)):
             kept = self._kept(at)
-            for counts, span in zip(found, segment.spans(numbers), strict=True):
-                if span is None:
-                    counts.append(0)
-                elif kept is None:
-                    counts.append(span.stop - span.start)
-                else:
-                    counts.append(int(np.count_nonzero(kept[segment.rows[span]])))
-        return found
+            for place, span in enumerate(here):
+                if span is not None and kept is None:
+                    counts[place] += span.stop - span.start
+                elif span is not None and kept is not None:
+                    counts[place] += int(np.count_nonzero(kept[segment.rows[span]]))
+        return counts, spans
 
     def _idf(self, found_in: int) -> float:
         return math.log1p((len(self) - found_in + 0.5) / (found_in + 0.5))

@@ -73,12 +73,16 @@ class Postings:
 
     def spans(self, numbers: Sequence[int]) -> list[slice | None]:
         """Where the postings of each of these terms are; None for a term without any."""
-        places = np.searchsorted(self.terms, np.asarray(numbers, dtype=np.int32)).tolist()
-        found: list[slice | None] = []
-        for number, place in zip(numbers, places, strict=True):
-            known = place < len(self.terms) and self.terms[place] == number
-            found.append(slice(*self.bounds[place : place + 2].tolist()) if known else None)
-        return found
+        if not len(self.terms):
+            return [None] * len(numbers)
+        wanted = np.asarray(numbers, dtype=np.int32)
+        places = np.minimum(np.searchsorted(self.terms, wanted), len(self.terms) - 1)
+        known = (self.terms[places] == wanted).tolist()
+        starts, stops = self.bounds[places].tolist(), self.bounds[places + 1].tolist()
+        return [
+            slice(start, stop) if there else None
+            for there, start, stop in zip(known, starts, stops, strict=True)
+        ]
 
     def impacts(self, mean_length: float, k1: float, b: float) -> NDArray[np.float64]:
         """Okapi's tf (k1 + 1) / (tf + k1 (1 - b + b length / mean length)) of each pair.

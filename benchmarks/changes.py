@@ -1,0 +1,153 @@
+"""What one change costs: add one, replace one, delete one, beside a checkout of an older commit.
+
+BM25 over SaudiNewsNet cut at 600 characters, repeated with variation. Build, query, changes and
+memory at each size, each version and size in a process of its own. Times are milliseconds of
+the processor (medians), so that other work on the machine counts little.
+
+Usage: git worktree add /tmp/before ad87a73
+       python benchmarks/changes.py --data DIR --before /tmp/before [--sizes 10000 100000 1000000]
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import gzip
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from tabulate import tabulate
+
+SET = "saudinewsnet-ar/train"
+CUT = 600
+K = 100
+ROWS = ("build s", "query ms", "query after changes ms", "add one ms", "replace one ms",
+        "delete one ms", "slowest of all ms", "bytes per passage")  # fmt: skip
+
+
+def lines(path: Path) -> Iterator[dict[str, str]]:
+    """Records of a compressed JSON lines file."""
+    with gzip.open(path, "rt", encoding="utf-8") as records:
+        yield from map(json.loads, records)
+
+
+def passages(data: Path, count: int) -> list[str]:
+    """Real articles; past their number, halves of two, with one word in fifty made new."""
+    real = [record["text"][:CUT] for record in lines(data / SET / "corpus.jsonl.gz")]
+    listed = []
+    for number in range(count):
+        turn, at = divmod(number, len(real))
+        text = real[at]
+        if turn:
+            text = text[: CUT // 2] + real[(at + turn * 7919) % len(real)][CUT // 2 :]
+            text = " ".join(
+                f"{word}{turn}" if (number + i) % 50 == 0 else word
+                for i, word in enumerate(text.split())
+            )
+        listed.append(text)
+    return listed
+
+
+def spent(work: Callable[[], Any]) -> float:
+    """Milliseconds of the processor."""
+    start = time.process_time()
+    work()
+    return (time.process_time() - start) * 1000
+
+
+def held() -> float:
+    """What this process holds now, in bytes, once freed memory is given back."""
+    ctypes.CDLL(None).malloc_trim(0)
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return float(pages * resource.getpagesize())
+
+
+def measure(options: argparse.Namespace) -> dict[str, float]:
+    """One version of the library, the one that is imported first, at one size."""
+    from rerank_plugins.first_stage import BM25
+
+    texts = passages(options.data, options.size + 500)
+    extra, texts = texts[options.size :], texts[: options.size]
+    asked = [record["text"] for record in lines(options.data / SET / "queries.jsonl.gz")][:300]
+    before = held()
+    stage: Any = None
+
+    def build() -> None:
+        nonlocal stage
+        stage = BM25(texts, language="ar", engine="bm25s")
+
+    found = {"build s": spent(build) / 1000}
+    found["bytes per passage"] = (held() - before) / options.size
+    for query in asked[:20]:
+        stage.search(query, K)
+    found["query ms"] = median(spent(lambda q=query: stage.search(q, K)) for query in asked)
+    order = np.random.default_rng(0).permutation(options.size).tolist()
+    times: dict[str, list[float]] = {"add": [], "replace": [], "delete": []}
+    deadline = time.perf_counter() + options.seconds
+    for number in range(options.repeats):
+        times["add"].append(spent(lambda n=number: stage.add([extra[n]])))
+        times["delete"].append(spent(lambda: stage.remove([order.pop()])))
+
+        def replace(text: str = extra[-1 - number]) -> None:
+            stage.remove([order.pop()])
+            stage.add([text])
+
+        times["replace"].append(spent(replace))
+        if time.perf_counter() > deadline:
+            break
+    for name, values in times.items():
+        found[f"{name} one ms"] = median(values)
+    found["slowest of all ms"] = max(max(values) for values in times.values())
+    for query in asked[:20]:
+        stage.search(query, K)
+    found["query after changes ms"] = median(
+        spent(lambda q=query: stage.search(q, K)) for query in asked
+    )
+    return found
+
+
+def main() -> None:
+    """Measures every size with both versions, or one of them when a measurement asks for it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--before", type=Path, help="a checkout of the older commit")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--repeats", type=int, default=200, help="at most, of each change")
+    parser.add_argument("--seconds", type=float, default=60, help="of changes, at most about")
+    parser.add_argument("--size", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.size:
+        print(json.dumps(measure(options)))
+        return
+    roots = {"after": Path(__file__).parents[1]}
+    if options.before:
+        roots = {"before": options.before.resolve(), **roots}
+    columns: dict[str, dict[str, float]] = {}
+    for size in options.sizes:
+        for name, root in roots.items():
+            command = [sys.executable, __file__, "--data", options.data, "--size", size,
+                       "--repeats", options.repeats, "--seconds", options.seconds]  # fmt: skip
+            done = subprocess.run(
+                list(map(str, command)),
+                stdout=subprocess.PIPE,
+                text=True,
+                check=True,
+                env={**os.environ, "PYTHONPATH": str(root)},
+            )
+            columns[f"{size:,} {name}"] = json.loads(done.stdout.splitlines()[-1])
+            print(size, name, columns[f"{size:,} {name}"], file=sys.stderr, flush=True)
+    table = [[row, *(found[row] for found in columns.values())] for row in ROWS]
+    print(tabulate(table, ["", *columns], floatfmt=".3g", tablefmt="github"))
+
+
+if __name__ == "__main__":
+    main()
