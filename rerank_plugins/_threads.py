@@ -98,6 +98,9 @@ def _in_child() -> None:
     for owner, method in list(_renewed.items()):
         getattr(owner, method)()
     _renew_faiss(sys.modules.get("faiss"))
+    bars = getattr(sys.modules.get("tqdm"), "tqdm", None)
+    if bars is not None:  # every progress bar takes the same lock when it is made
+        bars.set_lock(threading.RLock())
 
 
 def _one_openmp_thread() -> None:
