@@ -28,6 +28,7 @@ from rerank_plugins.scoring.checkpoint_files import (
     defaults as defaults_of,
 )
 from rerank_plugins.scoring.pair_form import check_pair_form
+from rerank_plugins.scoring.plain_tokenizer import read_plainly
 from rerank_plugins.scoring.saved import SavedSettings, module_folders, read_saved
 
 if TYPE_CHECKING:
@@ -203,23 +204,9 @@ def _as_classifier(
     *,
     trust_remote_code: bool,
 ) -> Checkpoint:
-    from transformers import AutoConfig, AutoTokenizer
-
-    if not (folder / "tokenizer.json").is_file() and any(folder.glob("*.model")):
-        missing = [name for name in ("sentencepiece", "google.protobuf") if not _installed(name)]
-        if missing:
-            # Transformers would ask for tiktoken, which is of no use here.
-            raise MissingDependencyError(
-                f"the checkpoint in {folder} has a SentencePiece model and no tokenizer.json: "
-                "pip install sentencepiece protobuf"
-            )
-    config = AutoConfig.from_pretrained(
-        folder, trust_remote_code=trust_remote_code, local_files_only=True
-    )
+    read = None if trust_remote_code else read_plainly(folder, raw)
+    config, tokenizer = read or _read_by_transformers(folder, trust_remote_code=trust_remote_code)
     check_shape(config, folder)
-    tokenizer = AutoTokenizer.from_pretrained(
-        folder, trust_remote_code=trust_remote_code, local_files_only=True
-    )
     if not any((folder / name).is_file() for name in tokenizer.vocab_files_names.values()):
         # Without this, transformers makes up a tokenizer to which every word is unknown.
         raise UnsupportedModelError(
@@ -260,6 +247,25 @@ def _as_classifier(
         tokenizer=tokenizer.backend_tokenizer,
         pad_id=int(tokenizer.pad_token_id) if tokenizer.pad_token_id is not None else 0,
     )
+
+
+def _read_by_transformers(folder: Path, *, trust_remote_code: bool) -> tuple[Any, Any]:
+    """Config and tokenizer as transformers makes them."""
+    from transformers import AutoConfig, AutoTokenizer
+
+    if not (folder / "tokenizer.json").is_file() and any(folder.glob("*.model")):
+        missing = [name for name in ("sentencepiece", "google.protobuf") if not _installed(name)]
+        if missing:
+            # Transformers would ask for tiktoken, which is of no use here.
+            raise MissingDependencyError(
+                f"the checkpoint in {folder} has a SentencePiece model and no tokenizer.json: "
+                "pip install sentencepiece protobuf"
+            )
+    options = {"trust_remote_code": trust_remote_code, "local_files_only": True}
+    config = AutoConfig.from_pretrained(folder, **options)
+    # Before the tokenizer, which may be large too.
+    check_shape(config, folder)
+    return config, AutoTokenizer.from_pretrained(folder, **options)
 
 
 def _file_digest(content: BinaryIO) -> str:
