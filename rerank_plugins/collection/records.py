@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Final, TypeVar, cast
 
+from rerank_plugins._lazy import lazy
 from rerank_plugins._validation import check_iterable
 from rerank_plugins.collection.columns import Column
 from rerank_plugins.errors import InvalidInputError
@@ -59,18 +59,18 @@ class Block:
     def __getstate__(self) -> dict[str, Any]:
         return {"start": self.start, "records": self.records, "_columns": {}}
 
-    @cached_property
+    @lazy
     def keys(self) -> dict[str, int]:
         """Keys by id; the last of several with the same id."""
         listed = enumerate(self.records, self.start)
         return {one.id: key for key, one in listed if one is not None and one.id is not None}
 
-    @cached_property
+    @lazy
     def held(self) -> int:
         """How many records are in it."""
         return sum(one is not None for one in self.records)
 
-    @cached_property
+    @lazy
     def hidden(self) -> list[int]:
         """Keys of the records that no search may return."""
         listed = enumerate(self.records, self.start)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from typing_extensions import Self
 
+from rerank_plugins._lazy import lazy
 from rerank_plugins._threads import in_thread
 from rerank_plugins.candidates import Candidate
 from rerank_plugins.collection.filters import Filter, matching
@@ -48,7 +48,7 @@ class View:
     def __len__(self) -> int:
         return self._count
 
-    @cached_property
+    @lazy
     def _count(self) -> int:
         return int(np.count_nonzero(self.alive))
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from rerank_plugins._lazy import lazy
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +27,7 @@ class Layout:
     lengths: list[int]
     device: torch.device
 
-    @cached_property
+    @lazy
     def starts(self) -> torch.Tensor:
         """Shape (rows + 1,), int32: where rows start and the last ends; ``cu_seqlens``."""
         import torch
@@ -34,7 +35,7 @@ class Layout:
         starts = np.cumsum([0, *self.lengths], dtype=np.int32)
         return torch.from_numpy(starts).to(self.device)
 
-    @cached_property
+    @lazy
     def ones(self) -> torch.Tensor:
         """`starts` of as many rows of one token each."""
         import torch
