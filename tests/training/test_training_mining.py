@@ -110,6 +110,13 @@ def test_the_margin_is_relative_to_the_relevant_passage() -> None:
     assert ids(mine(Ranked(down), one, margin=0.1)) == {"harder"}
 
 
+def test_of_several_relevant_passages_the_lowest_score_sets_the_margin() -> None:
+    """A find may be below the best of them and still above another."""
+    scores = {"easy": 9.5, "right": 10.0, "hard": 5.5, "judged": 6.0, "harder": 5.0}
+    both = {"q": {"right": 1, "judged": 1}}
+    assert ids(mine(Ranked(scores), both, margin=0.1)) == {"harder"}
+
+
 def test_a_relevant_passage_without_a_score_has_no_margin() -> None:
     """When the first stage does not match the relevant passage there is nothing to compare."""
     assert ids(mine(Ranked({"easy": 5, "hard": 1}), {"q": {"right": 1}}, margin=0.5)) == {
