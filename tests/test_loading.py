@@ -20,11 +20,13 @@ from texts import PASSAGES, QUESTIONS
 from rerank_plugins import CATALOG, Reranker, load_reranker
 from rerank_plugins.errors import InvalidInputError, UnknownModelError, UnsupportedModelError
 from rerank_plugins.models.loading import load_scorer
-from rerank_plugins.scoring import local
+from rerank_plugins.scoring import loaded as loaded_module
 from rerank_plugins.scoring.base import ScoreOptions
+from rerank_plugins.scoring.loaded import LoadedModel, ModelSettings
+from rerank_plugins.scoring.local import LocalScorer
 
 
-def weights_of(scorer: local.LocalScorer) -> object:
+def weights_of(scorer: LocalScorer) -> object:
     """The loaded weights behind a scorer."""
     return scorer._load()[0]
 
@@ -36,7 +38,7 @@ def test_making_a_reranker_loads_nothing(name: str, monkeypatch: pytest.MonkeyPa
     def loads(settings: object) -> None:
         raise AssertionError(f"{settings} was loaded")
 
-    monkeypatch.setattr(local, "LoadedModel", loads)
+    monkeypatch.setattr(loaded_module, "LoadedModel", loads)
     reranker = load_reranker(name, top_n=3, on_error="first_stage")
     assert reranker.model == name
     assert len(reranker.rerank("query", [])) == 0
@@ -93,16 +95,16 @@ def test_many_threads_that_ask_at_once_load_once(
     """The first use of a shared model from sixteen threads reads its weights one time."""
     loaded = []
 
-    class Counted(local.LoadedModel):
-        def __init__(self, settings: local.ModelSettings) -> None:
+    class Counted(LoadedModel):
+        def __init__(self, settings: ModelSettings) -> None:
             loaded.append(settings)
             super().__init__(settings)
 
-    monkeypatch.setattr(local, "LoadedModel", Counted)
+    monkeypatch.setattr(loaded_module, "LoadedModel", Counted)
     scorers = [load_scorer(tiny_checkpoints["camembert"], device="cpu") for _ in range(16)]
     start = threading.Barrier(16)
 
-    def use(scorer: local.LocalScorer) -> None:
+    def use(scorer: LocalScorer) -> None:
         start.wait()
         scorer.score([("a", "b")], ScoreOptions())
 

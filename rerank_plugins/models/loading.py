@@ -27,7 +27,8 @@ from rerank_plugins.reranking.reranker import Reranker, RerankerOptions, Scoring
 from rerank_plugins.scoring.base import Scorer
 from rerank_plugins.scoring.cross_encoder import CrossEncoderScorer, is_cross_encoder
 from rerank_plugins.scoring.engines import EngineName, Precision
-from rerank_plugins.scoring.local import LocalScorer, ModelSettings
+from rerank_plugins.scoring.loaded import ModelSettings
+from rerank_plugins.scoring.local import LocalScorer
 from rerank_plugins.scoring.vectors import VectorScorer
 
 logger = logging.getLogger(__name__)

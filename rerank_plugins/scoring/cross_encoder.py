@@ -21,7 +21,8 @@ from rerank_plugins.errors import (
 from rerank_plugins.scoring.base import PairScores, ScoreOptions, Scorer
 from rerank_plugins.scoring.checkpoint import Checkpoint
 from rerank_plugins.scoring.engines import Choice
-from rerank_plugins.scoring.local import Encoder, LoadedModel, LocalScorer, ModelSettings
+from rerank_plugins.scoring.loaded import Encoder, LoadedModel, ModelSettings
+from rerank_plugins.scoring.local import LocalScorer
 from rerank_plugins.scoring.saved import SavedSettings
 from rerank_plugins.scoring.sentence_transformers_engine import (
     SentenceTransformersEncoder,

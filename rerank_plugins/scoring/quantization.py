@@ -39,7 +39,8 @@ from rerank_plugins.scoring.agreement import (
 )
 from rerank_plugins.scoring.checkpoint import Checkpoint
 from rerank_plugins.scoring.engines import native_bf16
-from rerank_plugins.scoring.local import LocalScorer, ModelSettings
+from rerank_plugins.scoring.loaded import ModelSettings
+from rerank_plugins.scoring.local import LocalScorer
 from rerank_plugins.scoring.openvino_engine import (
     OpenVINOEngine,
     fp32_model,
