@@ -23,7 +23,8 @@ from rerank_plugins.models.catalog import (
     bundled_folder,
     near_names,
 )
-from rerank_plugins.reranking.reranker import Reranker, RerankerOptions, ScoringOptions
+from rerank_plugins.reranking.options import RerankerOptions, ScoringOptions
+from rerank_plugins.reranking.reranker import Reranker
 from rerank_plugins.scoring.base import Scorer
 from rerank_plugins.scoring.cross_encoder import CrossEncoderScorer, is_cross_encoder
 from rerank_plugins.scoring.engines import EngineName, Precision

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypedDict, get_args
+from typing import Any, get_args
 
 import numpy as np
 
@@ -21,10 +21,16 @@ from rerank_plugins._validation import (
     check_top_n,
     check_weight,
 )
-from rerank_plugins.candidates import Candidate, Ranking, as_candidates, check_query
+from rerank_plugins.candidates import Candidate, Ranking
 from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.reranking.deadline import Pace, now, score_in_time
-from rerank_plugins.reranking.scored import ScoredList, ScoringPlan, by_query
+from rerank_plugins.reranking.inputs import checked_lists, either, ranking_facts, without_duplicates
+from rerank_plugins.reranking.options import (
+    Call,
+    OnError,
+    ScoreScale,
+)
+from rerank_plugins.reranking.scored import ScoredList, ScoringPlan, by_query, planned_pairs
 from rerank_plugins.scoring.base import (
     DEFAULT_BATCH_TOKENS,
     DEFAULT_MAX_TOKENS,
@@ -40,56 +46,8 @@ from rerank_plugins.scoring.cache import CachedScorer, ScoreCache
 
 logger = logging.getLogger(__name__)
 
-ScoreScale = Literal["probability", "logit"]
-OnError = Literal["raise", "first_stage"]
-
 _NO_PAIRS = np.empty(0, np.intp)
 _NO_SCORES = PairScores(np.empty(0), np.empty(0, np.bool_))
-
-
-class ScoringOptions(TypedDict, total=False):
-    """The keyword options of `Reranker` other than how many passages to keep."""
-
-    scale: ScoreScale
-    deduplicate: bool
-    long_passages: LongPassages | None
-    windows: int
-    max_tokens: int
-    batch_tokens: int
-    first_stage_weight: float | None
-    on_error: OnError
-    deadline_ms: float | None
-    cache: ScoreCache | int | str | Path | None
-
-
-class RerankerOptions(ScoringOptions, total=False):
-    """The keyword options of `Reranker`, for functions that pass them on."""
-
-    top_n: int | None
-    score_threshold: float | None
-
-
-class _Call(NamedTuple):
-    """What holds for one call; None for the reranker's own."""
-
-    start: float
-    top_n: int | None
-    score_threshold: float | None
-    first_stage_seconds: float | None
-    deadline_ms: float | None
-
-
-def _facts(rankings: list[Ranking], reranker: Reranker, *_: object) -> dict[str, Any]:
-    return {
-        "model": reranker.model,
-        "queries": len(rankings),
-        "candidates": sum(ranking.candidates for ranking in rankings),
-        "scored": sum(ranking.scored for ranking in rankings),
-        "truncated": sum(ranking.truncated for ranking in rankings),
-        "failed": sum(ranking.error is not None for ranking in rankings),
-        "query": [ranking.query for ranking in rankings],
-        "passages": [item.text for ranking in rankings for item in ranking],
-    }
 
 
 class Reranker:
@@ -240,8 +198,8 @@ class Reranker:
             InvalidInputError: If the query, a passage or an option is invalid.
             RerankPluginsError: If loading or scoring failed and ``on_error`` is ``raise``.
         """
-        call = _Call(now(), top_n, score_threshold, first_stage_seconds, deadline_ms)
-        return self._rerank_many([query], [_either(passages, documents)], call)[0]
+        call = Call(now(), top_n, score_threshold, first_stage_seconds, deadline_ms)
+        return self._rerank_many([query], [either(passages, documents)], call)[0]
 
     async def arerank(
         self,
@@ -256,9 +214,9 @@ class Reranker:
     ) -> Ranking:
         """`rerank` in a thread, so that the event loop stays free."""
         # The caller may change the list, or advance the iterator, meanwhile.
-        passages = list(check_iterable("passages", _either(passages, documents)))
+        passages = list(check_iterable("passages", either(passages, documents)))
         # The deadline counts from here: the wait for a thread is part of it.
-        call = _Call(now(), top_n, score_threshold, first_stage_seconds, deadline_ms)
+        call = Call(now(), top_n, score_threshold, first_stage_seconds, deadline_ms)
         thread = in_waiting_thread if self._waits else in_thread
         return (await thread(self._rerank_many, [query], [passages], call))[0]
 
@@ -281,44 +239,31 @@ class Reranker:
             InvalidInputError: As in `rerank`; or if the numbers of queries and lists differ.
             RerankPluginsError: If loading or scoring failed and ``on_error`` is ``raise``.
         """
-        call = _Call(now(), top_n, score_threshold, first_stage_seconds, deadline_ms)
+        call = Call(now(), top_n, score_threshold, first_stage_seconds, deadline_ms)
         return self._rerank_many(queries, passages, call)
 
-    @traced("rerank", _facts)
+    @traced("rerank", ranking_facts)
     def _rerank_many(
         self,
         queries: Sequence[str],
         passages: Sequence[Iterable[Candidate | str]],
-        call: _Call,
+        call: Call,
     ) -> list[Ranking]:
-        if isinstance(queries, str):
-            raise InvalidInputError(
-                "queries must be a list of texts, but got one string; rerank() takes one query"
-            )
-        queries = list(check_iterable("queries", queries))
-        passages = list(check_iterable("passages", passages))
-        if len(queries) != len(passages):
-            raise InvalidInputError(
-                f"rerank_many needs one list of passages per query, but got {len(queries)} queries "
-                f"and {len(passages)} lists"
-            )
-        for query in queries:
-            check_query(query)
+        queries, given = checked_lists(queries, passages)
         keep = self.top_n if call.top_n is None else check_top_n(call.top_n)
         threshold = self.score_threshold
         if call.score_threshold is not None:
             threshold = check_threshold(call.score_threshold)
         limit = self.deadline_ms if call.deadline_ms is None else check_deadline(call.deadline_ms)
-        given = [as_candidates(some) for some in passages]
-        kept = [_without_duplicates(some) if self.deduplicate else some for some in given]
+        kept = [without_duplicates(some) if self.deduplicate else some for some in given]
         start = now()
-        scored_lists, weight, error = self._scored_or_not(
+        scored, weight, error = self._scored_or_not(
             queries, kept, None if limit is None else call.start + limit / 1000
         )
-        seconds = now() - start
-        total = sum(map(len, kept))
+        # Shared out by the number of passages.
+        seconds = (now() - start) / max(1, sum(map(len, kept)))
         rankings = []
-        for query, all_of_them, some, found in zip(queries, given, kept, scored_lists, strict=True):
+        for query, all_of_them, some, found in zip(queries, given, kept, scored, strict=True):
             failure = error
             if some and not found.positions and failure is None:
                 failure = f"the deadline of {limit} ms passed before anything was scored"
@@ -340,7 +285,7 @@ class Reranker:
                     deduplicated=len(all_of_them) - len(some),
                     scored=len(found.positions),
                     first_stage_seconds=call.first_stage_seconds,
-                    scoring_seconds=seconds * len(some) / total if total else 0.0,
+                    scoring_seconds=seconds * len(some),
                     error=failure,
                 )
             )
@@ -386,17 +331,7 @@ class Reranker:
             # Loading happens once, and would leave the first query without any score.
             stop_at += now() - begin
         plans = self._plans(queries, lists, stop_at)
-        pairs = [
-            (query, some[position].text)
-            for query, some, plan in zip(queries, lists, plans, strict=True)
-            for position in plan.order[: plan.head]
-        ]
-        numbers = np.repeat(np.arange(len(plans)), [plan.head for plan in plans])
-        if stop_at is not None:
-            # The first of every query first.
-            places = np.concatenate([np.arange(plan.head) for plan in plans])
-            order = np.argsort(places, kind="stable")
-            numbers, pairs = numbers[order], [pairs[at] for at in order.tolist()]
+        pairs, numbers = planned_pairs(queries, lists, plans, interleaved=stop_at is not None)
         with span("score", model=self.model, pairs=len(pairs)):
             if stop_at is None:
                 scores = checked(self.scorer.score(pairs, self.options), len(pairs))
@@ -421,21 +356,3 @@ class Reranker:
         """Positions of each list's candidates, best first; nothing is dropped or cut."""
         scored_lists, weight = self._score_lists(queries, lists, stop_at)
         return [found.order(some, weight) for some, found in zip(lists, scored_lists, strict=True)]
-
-
-def _either(
-    passages: Iterable[Candidate | str] | None, documents: Iterable[Candidate | str] | None
-) -> Iterable[Candidate | str]:
-    """What was given under one of the two names."""
-    if documents is None:
-        return check_iterable("passages", passages)
-    if passages is not None:
-        raise InvalidInputError("give either passages or documents: they are two names of one")
-    return documents
-
-
-def _without_duplicates(candidates: list[Candidate]) -> list[Candidate]:
-    first: dict[str, Candidate] = {}
-    for candidate in candidates:
-        first.setdefault(candidate.text, candidate)
-    return list(first.values())

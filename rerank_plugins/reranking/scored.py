@@ -145,6 +145,34 @@ def _below(lowest: float | None, *, probability: bool) -> Callable[[int], float]
     return lambda place: lowest - place
 
 
+def planned_pairs(
+    queries: Sequence[str],
+    lists: Sequence[Sequence[Candidate]],
+    plans: Sequence[ScoringPlan],
+    *,
+    interleaved: bool,
+) -> tuple[list[tuple[str, str]], NDArray[np.intp]]:
+    """The (query, passage) pairs to score and, shape (pairs,), the query of each.
+
+    Args:
+        queries: Texts.
+        lists: The candidates of each query.
+        plans: One per query.
+        interleaved: The first pair of every query first, for when time may run out.
+    """
+    pairs = [
+        (query, some[position].text)
+        for query, some, plan in zip(queries, lists, plans, strict=True)
+        for position in plan.order[: plan.head]
+    ]
+    numbers = np.repeat(np.arange(len(plans)), [plan.head for plan in plans])
+    if interleaved:
+        places = np.concatenate([np.arange(plan.head) for plan in plans])
+        order = np.argsort(places, kind="stable")
+        numbers, pairs = numbers[order], [pairs[at] for at in order.tolist()]
+    return pairs, numbers
+
+
 def by_query(
     plans: Sequence[ScoringPlan], numbers: NDArray[np.intp], scores: PairScores
 ) -> list[ScoredList]:
