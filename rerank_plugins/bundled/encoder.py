@@ -15,8 +15,8 @@ from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
+from rerank_plugins._progress import progress
 from rerank_plugins._text import stream_safe
 from rerank_plugins._threads import fork_safe_lock
 from rerank_plugins.bundled import FOLDER
@@ -140,18 +140,16 @@ class BundledEncoder:
         loaded = self._load()
         parts: list[NDArray[np.float32]] = [np.zeros((0, self.dimension), dtype=np.float32)]
         owners: list[int] = []
-        with tqdm(
-            total=len(texts), desc="embedding", unit="text", disable=None, delay=2
-        ) as progress:
-            for start in range(0, len(texts), _TEXTS_AT_A_TIME):
-                some = texts[start : start + _TEXTS_AT_A_TIME]
-                rows: list[list[int]] = []
-                for place, ids in enumerate(loaded.ids(some, f"{side}: "), start):
-                    cut = loaded.windows(ids) if windows else [loaded.first(ids)]
-                    rows += cut
-                    owners += [place] * len(cut)
-                parts.append(loaded.means(rows))
-                progress.update(len(some))
+        starts = range(0, len(texts), _TEXTS_AT_A_TIME)
+        unit = f" x {_TEXTS_AT_A_TIME}"
+        for start in progress(starts, desc="Embedding", unit=unit, delay=2):
+            some = texts[start : start + _TEXTS_AT_A_TIME]
+            rows: list[list[int]] = []
+            for place, ids in enumerate(loaded.ids(some, f"{side}: "), start):
+                cut = loaded.windows(ids) if windows else [loaded.first(ids)]
+                rows += cut
+                owners += [place] * len(cut)
+            parts.append(loaded.means(rows))
         return np.concatenate(parts), np.array(owners, dtype=np.intp)
 
     def _load(self) -> _Loaded:

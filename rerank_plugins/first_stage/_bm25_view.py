@@ -11,9 +11,9 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from rerank_plugins._lazy import lazy
+from rerank_plugins._progress import progress
 from rerank_plugins._telemetry import traced_search, traced_survey
 from rerank_plugins._validation import check_count
 from rerank_plugins.candidates import Candidate, check_query
@@ -98,7 +98,7 @@ class BM25View:
         listed = check_texts(texts)
         if not listed:
             return self
-        analyzed = tqdm(listed, desc="Analyzing", unit=" passages", disable=None, delay=1)
+        analyzed = progress(listed, desc="Analyzing", unit=" passages", delay=1)
         new = built(map(self.settings.analyzer, analyzed), self.size, self.vocabulary)
         grown = replace(
             self,

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from tqdm import tqdm
 
+from rerank_plugins._progress import progress
 from rerank_plugins._telemetry import traced_search, traced_survey
 from rerank_plugins._threads import in_thread
 from rerank_plugins._validation import check_count, check_iterable
@@ -293,5 +293,5 @@ class DenseView:
     def _batches(self, texts: Sequence[str]) -> Iterator[list[str]]:
         listed, size = check_texts(texts), self.settings.batch_size
         starts = range(0, len(listed), size)
-        for start in tqdm(starts, desc="Embedding", unit=" batches", disable=None, delay=1):
+        for start in progress(starts, desc="Embedding", unit=" batches", delay=1):
             yield listed[start : start + size]

@@ -8,9 +8,9 @@ from typing import Any, BinaryIO, ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 from typing_extensions import Self
 
+from rerank_plugins._progress import progress
 from rerank_plugins._threads import fork_safe_lock
 from rerank_plugins.errors import IndexDamagedError
 from rerank_plugins.first_stage._vectors import ExactVectors, IndexKind, Keys, Metric, Vectors
@@ -261,7 +261,7 @@ def _read(path: Path) -> Any:
 
 def _fill(index: Any, vectors: Vectors) -> None:
     starts = range(0, len(vectors), _CHUNK)
-    for start in tqdm(starts, desc="Indexing", unit=f" x {_CHUNK}", disable=None, delay=1):
+    for start in progress(starts, desc="Indexing", unit=f" x {_CHUNK}", delay=1):
         index.add(np.ascontiguousarray(vectors[start : start + _CHUNK]))
 
 

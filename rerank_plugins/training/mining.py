@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from tqdm.auto import tqdm
 
+from rerank_plugins._progress import progress
 from rerank_plugins._validation import check_count
 from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.first_stage.base import FirstStage
@@ -114,7 +114,7 @@ def mine_hard_negatives(
     )
     groups: list[Group] = []
     without = 0
-    for query_id, query in tqdm(queries.items(), desc="mining", unit="query", disable=None):
+    for query_id, query in progress(queries.items(), desc="mining", unit="query"):
         grades = qrels.get(query_id, {})
         relevant = [doc for doc, grade in grades.items() if grade > 0]
         chance = random.Random(f"mine {seed} {query_id}")  # noqa: S311

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
+from rerank_plugins._progress import progress
 from rerank_plugins._validation import check_finite
 from rerank_plugins.errors import ScoreCountError
 from rerank_plugins.models.loading import load_scorer
@@ -60,9 +60,7 @@ def with_teacher_scores(
 def _scored(pairs: list[tuple[str, str]], teacher: Teacher) -> NDArray[np.float64]:
     call = _callable(teacher)
     scores: list[float] = []
-    for start in tqdm(
-        range(0, len(pairs), _PAIRS_AT_A_TIME), desc="teacher", unit="batch", disable=None
-    ):
+    for start in progress(range(0, len(pairs), _PAIRS_AT_A_TIME), desc="teacher", unit="batch"):
         part = pairs[start : start + _PAIRS_AT_A_TIME]
         given = check_finite(call(part))
         if given.shape != (len(part),):

@@ -41,7 +41,7 @@ _SPACED_NUMBER: Final = regex.compile(
 _SPACED_THOUSANDS: Final = regex.compile(r"\d{1,3}(?:[ \u00a0\u2009\u202f]\d{3})+")
 _LONG_NUMBER: Final = 7
 # Between words without being part of one; gone before the cut, fewer pieces differ.
-_BREAKS: Final = (*'()[]"!;«»“”؛؟…', ". ", ", ", "، ", ": ", "? ")
+_BREAKS: Final = ('"', "(", ")", ". ", ", ", "، ")
 _MEMO_BYTES: Final = 128_000_000
 
 
@@ -82,6 +82,7 @@ class LanguageAnalyzer(Analyzer):
 
     def __init__(self, language: str) -> None:
         super().__init__(language)
+        self._arabic = _exact if language == "neutral" else arabic.stem
         # A corpus has far fewer distinct pieces than pieces.
         self._memo: Memo[str, tuple[str, ...]] = Memo(
             self._terms_of_piece, max_bytes=_MEMO_BYTES, size=_remembered
@@ -131,7 +132,11 @@ class LanguageAnalyzer(Analyzer):
 
     def _terms_of_piece(self, piece: str) -> tuple[str, ...]:
         word = simple_word(piece)
-        return tuple(self._terms_of_word(word) if word else self._terms_of_tokens(piece))
+        if not word:
+            return tuple(self._terms_of_tokens(piece))
+        if word < "\u0600":  # Latin: a simple word is that or Arabic
+            return (self._stem(word),)
+        return tuple(map(self._arabic, arabic.name_parts(word)))
 
     def _terms_of_tokens(self, piece: str) -> Iterator[str]:
         for text, kind in tokens(normalized(piece), self.name):
@@ -142,12 +147,12 @@ class LanguageAnalyzer(Analyzer):
 
     def _terms_of_word(self, word: str) -> Iterable[str]:
         if arabic.is_arabic(word):
-            return map(self._stem, arabic.name_parts(word))
+            return map(self._arabic, arabic.name_parts(word))
         return (self._stem(word),)
 
     def _stem(self, word: str) -> str:
         if arabic.is_arabic(word):
-            return _exact(word) if self.name == "neutral" else arabic.stem(word)
+            return self._arabic(word)
         return latin.stem(word, self.name) if self.name in latin.LANGUAGES else folded(word)
 
 

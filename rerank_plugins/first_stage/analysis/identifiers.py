@@ -73,7 +73,8 @@ _PLAIN: Final = regex.compile(
     rf"|\p{{Lu}}?[[\p{{L}}\p{{M}}]--[\p{{Lu}}\p{{Script=Arabic}}{_UNSPACED}]]+|\p{{Lu}}+",
     flags=regex.VERSION1,
 )
-_SIMPLE: Final = re.compile("['.,:،-]*([ء-غف-ي]+|[A-ZÀ-ÖØ-ÞŁŚŻŹĆ]?[a-zß-öø-ÿąćęłńśźżœ]+)['.,:،?-]*")
+_EDGE: Final = r"""['.,:،?()\[\]"!;«»“”؛؟…-]*"""
+_SIMPLE: Final = re.compile(f"{_EDGE}([ء-غف-ي]+|[A-ZÀ-ÖØ-ÞŁŚŻŹĆ]?[a-zß-öø-ÿąćęłńśźżœ]+){_EDGE}")
 _TASHKEEL: Final = re.compile("[\u0640\u064b-\u0652]+")
 _PARTS: Final = regex.compile(
     r"(?P<number>\p{Nd}+(?:[.,:/^-]\p{Nd}+)*)"
