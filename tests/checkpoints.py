@@ -87,6 +87,8 @@ class TinyCheckpoints(Mapping[str, Path]):
         if name not in self.names:
             raise KeyError(name)
         folder = self._root / name
+        if folder.is_dir():  # whole: it was renamed
+            return folder
         # Processes that share the root build each checkpoint once, and never meet half of one.
         with FileLock(self._root / f"{name}.lock"):
             if not folder.is_dir():

@@ -39,6 +39,7 @@ def test_making_a_reranker_loads_nothing(name: str, monkeypatch: pytest.MonkeyPa
         raise AssertionError(f"{settings} was loaded")
 
     monkeypatch.setattr(loaded_module, "LoadedModel", loads)
+    monkeypatch.setattr(loaded_module, "_models", {})  # another test may have loaded it
     reranker = load_reranker(name, top_n=3, on_error="first_stage")
     assert reranker.model == name
     assert len(reranker.rerank("query", [])) == 0

@@ -252,6 +252,7 @@ def _publish(
                 merged = load_for_training(
                     folder, device=str(model.device), max_length=config.max_length
                 )
+                merged.bf16 = model.bf16
                 metrics = evaluator(merged)
                 result = replace(
                     result,

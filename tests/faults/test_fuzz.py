@@ -18,6 +18,8 @@ SLOW = {"checkpoint": 6, "remote_server": 20}
 @pytest.fixture(scope="module")
 def bench(tiny_checkpoints: Mapping[str, Path]) -> Iterator[campaign.Bench]:
     """What the inputs work on."""
+    for name in campaign.CHECKPOINTS:
+        tiny_checkpoints[name]  # made before anything is watched
     with campaign.bench(tiny_checkpoints) as made:
         yield made
 

@@ -227,7 +227,7 @@ FAULTS: dict[str, Fault] = {
     "UTF-16": Fault(saying("[]".encode("utf-16")), WRONG, "UTF-8"),
     "deep JSON": Fault(saying(b"[" * 200_000), WRONG, "JSON"),
     "number of 10,000 digits": Fault(with_score("9" * 10_000), WRONG, "JSON"),
-    "an object": Fault(saying(b'{"error": "overloaded"}'), WRONG, "overloaded"),
+    "an object": Fault(saying(b'{"error": "overloaded"}'), WRONG, "must be a list"),
     "another protocol": Fault(saying(b'{"results": []}'), WRONG, "protocol"),
     "null": Fault(saying(b"null"), WRONG, "must be"),
     "results that are none": Fault(saying(b"[1, 2, 3, 4, 5]"), WRONG, "object"),

@@ -45,6 +45,7 @@ QUICK: dict[str, Any] = {
     "evaluations": 2,
     "patience": 9,
     "device": "cpu",
+    "precision": "fp32",
 }
 
 
