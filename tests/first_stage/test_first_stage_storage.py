@@ -329,6 +329,6 @@ def test_the_manifest_says_what_made_the_index(tmp_path: Path) -> None:
     assert manifest["format"] == storage.FORMAT
     assert manifest["kind"] == "BM25"
     assert manifest["settings"]["analyzer"] == "ar"
-    assert {"python", "numpy", "bm25s", "faiss-cpu"} <= manifest["versions"].keys()
+    assert {"python", "numpy", "faiss-cpu", "PyStemmer", "regex"} <= manifest["versions"].keys()
     folder = tmp_path / "index" / manifest["folder"]
     assert manifest["files"].keys() == {path.name for path in folder.iterdir()}

@@ -18,7 +18,7 @@ _PACKAGES: Final = (
     "sentence-transformers",
     "openvino",
     "faiss-cpu",
-    "bm25s",
+    "PyStemmer",
     "ir-measures",
 )
 

@@ -32,7 +32,7 @@ FILE: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 ARRAY_STARTS_AT: Final = 128
 # A manifest has a few kilobytes; a larger file is not a manifest and is not read.
 _LARGEST_MANIFEST: Final = 1 << 20
-_LIBRARIES: Final = ("numpy", "faiss-cpu", "bm25s", "rank-bm25", "PyStemmer", "stopwordsiso")
+_LIBRARIES: Final = ("numpy", "faiss-cpu", "rank-bm25", "PyStemmer", "snowballstemmer", "regex")
 # What parsing hostile or broken content raises, here, in numpy and in faiss.
 BROKEN: Final = (
     ArithmeticError,
