@@ -6,6 +6,7 @@ import hashlib
 import json
 import platform
 import re
+from functools import cache
 from importlib import metadata
 from io import BytesIO
 from pathlib import Path
@@ -94,6 +95,7 @@ def versions() -> dict[str, str]:
     }
 
 
+@cache
 def _version(name: str) -> str | None:
     try:
         return metadata.version(name)
