@@ -4,8 +4,8 @@ BM25 over SaudiNewsNet cut at 600 characters, repeated with variation. Build, qu
 memory at each size, each version and size in a process of its own. Times are milliseconds of
 the processor (medians), so that other work on the machine counts little.
 
-Usage: git worktree add /tmp/before ad87a73
-       python benchmarks/changes.py --data DIR --before /tmp/before [--sizes 10000 100000 1000000]
+Usage: git worktree add ../before ad87a73
+       python benchmarks/changes.py --data DIR --before ../before [--sizes 10000 100000 1000000]
 """
 
 from __future__ import annotations
