@@ -24,14 +24,15 @@ log = logging.getLogger(__name__)
 
 WINDOW_WORDS = 48  # in training, where time is short
 NEGATIVES = 3  # a group, of the seven mined
+UNANSWERED = 0.1  # of the groups
 # Groups of an epoch by source.
 MIX = {
-    "arcd-ar": 405, "mlqa-ar": 405, "arabicaqa-stitched-ar": 1500, "arabicaqa-wiki2017-ar": 1200,
-    "tydi-wiki2017-ar": 1700, "palgeo-ar": 400, "wiki2017-lead-ar": 250, "wiki2018-lead-arz": 450,
-    "arz-msa-lead": 200, "dz-rulings-ar": 200, "mentalqa-ar": 310, "heading-ar": 500,
-    "piaf-fr": 700, "piaf11-new-fr": 800, "heading-fr": 400, "poquad-pl": 1500, "heading-pl": 500,
-    "tydiqa-en": 1000, "squadshifts-new": 500, "squadshifts-amazon": 200, "selqa-en": 250,
-    "heading-en": 130,
+    "arcd-ar": 405, "mlqa-ar": 405, "arabicaqa-stitched-ar": 2600, "arabicaqa-wiki2017-ar": 1899,
+    "tydi-wiki2017-ar": 3292, "palgeo-ar": 500, "wiki2017-lead-ar": 400, "wiki2018-lead-arz": 700,
+    "arz-msa-lead": 300, "dz-rulings-ar": 250, "mentalqa-ar": 310, "heading-ar": 600,
+    "piaf-fr": 1500, "piaf11-new-fr": 1600, "heading-fr": 500, "poquad-pl": 2800,
+    "heading-pl": 700, "tydiqa-en": 2000, "squadshifts-new": 900, "squadshifts-amazon": 400,
+    "selqa-en": 700, "heading-en": 250,
 }  # fmt: skip
 
 
@@ -95,6 +96,7 @@ def run(work: Path, *, epochs: float = 1.0, device: str = "auto") -> Path:
             embeddings_rate=0.0,
             warmup=0.06,
             window_words=WINDOW_WORDS,
+            unanswered=UNANSWERED,
             candidates=20,
             epochs=epochs,
             device=device,

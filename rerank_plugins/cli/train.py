@@ -93,6 +93,14 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         help="skip negatives scored above (1 - SHARE) times the positive's BM25 score",
     )
     parser.add_argument(
+        "--unanswered",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="share of the questions whose answer is left out, so that lists without an answer "
+        "score below 0; recipe listwise alone (default 0)",
+    )
+    parser.add_argument(
         "--held-back",
         type=int,
         default=200,

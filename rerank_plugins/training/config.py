@@ -67,6 +67,9 @@ class TrainingConfig:
         window_words: Train on the window of this many words that shares most with the
             question; None for whole passages, or for the windows that the base's
             ``config.json`` states.
+        unanswered: Share of the groups that lose their positive, so that the model learns to
+            score a list without an answer below 0; ``listwise`` alone, 0 for none. A tenth is
+            a good start.
         held_back: Questions of each set held back for evaluation, at most a tenth of it.
         candidates: First-stage candidates that evaluation reranks.
         evaluations: How many times to evaluate, at most.
@@ -98,6 +101,7 @@ class TrainingConfig:
     warmup: float = 0.1
     max_length: int | None = None
     window_words: int | None = None
+    unanswered: float = 0.0
     held_back: int = 200
     candidates: int = 30
     evaluations: int = 10
@@ -131,7 +135,11 @@ class TrainingConfig:
         self._check_lists()
 
     def _check_lists(self) -> None:
-        for name in ("warmup", "merge"):
+        if self.unanswered and self.recipe != "listwise":
+            raise InvalidInputError(
+                f"unanswered needs the recipe listwise, but got {self.recipe}: set unanswered=0"
+            )
+        for name in ("warmup", "merge", "unanswered"):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:
                 raise InvalidInputError(f"{name} must be in [0, 1], but got {value}")

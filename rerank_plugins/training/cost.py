@@ -45,6 +45,7 @@ _DECISIVE = (
     "warmup",
     "max_length",
     "window_words",
+    "unanswered",
     "evaluations",
     "patience",
     "seed",

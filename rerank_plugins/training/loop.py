@@ -92,7 +92,7 @@ def fit(
     work.mkdir(parents=True, exist_ok=True)
     if config.recipe == "ranknet" and config.teacher is not None:
         groups = with_teacher_scores(groups, config.teacher, work / "teacher-scores.npz")
-    chosen = examples(config.recipe, groups)
+    chosen = examples(config.recipe, groups, unanswered=config.unanswered, seed=config.seed)
     torch.manual_seed(config.seed)
     device = None if config.device == "auto" else config.device
     model = load_for_training(config.base, device=device, max_length=config.max_length)
@@ -104,7 +104,7 @@ def fit(
     model.bf16 = uses_bf16(config, model)
     freeze_embeddings(model, frozen=config.embeddings_rate == 0)
     dataset = _dataset(chosen, _window_words(config, model, groups))
-    loss = loss_for(config.recipe, model, groups)
+    loss = loss_for(config.recipe, model, groups, unanswered=config.unanswered > 0)
     weight = model.first_stage_weight
     evaluator = make_evaluator(held_back, weight)
     batch = max(1, round(config.queries_per_batch * len(chosen.index) / len(groups)))

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from sentence_transformers import CrossEncoder
 
 from rerank_plugins.errors import UnsupportedModelError
 from rerank_plugins.models.loading import load_scorer
 from rerank_plugins.scoring.base import LongPassages
 from rerank_plugins.scoring.batching import token_budget_batches
+from rerank_plugins.scoring.blocks import has_blocks, read_blocks
 from rerank_plugins.scoring.checkpoint import Checkpoint, checked_max_length, read_checkpoint
 from rerank_plugins.scoring.encoding import EncodedPairs, PairEncoder
 from rerank_plugins.scoring.hub import fetch
@@ -127,6 +132,30 @@ class TrainedCrossEncoder(CrossEncoder):  # type: ignore[misc]
         return empty.scatter_reduce(0, owners, scores, reduce, include_self=False)
 
 
+@contextmanager
+def _plain(folder: Path) -> Iterator[Path]:
+    """The folder as other libraries read it: weights in blocks become a model.safetensors."""
+    if not has_blocks(folder):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="rerank-plugins-") as made:
+        for file in folder.glob("*.json"):
+            shutil.copy(file, made)
+        save_file(read_blocks(folder), Path(made) / "model.safetensors", {"format": "pt"})
+        yield Path(made)
+
+
+def _loaded_as(device: str | None) -> dict[str, Any]:
+    """float32, and on a CPU attention as plain products.
+
+    The backward pass of torch's fused attention takes five times as long there: a step of 48
+    pairs of 128 tokens, 12x384 under bf16 autocast on two Zen 5 cores, 2.5 s against 1.8 s.
+    """
+    if device == "cpu" or (device is None and not torch.cuda.is_available()):
+        return {"dtype": torch.float32, "attn_implementation": "eager"}
+    return {"dtype": torch.float32}
+
+
 def load_for_training(
     base: str | Path, *, device: str | None = None, max_length: int | None = None
 ) -> TrainedCrossEncoder:
@@ -163,13 +192,14 @@ def load_for_training(
         max_length = min(checkpoint.max_length, DEFAULT_MAX_LENGTH)
     length = checked_max_length(checkpoint, max_length)
     try:
-        model = TrainedCrossEncoder(
-            str(folder),
-            device=device,
-            num_labels=1 if headless else None,
-            local_files_only=True,
-            model_kwargs={"dtype": torch.float32},
-        )
+        with _plain(folder) as readable:
+            model = TrainedCrossEncoder(
+                str(readable),
+                device=device,
+                num_labels=1 if headless else None,
+                local_files_only=True,
+                model_kwargs=_loaded_as(device),
+            )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise UnsupportedModelError(f"the base {base} could not be loaded: {error}") from error
     model.set_up(checkpoint, length, headless=headless)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import write_base
+from safetensors.numpy import save_file as save_numpy
+from safetensors.torch import load_file
 from toys import toy_groups
 from transformers import BertConfig, BertModel
 
 from rerank_plugins.errors import InvalidInputError, UnknownModelError
 from rerank_plugins.models.loading import load_scorer
 from rerank_plugins.scoring.base import ScoreOptions
+from rerank_plugins.scoring.blocks import BLOCK, FILE, to_8_bits
 from rerank_plugins.training.model import load_for_training
 
 LONG = " ".join(["near bako of"] * 60)
@@ -90,6 +94,25 @@ def test_half_precision_checkpoints_are_trained_in_float32(tmp_path: Path) -> No
     half.save_pretrained(folder)
     model = load_for_training(folder, device="cpu")
     assert {weight.dtype for weight in model.parameters()} == {torch.float32}
+
+
+def test_weights_in_blocks_are_trained_as_they_are_scored(base: Path, tmp_path: Path) -> None:
+    """A folder with `blocks.safetensors` in place of `model.safetensors` is a base like others."""
+    folder = tmp_path / "blocks"
+    shutil.copytree(base, folder)
+    weights = {name: t.numpy() for name, t in load_file(folder / "model.safetensors").items()}
+    (folder / "model.safetensors").unlink()
+    packed = {}
+    for name, values in weights.items():
+        if values.ndim == 2 and values.shape[1] % BLOCK == 0:
+            packed[f"{name}.q8"], packed[f"{name}.scale"] = to_8_bits(values)
+        else:
+            packed[name] = values
+    assert any(name.endswith(".q8") for name in packed)
+    save_numpy(packed, folder / FILE)
+    got = load_for_training(folder, device="cpu").predict(PAIRS, activation_fn=torch.nn.Identity())
+    want = load_scorer(folder, device="cpu").score(PAIRS, ScoreOptions()).logits
+    np.testing.assert_allclose(got, want, atol=2e-5)
 
 
 def test_wrong_bases_and_lengths_are_named(base: Path) -> None:

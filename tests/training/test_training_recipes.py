@@ -14,9 +14,9 @@ from rerank_plugins.errors import InvalidInputError, UnsupportedModelError
 from rerank_plugins.models.loading import load_scorer
 from rerank_plugins.scoring.base import ScoreOptions
 from rerank_plugins.training import Group
-from rerank_plugins.training.config import RECIPES, Recipe
+from rerank_plugins.training.config import RECIPES, Recipe, TrainingConfig
 from rerank_plugins.training.model import TrainedCrossEncoder, load_for_training
-from rerank_plugins.training.recipes import examples, loss_for
+from rerank_plugins.training.recipes import UNANSWERED, examples, loss_for
 
 GROUPS = [
     *toy_groups(3),
@@ -80,6 +80,32 @@ def test_listwise_is_the_cross_entropy_of_the_positive(
         for scores in scores_of(base)
     ]
     assert loss_of("listwise", model, GROUPS) == pytest.approx(sum(expected) / 4, rel=1e-4)
+
+
+def test_unanswered_lists_are_right_when_all_of_it_is_below_0(
+    base: Path, model: TrainedCrossEncoder
+) -> None:
+    """One more choice, "none of these", has logit 0 and is right where the positive is gone."""
+    chosen = examples("listwise", GROUPS, unanswered=0.5, seed=3)
+    without = {place for place, member in chosen.index if member == UNANSWERED}
+    assert len(without) == 2
+    expected = []
+    for place, scores in enumerate(scores_of(base)):
+        kept = torch.cat([scores[1:] if place in without else scores, torch.zeros(1)])
+        right = len(kept) - 1 if place in without else 0
+        expected.append(torch.nn.functional.cross_entropy(kept[None], torch.tensor([right])).item())
+    rows = [chosen.row(*entry) for entry in chosen.index]
+    loss = loss_for("listwise", model, GROUPS, unanswered=True)(
+        [[row["query"] for row in rows], [row["passages"] for row in rows]],
+        [torch.tensor(row["label"]) for row in rows],
+    )
+    assert loss.item() == pytest.approx(sum(expected) / len(expected), abs=1e-5)
+
+
+def test_unanswered_is_for_lists_alone(tmp_path: Path) -> None:
+    """A pair recipe has no list from which the positive could be missing."""
+    with pytest.raises(InvalidInputError, match="unanswered needs the recipe listwise"):
+        TrainingConfig(out=tmp_path / "out", recipe="binary", unanswered=0.1)
 
 
 def test_ranknet_is_the_mean_over_pairs_that_the_teacher_orders(
