@@ -186,6 +186,7 @@ def run(options: argparse.Namespace) -> int:
             negatives=options.negatives,
             ranks=tuple(options.ranks),
             margin=options.margin,
+            unanswered=options.unanswered,
             queries_per_batch=options.batch,
             accumulate=options.accumulate,
             learning_rate=options.learning_rate,
