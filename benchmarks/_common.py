@@ -106,13 +106,13 @@ def jobs(data: Path, candidates: int, tokens: int | None = None, seed: int = 0) 
                     words = words[: int(np.exp(rng.uniform(np.log(20), np.log(400))))]
                     passages.append(" ".join(words))
                 else:
-                    passages.append(_exactly(tokenizer, query, words, tokens))
+                    passages.append(exactly(tokenizer, query, words, tokens))
             lengths = [len(row.ids) for row in tokenizer.encode_batch(
                 [(query, passage) for passage in passages])]  # fmt: skip
             yield Job(query, passages, lengths)
 
 
-def _exactly(tokenizer: Any, query: str, words: list[str], tokens: int) -> str:
+def exactly(tokenizer: Any, query: str, words: list[str], tokens: int) -> str:
     """As many of the words, again and again, as give the pair that many tokens; then commas."""
     chosen: list[str] = []
     room = tokens - len(tokenizer.encode(query, "").ids)

@@ -1,52 +1,71 @@
-"""Engines side by side: torch and OpenVINO, fp32, bf16 and int8, on one machine in one run.
+"""Engines side by side: torch and OpenVINO, fp32, bf16 and int8, beside ``CrossEncoder.predict``.
 
-    python benchmarks/engines.py [--shapes 2x768 12x768 6x384 embedded] [--candidates N]
-        [--rounds N] [--users]
+    python benchmarks/engines.py [--shapes 2x768 12x768 4x384] [--candidates 40] [--rounds 3]
+    taskset -c 1 python benchmarks/engines.py --processor-time --avx2
 
-Each shape is a BERT with random weights (weights change no time), four times the hidden
-size within; `bundled` is the model that ships. Two loads: rows of 256 tokens given
-straight to the engine (16 in a batch), whose figure is a part of the matrix-product peak
-measured in the same run; and a query with passages of 20 to 500 words in four languages
-through `Reranker`, tokenization included. Engines take turns, round by round; medians and
-ratios to our torch engine in fp32 are printed. With `--users`, sentence-transformers'
-`CrossEncoder.predict` takes turns too, as LangChain's and LlamaIndex's own classes call it.
+Each shape is a BERT with random weights (weights change no time), four times the hidden size
+within; ``bundled`` is the model that ships. ``CrossEncoder.predict`` is what LangChain's and
+LlamaIndex's own classes call. All take turns, round by round, with tokenization; medians are
+printed for two loads: one query with passages of 20 to 500 words in four languages, and pairs
+of 256 tokens each, which leave no padding to save. The last column is of the forward pass
+alone, 16 rows of 256 tokens: operations of the whole model per second as a part of this
+machine's matrix-product peak in the same precision (oneDNN, 2048 x 2048). It may be above
+100%: the last layer is computed for first tokens alone.
 
-    python benchmarks/engines.py --agreement FOLDER... [--queries N] [--candidates N]
-
-instead measures how alike the embedded model orders passages in fp32 and in int8, on folders
-with `corpus.jsonl.gz`, `queries.jsonl.gz` and `qrels.tsv`: for each query its relevant
-passages and those that BM25 finds first. The int8 model is calibrated on the samples.
+With ``--processor-time`` seconds are those of the process, which other processes on a busy
+machine do not change: use it with one core. ``--avx2`` hides everything beyond AVX2 (VNNI,
+AVX-512, bf16) from oneDNN, torch, OpenVINO and the choice of engines: an emulation of an older
+processor, whose caches and clock stay this one's.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
+import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
+from unittest.mock import patch
 
-import numpy as np
-from _common import checkpoint
-from first_stage_scale import lines
+AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
+if "--avx2" in sys.argv:  # read by the libraries when they are imported
+    os.environ.update(AVX2)
 
-from rerank_plugins.models.loading import load_reranker, load_scorer
-from rerank_plugins.samples import load_passages, load_questions
-from rerank_plugins.scoring.checkpoint import read_checkpoint
-from rerank_plugins.scoring.encoding import Batch
-from rerank_plugins.scoring.engines import native_bf16
-from rerank_plugins.scoring.quantization import LabelledList, agreement, quantize
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from _common import checkpoint, exactly, machine  # noqa: E402
+from tokenizers import Tokenizer  # noqa: E402
+
+from rerank_plugins.models.catalog import bundled_folder  # noqa: E402
+from rerank_plugins.models.loading import load_reranker, load_scorer  # noqa: E402
+from rerank_plugins.samples import load_passages, load_questions  # noqa: E402
+from rerank_plugins.scoring.checkpoint import read_checkpoint  # noqa: E402
+from rerank_plugins.scoring.encoding import Batch  # noqa: E402
+from rerank_plugins.scoring.engines import native_bf16  # noqa: E402
+from rerank_plugins.scoring.linear import Int8Linear, Linear  # noqa: E402
+from rerank_plugins.scoring.quantization import quantize  # noqa: E402
+from rerank_plugins.scoring.token_cache import TokenCache  # noqa: E402
 
 ROWS, WIDTH = 16, 256
-WAYS = (("torch", "fp32"), ("torch", "bf16"), ("torch", "int8"), ("openvino", "fp32"),
-        ("openvino", "bf16"), ("openvino", "int8"))  # fmt: skip
+WAYS = (
+    "torch-fp32",
+    "torch-bf16",
+    "torch-int8",
+    "openvino-fp32",
+    "openvino-bf16",
+    "openvino-int8",
+)
+PREDICT = "CrossEncoder.predict"
+Clock = Callable[[], float]
 
 
-def passages(count: int) -> list[str]:
+def mixed_passages(count: int) -> list[str]:
     """Texts of 20 to 500 words, each of one language, no two alike."""
     rng = random.Random(0)
     by_language: dict[str, list[str]] = {}
@@ -61,21 +80,25 @@ def passages(count: int) -> list[str]:
     return texts
 
 
-def seconds(call: Callable[[], Any]) -> float:
-    """Wall clock of one call."""
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
+def even_passages(query: str, count: int) -> list[str]:
+    """Texts that are of 256 tokens together with the query; their first words differ."""
+    tokenizer = Tokenizer.from_file(str(bundled_folder() / "tokenizer.json"))
+    texts = mixed_passages(count)
+    return [
+        exactly(tokenizer, query, [str(n), *text.split()], WIDTH) for n, text in enumerate(texts)
+    ]
 
 
-def in_turn(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+def in_turn(calls: dict[str, Callable[[], Any]], rounds: int, clock: Clock) -> dict[str, float]:
     """Median seconds of each, after one call each to warm up."""
     for call in calls.values():
         call()
     taken: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
-            taken[name].append(seconds(call))
+            start = clock()
+            call()
+            taken[name].append(clock() - start)
     return {name: median(some) for name, some in taken.items()}
 
 
@@ -84,10 +107,6 @@ def products() -> dict[str, tuple[Callable[[], Any], float]]:
 
     In fp32 by oneDNN: torch's own product goes to MKL, which is at half of that on AMD.
     """
-    import torch
-
-    from rerank_plugins.scoring.linear import Int8Linear, Linear
-
     size = 2048
     work = 2 * size**3 / 1e9
     one, two, none = torch.rand(size, size), torch.rand(size, size) - 0.5, torch.zeros(size)
@@ -109,107 +128,73 @@ def work_of(config: dict[str, Any]) -> float:
     return ROWS * WIDTH * a_token / 1e9
 
 
-def measure(shape: str, folder: Path, options: argparse.Namespace) -> None:
-    """Prints both tables of one shape."""
-    texts, query = passages(options.candidates), load_questions()[0].text
-    ways = [way for way in WAYS if way[1] != "bf16" or native_bf16()]
-    if ("openvino", "int8") in ways and shape != "bundled":
-        quantize(load_scorer(folder), pairs=[(query, text[:400]) for text in texts[:24]])
-    rerankers = {
-        f"{engine} {precision}": load_reranker(
-            "bundled" if shape == "bundled" else folder,
-            device="cpu", engine=engine, precision=precision,
-        )
-        for engine, precision in ways
-    }  # fmt: skip
+def measure(shape: str, folder: Path, options: argparse.Namespace, clock: Clock) -> None:
+    """Prints the table of one shape."""
+    query = load_questions()[0].text
+    mixed, even = mixed_passages(options.candidates), even_passages(query, options.candidates)
+    ways = [way for way in options.ways if not way.endswith("bf16") or native_bf16()]
+    if "openvino-int8" in ways:
+        quantize(load_scorer(folder, engine="openvino"),
+                 pairs=[(query, text[:400]) for text in mixed[:24]])  # fmt: skip
     config = json.loads((folder / "config.json").read_text())
     ids = np.random.default_rng(0).integers(5, config["vocab_size"], (ROWS, WIDTH))
     types = np.zeros_like(ids) if read_checkpoint(folder).with_types else None
     batch = Batch(ids, np.ones_like(ids), types)
 
-    fixed: dict[str, Callable[[], Any]] = {}
-    mixed: dict[str, Callable[[], Any]] = {}
-    for name, reranker in rerankers.items():
-        engine = reranker.scorer._load()[0].engine  # noqa: SLF001
-        fixed[name] = lambda engine=engine: engine.logits(batch)
-        # A text is tokenized once and remembered: another ending each time defeats that.
-        counter = iter(range(10**9))
-        mixed[name] = lambda reranker=reranker, counter=counter: reranker.rerank(
-            query, [f"{text} {next(counter)}" for text in texts]
-        )
-    if options.users:
-        from sentence_transformers import CrossEncoder
+    from sentence_transformers import CrossEncoder
 
-        theirs = CrossEncoder(str(folder), device="cpu", local_files_only=True)
-        mixed["CrossEncoder.predict"] = lambda: theirs.predict([(query, text) for text in texts])
+    theirs = CrossEncoder(str(folder), device="cpu", local_files_only=True)
+    calls: dict[str, dict[str, Callable[[], Any]]] = {"mixed": {}, "even": {}, "forward": {}}
+    for load, texts in (("mixed", mixed), ("even", even)):
+        pairs = [(query, text) for text in texts]
+        calls[load][PREDICT] = lambda pairs=pairs: theirs.predict(pairs)
+    for way in ways:
+        engine, precision = way.split("-")
+        reranker = load_reranker(folder, device="cpu", engine=engine, precision=precision)
+        reranker.rerank(query, even[:1])
+        model = reranker.scorer._load()[0]  # noqa: SLF001
+        calls["forward"][way] = lambda model=model: model.engine.logits(batch)
+        for load, texts in (("mixed", mixed), ("even", even)):
+            calls[load][way] = lambda reranker=reranker, texts=texts: reranker.rerank(query, texts)
     peaks = products()
-    took = in_turn(fixed | {f"product {name}": call for name, (call, _) in peaks.items()},
-                   options.rounds)  # fmt: skip
-    peak = {name: work / took[f"product {name}"] for name, (_, work) in peaks.items()}
-    print(f"\n{shape}: {ROWS} rows of {WIDTH} tokens; product peak, 10^9 operations a second: "
-          + ", ".join(f"{name} {value:.0f}" for name, value in peak.items()))  # fmt: skip
-    for name in fixed:
-        speed = work_of(config) / took[name]
-        print(f"  {name:<22}{took['torch fp32'] / took[name]:6.2f} x torch fp32   "
-              f"{ROWS / took[name]:7.1f} rows/s   {speed:6.0f} effective, "
-              f"{speed / peak[name.split()[1]]:.0%} of the peak")  # fmt: skip
-    took = in_turn(mixed, options.rounds)
-    print(f"{shape}: a query, {len(texts)} passages of mixed lengths, tokenization included")
-    for name in mixed:
-        print(f"  {name:<22}{took['torch fp32'] / took[name]:6.2f} x torch fp32   "
-              f"{len(texts) / took[name]:7.1f} passages/s")  # fmt: skip
-
-
-def labelled(folder: Path, queries: int, candidates: int) -> list[LabelledList]:
-    """Some of a set's queries, each with its relevant passages and BM25's first ones."""
-    from rerank_plugins.first_stage.bm25 import BM25
-
-    corpus, asked = (
-        {str(row["id"]): row["text"] for row in lines(folder / name)}
-        for name in ("corpus.jsonl.gz", "queries.jsonl.gz")
-    )
-    relevant: dict[str, set[str]] = {}
-    for line in (folder / "qrels.tsv").read_text(encoding="utf-8").splitlines()[1:]:
-        query, passage, grade = line.split("\t")
-        if float(grade) > 0:
-            relevant.setdefault(query, set()).add(passage)
-    names = list(corpus)
-    bm25 = BM25(list(corpus.values()))
-    lists = []
-    for query in random.Random(0).sample(sorted(relevant.keys() & asked.keys()), queries):
-        found = [names[some.key] for some in bm25.search(asked[query], candidates)]
-        chosen = list(dict.fromkeys([*found, *sorted(relevant[query] & corpus.keys())]))
-        random.Random(1).shuffle(chosen)
-        grades = [float(name in relevant[query]) for name in chosen]
-        lists.append(LabelledList(asked[query], [corpus[name] for name in chosen], grades))
-    return lists
+    took = {load: in_turn(some, options.rounds, clock) for load, some in calls.items()}
+    product = in_turn({name: call for name, (call, _) in peaks.items()}, 5, clock)
+    peak = {name: work / product[name] for name, (_, work) in peaks.items()}
+    told = ", ".join(f"{name} {value:.0f}" for name, value in peak.items())
+    print(f"\n{shape}, {options.candidates} passages; peak in 10^9 operations per second: {told}\n")
+    print("| passages/s (x CrossEncoder.predict) | mixed | 256 tokens each | of the peak |")
+    print("|---|---|---|---|")
+    for name in (PREDICT, *ways):
+        cells = [
+            f"{options.candidates / took[load][name]:.1f} "
+            f"({took[load][PREDICT] / took[load][name]:.1f})"
+            for load in ("mixed", "even")
+        ]
+        part = "" if name == PREDICT else (
+            f"{work_of(config) / took['forward'][name] / peak[name.split('-')[1]]:.0%}"
+        )  # fmt: skip
+        print(f"| {name} | {' | '.join(cells)} | {part} |", flush=True)
 
 
 def main() -> None:
     """Runs the measurement."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--shapes", nargs="+", default=["2x768", "12x768", "6x384", "bundled"])
-    parser.add_argument("--candidates", type=int, default=100)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--users", action="store_true")
-    parser.add_argument("--agreement", nargs="+", type=Path, metavar="FOLDER")
-    parser.add_argument("--queries", type=int, default=50)
+    parser.add_argument("--shapes", nargs="+", default=["2x768", "4x384", "12x768"])
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
+    parser.add_argument("--candidates", type=int, default=40)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--processor-time", action="store_true")
+    parser.add_argument("--avx2", action="store_true", help="emulate a processor without more")
     options = parser.parse_args()
-    if options.agreement:
-        fp32 = load_scorer(engine="openvino", precision="fp32")
-        int8 = load_scorer(precision="int8")
-        for folder in options.agreement:
-            lists = labelled(folder, options.queries, options.candidates)
-            print(folder.parent.name, json.dumps(agreement(fp32, int8, lists)), flush=True)
-        return
-    with tempfile.TemporaryDirectory() as temporary:
+    if options.avx2:
+        torch.cpu.get_capabilities = lambda: {"avx2": True}
+    print(machine(), f"emulated: {AVX2}" if options.avx2 else "")
+    clock = time.process_time if options.processor_time else time.perf_counter
+    # A text is tokenized once and remembered; here each time.
+    forgetful = patch("rerank_plugins.scoring.loaded.TokenCache", lambda: TokenCache(0))
+    with forgetful, tempfile.TemporaryDirectory() as temporary:
         for shape in options.shapes:
-            if shape == "bundled":
-                from rerank_plugins.models.catalog import bundled_folder
-
-                measure(shape, bundled_folder(), options)
-            else:
-                measure(shape, checkpoint(Path(temporary) / shape, shape), options)
+            measure(shape, checkpoint(Path(temporary) / shape, shape), options, clock)
 
 
 if __name__ == "__main__":

@@ -21,9 +21,18 @@ from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.models.calibration import Calibration
 from rerank_plugins.models.loading import load_scorer
 from rerank_plugins.samples import load_questions
-from rerank_plugins.scoring import converted, quantization
+from rerank_plugins.scoring import (
+    converted,
+    engines,
+    nncf_quantization,
+    quantization,
+    quantization_data,
+)
 from rerank_plugins.scoring.base import PairScores, ScoreOptions
+from rerank_plugins.scoring.engines import EngineName
+from rerank_plugins.scoring.local import LocalScorer
 from rerank_plugins.scoring.quantization import LabelledList, agreement, quantize
+from rerank_plugins.scoring.torch_engine import TorchEngine
 
 if find_spec("nncf") is None:  # not imported: that is the library's part, with care
     pytest.skip("needs the extra openvino", allow_module_level=True)
@@ -53,7 +62,9 @@ def quantized(
     """A checkpoint with an int8 model beside it, and the report."""
     folder = tmp_path_factory.mktemp("int8") / "model"
     shutil.copytree(tiny_checkpoints["rstar"], folder)
-    return folder, quantize(load_scorer(folder), pairs=PAIRS[:12], labelled=LABELLED)
+    return folder, quantize(
+        load_scorer(folder, engine="openvino"), pairs=PAIRS[:12], labelled=LABELLED
+    )
 
 
 def test_int8_is_another_model_beside_the_fp32_one(
@@ -95,7 +106,7 @@ def test_a_new_quantization_replaces_the_kept_one(
     """One int8 model a checkpoint: the last one that was asked for."""
     folder = shutil.copytree(quantized[0], tmp_path / "copy")
     before = sorted((folder / converted.FOLDER).iterdir())
-    report = quantize(load_scorer(folder), pairs=PAIRS[:6])
+    report = quantize(load_scorer(folder, engine="openvino"), pairs=PAIRS[:6])
     assert report["measured_on"] == "the calibration pairs"
     assert report["ndcg_at_10"] is None
     assert sorted((folder / converted.FOLDER).iterdir()) == before
@@ -112,7 +123,8 @@ def test_a_calibration_written_into_the_folder_keeps_the_int8_model(
     before = load_scorer(folder).fingerprint()
     Calibration(str(folder), 1.5, 0.25).save(folder)
     assert load_scorer(folder).fingerprint() == before
-    assert load_scorer(folder, precision="int8").describe()["agreement"] == quantized[1]
+    kept = load_scorer(folder, engine="openvino", precision="int8")
+    assert kept.describe()["agreement"] == quantized[1]
 
 
 def test_int8_without_a_kept_model_is_calibrated_on_four_languages(
@@ -123,7 +135,7 @@ def test_int8_without_a_kept_model_is_calibrated_on_four_languages(
 ) -> None:
     """By itself, at the first use; nothing of it on standard output, no logger class changed."""
     folder = shutil.copytree(tiny_checkpoints["camembert"], tmp_path / "model")
-    monkeypatch.setattr(quantization, "_CALIBRATION_PAIRS", 8)
+    monkeypatch.setattr(quantization_data, "CALIBRATION_PAIRS", 8)
     told = load_reranker(folder, engine="openvino", precision="int8").describe()
     assert told["agreement"]["calibrated_on"] == "samples"
     assert told["agreement"]["measured_on"] == "samples"
@@ -134,14 +146,14 @@ def test_int8_without_a_kept_model_is_calibrated_on_four_languages(
 
 def test_sample_pairs_are_of_all_languages_and_never_those_measured_on() -> None:
     """Half the questions of each language to calibrate with, the other half to measure with."""
-    calibrated = {query for query, _ in quantization._sample_pairs()}
-    measured = {some.query for some in quantization._sample_lists(odd=True)}
+    calibrated = {query for query, _ in quantization_data.sample_pairs()}
+    measured = {some.query for some in quantization_data.sample_lists(odd=True)}
     assert not calibrated & measured
     for language in ("ar", "fr", "pl", "en"):
         questions = {question.text for question in load_questions(language)}
         assert questions & calibrated
         assert questions & measured
-    assert all(any(some.grades) for some in quantization._sample_lists(odd=True))
+    assert all(any(some.grades) for some in quantization_data.sample_lists(odd=True))
 
 
 def test_agreement_of_a_scorer_with_itself_is_whole_and_with_its_reverse_is_none() -> None:
@@ -163,10 +175,10 @@ def test_agreement_of_a_scorer_with_itself_is_whole_and_with_its_reverse_is_none
 def test_what_is_spread_is_evenly_taken() -> None:
     """300 of many, the whole of few."""
     pairs = [(str(number), "p") for number in range(1000)]
-    chosen = quantization._spread(pairs)
+    chosen = quantization_data.spread(pairs)
     assert len(chosen) == len(set(chosen)) == 300
     assert int(chosen[-1][0]) > 990
-    assert quantization._spread(pairs[:7]) == pairs[:7]
+    assert quantization_data.spread(pairs[:7]) == pairs[:7]
 
 
 @given(sizes=st.lists(st.integers(1, 30), min_size=1, max_size=40))
@@ -176,7 +188,7 @@ def test_any_number_of_pairs_can_be_calibrated_with_and_measured(sizes: list[int
     317 pairs used to leave 17 of as many queries, of which none had an order.
     """
     pairs = [(f"q{query}", f"p{at}") for query, size in enumerate(sizes) for at in range(size)]
-    calibration, lists, measured_on = quantization._split(pairs)
+    calibration, lists, measured_on = quantization_data.split(pairs)
     assert 1 <= len(calibration) <= 300
     assert set(calibration) <= set(pairs)
     assert lists
@@ -201,11 +213,55 @@ def test_what_was_made_is_kept_when_measuring_breaks_off(
     folder = shutil.copytree(tiny_checkpoints["rstar"], tmp_path / "model")
     monkeypatch.setattr(quantization, "agreement", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        quantize(load_scorer(folder), pairs=PAIRS[:12])
-    monkeypatch.setattr(quantization, "_nncf", interrupted)
-    told = load_scorer(folder, precision="int8").describe()
+        quantize(load_scorer(folder, engine="openvino"), pairs=PAIRS[:12])
+    monkeypatch.setattr(nncf_quantization, "quantized", interrupted)
+    told = load_scorer(folder, engine="openvino", precision="int8").describe()
     assert told["precision"] == "int8"
     assert "agreement" not in told
+
+
+def test_int8_on_torch_is_measured_once_and_the_report_is_kept(
+    tiny_checkpoints: Mapping[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """At the first use, without OpenVINO or nncf; the next process reads what was found."""
+    folder = shutil.copytree(tiny_checkpoints["rstar"], tmp_path / "model")
+    monkeypatch.setattr(engines, "openvino_installed", lambda: False)
+    scorer = load_scorer(folder, precision="int8")
+    told = json.loads(json.dumps(scorer.describe()))
+    assert (told["engine"], told["precision"]) == ("torch", "int8")
+    report = told["agreement"]
+    assert (report["engine"], report["calibrated_on"]) == ("torch", None)
+    assert (report["queries"], report["pairs"]) == (8, 80)
+    assert "measuring once" in caplog.text
+    assert (folder / converted.FOLDER_OF_FACTS).is_dir()
+    assert not (folder / converted.FOLDER).exists()
+    caplog.clear()
+    again = LocalScorer(scorer.settings, engine=int8_engine_of(scorer))
+    assert again.describe()["agreement"] == report
+    assert "measuring once" not in caplog.text
+
+
+def int8_engine_of(scorer: LocalScorer) -> TorchEngine:
+    """Loaded anew: scorers of one process share what is loaded."""
+    engine = quantization.int8_engine(scorer.settings, scorer.checkpoint, "torch")
+    assert isinstance(engine, TorchEngine)
+    return engine
+
+
+def test_a_report_on_torch_that_cannot_be_kept_is_shown(
+    tiny_checkpoints: Mapping[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing else is lost: the weights are quantized while they load."""
+    folder = shutil.copytree(tiny_checkpoints["rstar"], tmp_path / "model")
+    monkeypatch.setattr(converted, "places", lambda *_, **__: [])
+    report = quantize(load_scorer(folder, engine="torch"), pairs=PAIRS[:12])
+    assert report["measured_on"] == "own pairs"
+    assert set(report["pairs_per_second"]) == {"default", "int8"}
+    told = load_scorer(folder, engine="torch", precision="int8").describe()
+    assert told["agreement"]["measured_on"] == "a part of the samples"
 
 
 @pytest.mark.parametrize(
@@ -286,12 +342,13 @@ def test_bad_calibration_data_is_answered(call: Callable[[], object], message: s
         call()
 
 
-def test_the_embedded_model_keeps_its_order_in_int8() -> None:
+@pytest.mark.parametrize("engine", ["torch", "openvino"])
+def test_the_bundled_model_keeps_its_order_in_int8(engine: EngineName) -> None:
     """On the samples' other questions, in four languages, calibrated with few pairs only."""
-    lists = quantization._sample_lists(odd=True)[::2]
+    lists = quantization_data.sample_lists(odd=True)[::2]
     lists = [LabelledList(x.query, x.passages[:10], x.grades[:10]) for x in lists]
-    pairs = quantization._sample_pairs()[::20]
-    report = quantize(load_scorer(), pairs=pairs, labelled=lists)
+    pairs = quantization_data.sample_pairs()[::20]
+    report = quantize(load_scorer(engine=engine), pairs=pairs, labelled=lists)
     assert report["kendall_tau"] > 0.9
     assert report["largest_difference"] < report["logit_deviation"]
     assert report["ndcg_at_10"]["int8"] == pytest.approx(report["ndcg_at_10"]["fp32"], abs=0.05)

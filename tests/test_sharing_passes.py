@@ -99,20 +99,6 @@ def test_a_caller_of_many_rows_takes_turns_with_those_behind() -> None:
     assert large.logits.tolist() == list(range(1000, 1100))
 
 
-def test_a_crowded_model_takes_smaller_batches() -> None:
-    """So that those who wait need not wait long."""
-    model = Model(held=True)
-    shared = SharedPass(model, TokenLimit(), crowded=30)
-    first = started(shared, work(1000, 20))
-    assert model.began.acquire(timeout=60)
-    second = started(shared, work(1, 20))
-    model.go_on.set()
-    first.join(60)
-    second.join(60)
-    assert len(model.batches[0]) == 10
-    assert [len(batch) for batch in model.batches[1:4]] == [3, 3, 3]
-
-
 @pytest.mark.parametrize("bad", [1, 101, 102])
 def test_an_error_is_that_of_the_caller_whose_row_it_is(bad: int) -> None:
     """The others in the same batch have their scores."""
@@ -307,7 +293,7 @@ def test_an_interrupted_caller_gives_back_the_rows_of_others() -> None:
 
 def test_many_threads_lose_nothing() -> None:
     """Two hundred calls from sixteen threads, some with a deadline."""
-    shared = SharedPass(Model(), TokenLimit(), crowded=50)
+    shared = SharedPass(Model(), TokenLimit())
 
     def call(seed: int) -> None:
         for turn in range(12):

@@ -1,4 +1,4 @@
-"""``rerank-plugins quantize``: an int8 model for OpenVINO, measured before it is used."""
+"""``rerank-plugins quantize``: a model in int8, measured before it is used."""
 
 from __future__ import annotations
 
@@ -50,16 +50,15 @@ def run(options: argparse.Namespace) -> int:
     """Makes, keeps and measures the int8 model; prints the report and what it means.
 
     Raises:
-        RerankPluginsError: Data or the model failed, or openvino or nncf is missing.
+        RerankPluginsError: If data or the model failed, or OpenVINO is there and nncf is missing.
     """
     check_count("--candidates", options.candidates, minimum=2)
     if options.split and not options.dataset:
         raise InvalidInputError("--split needs --dataset")
     from rerank_plugins.models.loading import load_scorer
     from rerank_plugins.scoring.local import LocalScorer
-    from rerank_plugins.scoring.quantization import check_installed, quantize
+    from rerank_plugins.scoring.quantization import quantize
 
-    check_installed()
     scorer = load_scorer(options.model)
     if not isinstance(scorer, LocalScorer):
         raise InvalidInputError(f"only cross-encoders can be quantized, but got {options.model}")
@@ -70,9 +69,13 @@ def run(options: argparse.Namespace) -> int:
         write_json({"model": options.model, **report})
         return 0
     gains, speeds = report["ndcg_at_10"], report["pairs_per_second"]
-    write(
-        f'int8 model of {options.model}, kept for precision="int8"\n'
+    made = (
         f"calibrated with {report['calibration_pairs']} pairs ({report['calibrated_on']}), "
+        if report["calibration_pairs"]
+        else ""
+    )
+    write(
+        f'int8 of {options.model} on {report["engine"]}, for precision="int8"\n{made}'
         f"measured on {report['queries']} queries and {report['pairs']} pairs "
         f"({report['measured_on']})"
     )

@@ -136,10 +136,9 @@ def load_reranker(
             such a model is converted at its first use, which takes from seconds to a minute
             or two, and kept beside its weights, or in the user's cache.
         precision: ``fp32`` (exact on every engine), ``bf16``, ``fp16`` (torch), ``int8`` (on a
-            CPU: OpenVINO where the processor has VNNI or AMX, else torch for BERT and RoBERTa
-            models; see `rerank_plugins.scoring.quantization`), or ``auto``: fp16 on CUDA,
-            bf16 on a CPU that has instructions for it, else fp32. ``describe()`` tells what
-            was chosen.
+            CPU: OpenVINO where the processor has VNNI or AMX, else torch; see
+            `rerank_plugins.scoring.quantization`), or ``auto``: fp16 on CUDA, bf16 on a CPU
+            that has instructions for it, else fp32. ``describe()`` tells what was chosen.
         revision: Commit, tag or branch on the Hub; pin a commit in production.
         max_length: Tokens per pair, special tokens included; None for all that the model takes.
         cache_folder: Where downloads are kept; None for the Hub client's own place.

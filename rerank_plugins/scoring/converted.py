@@ -2,8 +2,9 @@
 
 An entry is a folder, named by its key, with OpenVINO's own two files (``model.xml``, the
 graph; ``model.bin``, the weights; no pickle) and ``manifest.json``: their checksums and what
-is known of the model. It lies beside the checkpoint's weights, so that it is moved and deleted
-with them, or under the user's cache where that folder cannot be written to.
+is known of the model. An entry may be facts alone: what was measured of torch's int8. It lies
+beside the checkpoint's weights, so that it is moved and deleted with them, or under the user's
+cache where that folder cannot be written to.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import rerank_plugins
 logger = logging.getLogger(__name__)
 
 FOLDER = "rerank-plugins-openvino"
+FOLDER_OF_FACTS = "rerank-plugins-torch"
 MODEL = "model.xml"
 _MANIFEST = "manifest.json"
 _FORMAT = 2  # part of every key: entries of older formats are not looked at
@@ -65,24 +67,29 @@ def sha256(file: Path) -> str:
     return digest.hexdigest()
 
 
-def places(checkpoint: Path) -> list[Path]:
+def places(checkpoint: Path, *, model: bool = True) -> list[Path]:
     """Where entries of a checkpoint are looked for and written, the first choice first.
 
     Nothing is written into this package itself: what an installer put there stays as it is.
+
+    Args:
+        checkpoint: Its folder.
+        model: Whether the entries hold models for OpenVINO, or facts alone.
     """
     package = Path(rerank_plugins.__file__).parent
-    beside = [] if checkpoint.is_relative_to(package) else [checkpoint / FOLDER]
-    return [*beside, *_user_cache()]
+    name = FOLDER if model else FOLDER_OF_FACTS
+    beside = [] if checkpoint.is_relative_to(package) else [checkpoint / name]
+    return [*beside, *_user_cache(name)]
 
 
-def _user_cache() -> list[Path]:
+def _user_cache(name: str) -> list[Path]:
     """The user's cache, where there is a user: a container may have neither HOME nor passwd."""
     home = os.environ.get("XDG_CACHE_HOME")
     try:
         cache = Path(home) if home else Path.home() / ".cache"
     except RuntimeError:
         return []
-    return [cache / "rerank-plugins" / "openvino"]
+    return [cache / "rerank-plugins" / name.removeprefix("rerank-plugins-")]
 
 
 def writable(places: Sequence[Path]) -> bool:
@@ -99,17 +106,23 @@ def _takes_files(place: Path) -> bool:
         return False
 
 
-def find(places: Sequence[Path], key: str) -> Converted | None:
-    """The entry of that key if it exists and is intact; a damaged one is logged."""
+def find(places: Sequence[Path], key: str, *, model: bool = True) -> Converted | None:
+    """The entry of that key if it exists and is intact; a damaged one is logged.
+
+    Args:
+        places: Where to look, in this order.
+        key: Name of the entry.
+        model: Whether it holds a model, or facts alone.
+    """
     for folder in (place / key for place in places):
-        if folder.is_dir() and (facts := _facts_if_whole(folder)) is not None:
+        if folder.is_dir() and (facts := _facts_if_whole(folder, model=model)) is not None:
             return Converted(folder, facts)
     return None
 
 
-def _facts_if_whole(folder: Path) -> dict[str, Any] | None:
+def _facts_if_whole(folder: Path, *, model: bool) -> dict[str, Any] | None:
     try:
-        facts = _checked(folder)
+        facts = _checked(folder, _FILES if model else set())
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         logger.warning(
             "the converted model in %s is damaged and not used: %s: %s",
@@ -121,7 +134,7 @@ def _facts_if_whole(folder: Path) -> dict[str, Any] | None:
     return facts
 
 
-def _checked(folder: Path) -> dict[str, Any]:
+def _checked(folder: Path, expected: set[str]) -> dict[str, Any]:
     """The facts of an entry of which every byte is what was written.
 
     Raises:
@@ -138,8 +151,8 @@ def _checked(folder: Path) -> dict[str, Any]:
     if told != _checksum(manifest):
         raise ValueError("the manifest's checksum differs")
     files, facts = manifest["files"], manifest["facts"]
-    if not isinstance(files, dict) or set(files) != _FILES or not isinstance(facts, dict):
-        raise ValueError(f"the manifest must tell of {sorted(_FILES)} and of facts")
+    if not isinstance(files, dict) or set(files) != expected or not isinstance(facts, dict):
+        raise ValueError(f"the manifest must tell of {sorted(expected)} and of facts")
     parameters = facts["parameters"]
     if not isinstance(parameters, int) or isinstance(parameters, bool) or parameters < 1:
         raise ValueError("the number of parameters must be a whole number of at least 1")
@@ -153,14 +166,18 @@ def _checksum(manifest: dict[str, Any]) -> str:
 
 
 def keep(
-    places: Sequence[Path], key: str, write: Callable[[Path], None], facts: dict[str, Any]
+    places: Sequence[Path],
+    key: str,
+    write: Callable[[Path], None] | None,
+    facts: dict[str, Any],
 ) -> Converted | None:
     """Writes an entry, whole or not at all, in the first place that takes it.
 
     Args:
         places: Folders, made when they are missing.
         key: Name of the entry; one of that name is replaced.
-        write: Given a path, writes the model there and the weights beside it.
+        write: Given a path, writes the model there and the weights beside it; None where
+            there are facts alone.
         facts: What to note; JSON types.
 
     Returns:
@@ -172,13 +189,16 @@ def keep(
     return None
 
 
-def _written(place: Path, key: str, write: Callable[[Path], None], facts: dict[str, Any]) -> bool:
+def _written(
+    place: Path, key: str, write: Callable[[Path], None] | None, facts: dict[str, Any]
+) -> bool:
     try:
         place.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=place, prefix=".writing-") as temporary:
             new = Path(temporary) / "new"
             new.mkdir()
-            write(new / MODEL)
+            if write is not None:
+                write(new / MODEL)
             checksums = {file.name: sha256(file) for file in sorted(new.iterdir())}
             manifest: dict[str, Any] = {"files": checksums, "facts": facts}
             manifest["checksum"] = _checksum(manifest)

@@ -122,7 +122,7 @@ def choose(
             )
         return Choice("openvino", *_precision(precision, "asked for"))
     if precision == "int8":
-        return _int8(checkpoint, remote_code=remote_code)
+        return _int8()
     other = _other_than_openvino(checkpoint)
     if other is not None:
         return Choice(other[0], precision, other[1])
@@ -167,15 +167,13 @@ def _precision(precision: Precision, reason: str) -> tuple[Precision, str]:
     return "fp32", f"{reason}; fp32, since the processor has no native bf16"
 
 
-def _int8(checkpoint: Checkpoint, *, remote_code: bool) -> Choice:
+def _int8() -> Choice:
     """OpenVINO's int8 gains nothing over fp32 without VNNI or AMX; torch's does."""
     if not openvino_installed():
         return Choice("torch", "int8", "OpenVINO is not installed")
-    if native_int8():
-        return Choice("openvino", "int8", "the faster one in int8 on this CPU")
-    if checkpoint.architecture not in _MEASURED_ARCHITECTURES or remote_code:
-        return Choice("openvino", "int8", "torch has no int8 for this architecture")
-    return Choice("torch", "int8", "the faster one in int8 on a CPU without VNNI")
+    if not native_int8():
+        return Choice("torch", "int8", "the faster one in int8 on a CPU without VNNI")
+    return Choice("openvino", "int8", "the faster one in int8 on this CPU")
 
 
 def _against_openvino(  # noqa: PLR0911 - a reason each

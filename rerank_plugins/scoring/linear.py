@@ -98,7 +98,7 @@ class Int8Linear:
             [],
             "",
         )
-        return activated(torch.addcmul(self._bias, y, largest), self._activation)
+        return activated(torch.addcmul(self._bias, y, largest, out=y), self._activation)
 
 
 def activated(x: torch.Tensor, activation: str) -> torch.Tensor:

@@ -15,10 +15,7 @@ from numpy.typing import NDArray
 from rerank_plugins._threads import fork_safe_lock
 from rerank_plugins.errors import UnsupportedModelError
 from rerank_plugins.scoring import hub
-from rerank_plugins.scoring.batching import (
-    CROWDED_TOKENS_ON_CPU,
-    TokenLimit,
-)
+from rerank_plugins.scoring.batching import TokenLimit
 from rerank_plugins.scoring.causal_engine import CausalEngine
 from rerank_plugins.scoring.causal_forms import EncoderMaker, checked_instruction, with_form
 from rerank_plugins.scoring.causal_loading import load_causal
@@ -82,6 +79,29 @@ class ModelSettings:
         check_engine(self.engine, self.precision, self.device)
 
 
+def checkpoint_of(settings: ModelSettings) -> Checkpoint:
+    """What the checkpoint says of itself; fetched if it is not on this machine.
+
+    Raises:
+        UnsupportedModelError: If the checkpoint is damaged, or asks for what is not supported.
+    """
+    folder = Path(settings.source)
+    if not folder.is_dir() and not folder.is_absolute():
+        folder = hub.fetch(
+            settings.source,
+            revision=settings.revision,
+            cache_folder=settings.cache_folder,
+            local_files_only=settings.local_files_only,
+            trust_remote_code=settings.trust_remote_code,
+            allow_pickle_weights=settings.allow_pickle_weights,
+        )
+    return with_form(
+        read_checkpoint(folder, trust_remote_code=settings.trust_remote_code),
+        settings.form,
+        settings.known_form,
+    )
+
+
 class LoadedModel:
     """One set of weights; a forward pass at a time, since more would only fight for cores.
 
@@ -95,21 +115,7 @@ class LoadedModel:
     ) -> None:
         # What makes encoders, where pairs are not two texts with special tokens around them.
         self._encoders: EncoderMaker | None = None
-        folder = Path(settings.source)
-        if not folder.is_dir() and not folder.is_absolute():
-            folder = hub.fetch(
-                settings.source,
-                revision=settings.revision,
-                cache_folder=settings.cache_folder,
-                local_files_only=settings.local_files_only,
-                trust_remote_code=settings.trust_remote_code,
-                allow_pickle_weights=settings.allow_pickle_weights,
-            )
-        self.checkpoint: Checkpoint = with_form(
-            read_checkpoint(folder, trust_remote_code=settings.trust_remote_code),
-            settings.form,
-            settings.known_form,
-        )
+        self.checkpoint: Checkpoint = checkpoint_of(settings)
         self.choice = choose(
             settings.engine,
             settings.precision,
@@ -136,7 +142,6 @@ class LoadedModel:
             # No cycle: weights go with the last user.
             partial(_logits, self.engine, self.checkpoint),
             TokenLimit(),
-            CROWDED_TOKENS_ON_CPU if self.on_cpu else None,
         )
         self.tokens = TokenCache()
 
@@ -172,17 +177,17 @@ class LoadedModel:
             "trust_remote_code": settings.trust_remote_code,
             "allow_pickle_weights": settings.allow_pickle_weights,
         }
+        if self.choice.precision == "int8":
+            from rerank_plugins.scoring.quantization import int8_engine
+
+            return int8_engine(settings, self.checkpoint, self.choice.engine)
         if self.choice.engine == "openvino":
             try:
-                if self.choice.precision == "int8":
-                    from rerank_plugins.scoring.quantization import quantized_engine
-
-                    return quantized_engine(settings, self.checkpoint)
                 return OpenVINOEngine.load(
                     self.checkpoint, precision=self.choice.precision, **permissions
                 )
             except UnsupportedModelError as error:
-                if settings.engine == "openvino" or settings.precision == "int8":
+                if settings.engine == "openvino":
                     raise
                 self.choice = Choice("torch", settings.precision, f"OpenVINO failed: {error}")
         if self.choice.engine == "sentence-transformers":

@@ -14,9 +14,7 @@ from rerank_plugins._telemetry import span
 from rerank_plugins._validation import check_count
 from rerank_plugins.errors import UnsupportedModelError
 from rerank_plugins.scoring.base import PairScores, ScoreOptions
-from rerank_plugins.scoring.batching import (
-    PADDED_TOKENS_ON_CPU,
-)
+from rerank_plugins.scoring.batching import PACKED_TOKENS_ON_CPU, PADDED_TOKENS_ON_CPU
 from rerank_plugins.scoring.checkpoint import (
     Checkpoint,
     is_panic,
@@ -171,8 +169,9 @@ class LocalScorer:
         options: ScoreOptions,
     ) -> Work:
         budget = options.batch_tokens
-        if model.on_cpu and not getattr(model.engine, "packed", False):
-            budget = min(budget, PADDED_TOKENS_ON_CPU)
+        if model.on_cpu:
+            packed = getattr(model.engine, "packed", False)
+            budget = min(budget, PACKED_TOKENS_ON_CPU if packed else PADDED_TOKENS_ON_CPU)
         # Longest first: what does not fit in memory fails at once. Against the clock, each pair's
         # first choice first, in the order of the pairs.
         key = -encoded.lengths if options.stop_at is None else encoded.turns

@@ -1,4 +1,4 @@
-"""int8 for the OpenVINO engine: calibrated on real pairs, its agreement with fp32 on record.
+"""int8 models: made, their agreement with fp32 measured and kept.
 
     from rerank_plugins.models.loading import load_reranker, load_scorer
     from rerank_plugins.scoring.quantization import quantize
@@ -6,29 +6,23 @@
     report = quantize(load_scorer("owner/model"), pairs=my_pairs, labelled=my_labelled_lists)
     reranker = load_reranker("owner/model", precision="int8")
 
-Without the first step, ``precision="int8"`` calibrates on the samples in four languages.
+OpenVINO's int8 model is calibrated on real pairs and kept. Torch's needs no calibration: it
+quantizes weights while it loads them and activations token by token; only the report is kept.
+Without the first step, ``precision="int8"`` does the same at its first use, with the samples in
+four languages.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
-from importlib.util import find_spec
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-from numpy.typing import NDArray
-
-from rerank_plugins.errors import InvalidInputError, MissingDependencyError, UnsupportedModelError
-from rerank_plugins.samples import LANGUAGES, load_passages, load_questions
-from rerank_plugins.scoring import converted
+from rerank_plugins.errors import InvalidInputError, UnsupportedModelError
+from rerank_plugins.scoring import converted, nncf_quantization
 from rerank_plugins.scoring.agreement import (
     LabelledList,
     advice,
@@ -38,30 +32,29 @@ from rerank_plugins.scoring.agreement import (
     pairs_per_second,
 )
 from rerank_plugins.scoring.checkpoint import Checkpoint
-from rerank_plugins.scoring.engines import native_bf16
-from rerank_plugins.scoring.loaded import ModelSettings
+from rerank_plugins.scoring.engines import choose, native_bf16
+from rerank_plugins.scoring.loaded import ModelSettings, checkpoint_of
 from rerank_plugins.scoring.local import LocalScorer
 from rerank_plugins.scoring.openvino_engine import (
     OpenVINOEngine,
     fp32_model,
     inputs_of,
     openvino_library,
-    without_telemetry,
 )
+from rerank_plugins.scoring.quantization_data import sample_lists, sample_pairs, split, spread
+from rerank_plugins.scoring.torch_engine import TorchEngine
 
 if TYPE_CHECKING:
     import openvino
 
-__all__ = ["LabelledList", "advice", "agreement", "quantize", "quantized_engine"]
+__all__ = ["LabelledList", "advice", "agreement", "int8_engine", "quantize"]
 
 logger = logging.getLogger(__name__)
 
-# nncf's own default: more rows barely move the ranges that it notes.
-_CALIBRATION_PAIRS = 300
-_PASSAGES_A_QUESTION = 20
-# Of a user's queries, one in so many is kept for measuring.
-_EVERY = 3
-_TIMED_QUERIES = 8
+_TIMED_QUERIES: Final = 8
+# Of the samples, where torch's int8 is measured while a model loads.
+_QUERIES_AT_LOAD: Final = 8
+_PASSAGES_AT_LOAD: Final = 10
 
 
 def quantize(
@@ -70,109 +63,229 @@ def quantize(
     pairs: Sequence[tuple[str, str]] | None = None,
     labelled: Sequence[LabelledList] | None = None,
 ) -> dict[str, Any]:
-    """Makes the int8 model of a checkpoint, keeps it for ``precision="int8"`` and measures it.
+    """Measures a checkpoint's int8 model for ``precision="int8"`` and keeps what it took.
 
-    It replaces the int8 model that was kept before. Weights and activations become int8 by
-    nncf's post-training quantization for transformers; activations' ranges come from the
-    pairs. Unlike the fp32 conversion it is kept through updates of the libraries, since it
-    may stem from pairs that only you have; which versions made it is in the report. It is kept
-    before it is measured, so that an interrupt loses the figures alone.
+    The engine is the one that ``precision="int8"`` chooses with the scorer's settings, or the
+    one that they name.
+
+    For OpenVINO the model is made by nncf's post-training quantization for transformers, with
+    activations' ranges from the pairs. It replaces the int8 model that was kept before. Unlike
+    the fp32 conversion it is kept through updates of the libraries, since it may stem from
+    pairs that only you have; which versions made it is in the report. It is kept before it is
+    measured, so that an interrupt loses the figures alone. For torch nothing is made: the
+    report alone is kept.
 
     Args:
-        scorer: Of the checkpoint, from `rerank_plugins.models.loading.load_scorer`; its engine and
-            precision do not matter.
+        scorer: Of the checkpoint, from `rerank_plugins.models.loading.load_scorer`; its
+            precision does not matter.
         pairs: (query, passage) texts to calibrate with; at most 300 of them are used, taken
-            evenly. Any number works; some dozens are the least that make sense. None for the
-            samples in Arabic, French, Polish and English.
+            evenly. Any number works; some dozens are the least that make sense. Torch needs no
+            calibration and measures on them. None for the samples in Arabic, French, Polish
+            and English.
         labelled: To measure with, beside the agreement, what nDCG@10 is kept. None for the
             samples when ``pairs`` is None too, else every third query's pairs, which are then
             not calibrated with; with too few for that, the calibration pairs.
 
     Returns:
-        The report, of JSON types, which is kept beside the model and in ``describe()``:
+        The report, of JSON types, which is kept and shown in ``describe()``: ``engine``,
         ``kendall_tau`` (mean over queries of tau-b between the fp32 and the int8 scores),
         ``largest_difference`` (of two logits), ``logit_deviation`` (standard deviation of the
         fp32 logits, to read that by), ``ndcg_at_10`` (``fp32`` and ``int8``; None without
-        labels), ``queries``, ``pairs``, ``measured_on``, ``calibrated_on``,
+        labels), ``queries``, ``pairs``, ``measured_on``, ``calibrated_on`` (None for torch),
         ``calibration_pairs``, ``pairs_per_second`` (``default``: what ``load_reranker``
-        chooses here, and ``int8``), ``advice``, ``activations``, ``versions``.
+        chooses here, and ``int8``; missing where torch's int8 was measured at its first use),
+        ``advice``, ``activations``, ``versions``.
 
     Raises:
         InvalidInputError: If there are no pairs, or no labelled list has two passages.
-        MissingDependencyError: openvino or nncf is not installed.
-        UnsupportedModelError: If the model cannot be converted, or no place can keep it.
+        MissingDependencyError: If OpenVINO is the engine, and nncf is not installed.
+        UnsupportedModelError: If the model has no int8 version, or no place can keep it.
     """
     if not isinstance(scorer, LocalScorer):
         raise InvalidInputError(
             f"only a cross-encoder can be quantized, but got {type(scorer).__name__}; load one "
             "with rerank_plugins.models.loading.load_scorer"
         )
-    _check(pairs, labelled)
-    start = time.perf_counter()
-    settings: ModelSettings = replace(scorer.settings, engine="openvino", precision="fp32")
-    fp32 = LocalScorer(settings)
-    if pairs is not None:
-        calibration, lists, measured_on = _split(pairs)
-    else:
-        calibration, lists, measured_on = _spread(_sample_pairs()), [], ""
+    if pairs is not None and not pairs:
+        raise InvalidInputError("pairs must hold at least one (query, passage), but it is empty")
     if labelled is not None:
-        calibration = calibration if pairs is None else _spread(pairs)
+        measurable(labelled)
+    settings = scorer.settings
+    if settings.engine not in ("torch", "openvino"):
+        settings = replace(settings, engine="auto", precision="auto")
+    checkpoint = checkpoint_of(settings)
+    choice = choose(
+        settings.engine, "int8", "cpu", checkpoint, remote_code=settings.trust_remote_code
+    )
+    start = time.perf_counter()
+    if choice.engine == "openvino":
+        report = _quantize_openvino(settings, checkpoint, pairs, labelled)
+    else:
+        report = _quantize_torch(settings, checkpoint, pairs, labelled)
+    seconds = time.perf_counter() - start
+    logger.info("int8 of %s measured in %.1f s: %s", settings.name, seconds, report["advice"])
+    return report
+
+
+def int8_engine(
+    settings: ModelSettings, checkpoint: Checkpoint, engine: str
+) -> OpenVINOEngine | TorchEngine:
+    """The int8 engine of a checkpoint, with its agreement; both are made if none is kept.
+
+    Raises:
+        As `quantize`.
+    """
+    if engine == "torch":
+        return _torch_engine(settings, checkpoint)
+    places, key = converted.places(checkpoint.folder), _key(checkpoint)
+    found = converted.find(places, key)
+    if found is None:
+        logger.warning(
+            "no int8 model of %s is kept: calibrating on the samples, once; this takes from half "
+            "a minute for a small model to many minutes for a large one",
+            settings.name,
+        )
+        _quantize_openvino(settings, checkpoint, None, None)
+        found = converted.find(places, key)
+    if found is None:
+        raise UnsupportedModelError(f"the int8 model in {places} was damaged while it was read")
+    model = openvino_library().Core().read_model(found.model)
+    return OpenVINOEngine(model, precision="int8", facts=found.facts)
+
+
+def _quantize_openvino(
+    settings: ModelSettings,
+    checkpoint: Checkpoint,
+    pairs: Sequence[tuple[str, str]] | None,
+    labelled: Sequence[LabelledList] | None,
+) -> dict[str, Any]:
+    nncf_quantization.check_installed()
+    fp32 = _fp32(settings, "openvino")
+    if pairs is not None:
+        calibration, lists, measured_on = split(pairs)
+    else:
+        calibration, lists, measured_on = spread(sample_pairs()), [], ""
+    if labelled is not None:
+        calibration = calibration if pairs is None else spread(pairs)
         lists, measured_on = measurable(labelled), "labelled lists"
     elif pairs is None:
-        lists, measured_on = _sample_lists(odd=True), "samples"
-
-    checkpoint = fp32.checkpoint
+        lists, measured_on = sample_lists(odd=True), "samples"
     model, facts = fp32_model(
         checkpoint,
         trust_remote_code=settings.trust_remote_code,
         allow_pickle_weights=settings.allow_pickle_weights,
     )
     logger.info("calibrating int8 of %s with %d pairs", settings.name, len(calibration))
-    result = _nncf(model, [inputs_of(batch) for batch in fp32.encode(calibration)])
+    result = nncf_quantization.quantized(
+        model, [inputs_of(batch) for batch in fp32.encode(calibration)]
+    )
     kept = _kept(checkpoint, result, facts)
     logger.info("kept in %s; measuring on %d queries", kept.folder, len(lists))
-    int8 = LocalScorer(settings, engine=OpenVINOEngine(result, precision="int8", facts=facts))
-    report = agreement(fp32, int8, lists)
-    default = LocalScorer(replace(scorer.settings, engine="auto", precision="auto"))
-    speeds = pairs_per_second([default, int8], lists[:_TIMED_QUERIES])
-    report |= {
+    int8 = LocalScorer(fp32.settings, engine=OpenVINOEngine(result, precision="int8", facts=facts))
+    report: dict[str, Any] = {
+        "engine": "openvino",
+        **agreement(fp32, int8, lists),
         "measured_on": measured_on,
         "calibrated_on": "samples" if pairs is None else "own pairs",
         "calibration_pairs": len(calibration),
-        "pairs_per_second": dict(zip(("default", "int8"), speeds, strict=True)),
+        "pairs_per_second": _speeds(settings, int8, lists),
         "activations": "int8, else bf16" if native_bf16() else "int8, else fp32",
         "versions": {name: version(name) for name in ("openvino", "nncf")},
     }
     report["advice"] = advice(report)
     _kept(checkpoint, result, {**facts, "agreement": report})
-    seconds = time.perf_counter() - start
-    logger.info("int8 model of %s made in %.1f s: %s", settings.name, seconds, report["advice"])
     return report
 
 
-def _check(
-    pairs: Sequence[tuple[str, str]] | None, labelled: Sequence[LabelledList] | None
-) -> None:
-    """Refuses before the work what would fail after minutes of it."""
-    if pairs is not None and not pairs:
-        raise InvalidInputError("pairs must hold at least one (query, passage), but it is empty")
+def _quantize_torch(
+    settings: ModelSettings,
+    checkpoint: Checkpoint,
+    pairs: Sequence[tuple[str, str]] | None,
+    labelled: Sequence[LabelledList] | None,
+) -> dict[str, Any]:
+    measured_on = "samples"
     if labelled is not None:
-        measurable(labelled)
-    check_installed()
+        lists, measured_on = measurable(labelled), "labelled lists"
+    elif own := [some for some in by_query(pairs or ()) if len(some.passages) > 1]:
+        lists, measured_on = own, "own pairs"
+    else:
+        lists = sample_lists(odd=True)
+    engine = _unmeasured(settings, checkpoint)
+    report = _torch_report(settings, engine, lists, measured_on, with_speeds=True)
+    _kept_report(checkpoint, engine, report)
+    return report
 
 
-def check_installed() -> None:
-    """Refuses where an int8 model cannot be made.
+def _torch_engine(settings: ModelSettings, checkpoint: Checkpoint) -> TorchEngine:
+    engine = _unmeasured(settings, checkpoint)
+    found = converted.find(
+        converted.places(checkpoint.folder, model=False), _key(checkpoint), model=False
+    )
+    if found is not None:
+        engine.facts = found.facts
+        return engine
+    logger.warning(
+        "measuring once how far int8 of %s keeps the order of fp32, on a part of the samples",
+        settings.name,
+    )
+    every = sample_lists(odd=True)
+    lists = [
+        LabelledList(some.query, some.passages[:_PASSAGES_AT_LOAD], some.grades[:_PASSAGES_AT_LOAD])
+        for some in (every[n * len(every) // _QUERIES_AT_LOAD] for n in range(_QUERIES_AT_LOAD))
+    ]
+    report = _torch_report(settings, engine, lists, "a part of the samples", with_speeds=False)
+    _kept_report(checkpoint, engine, report)
+    return engine
 
-    Raises:
-        MissingDependencyError: openvino or nncf is not installed.
-    """
-    for name in ("openvino", "nncf"):
-        if find_spec(name) is None:
-            raise MissingDependencyError(
-                f"making an int8 model needs {name}, of the extra 'openvino': "
-                "pip install 'rerank-plugins[openvino]'"
-            )
+
+def _unmeasured(settings: ModelSettings, checkpoint: Checkpoint) -> TorchEngine:
+    return TorchEngine(
+        checkpoint.folder,
+        device="cpu",
+        precision="int8",
+        trust_remote_code=settings.trust_remote_code,
+        allow_pickle_weights=settings.allow_pickle_weights,
+    )
+
+
+def _torch_report(
+    settings: ModelSettings,
+    engine: TorchEngine,
+    lists: Sequence[LabelledList],
+    measured_on: str,
+    *,
+    with_speeds: bool,
+) -> dict[str, Any]:
+    fp32 = _fp32(settings, "torch")
+    int8 = LocalScorer(fp32.settings, engine=engine)
+    report: dict[str, Any] = {
+        "engine": "torch",
+        **agreement(fp32, int8, lists),
+        "measured_on": measured_on,
+        "calibrated_on": None,
+        "calibration_pairs": 0,
+        **({"pairs_per_second": _speeds(settings, int8, lists)} if with_speeds else {}),
+        "activations": "int8 in linear layers, each token with its scale; else fp32",
+        "versions": {"torch": version("torch")},
+    }
+    report["advice"] = advice(report)
+    return report
+
+
+def _fp32(settings: ModelSettings, engine: Any) -> LocalScorer:
+    return LocalScorer(replace(settings, engine=engine, precision="fp32", device="cpu"))
+
+
+def _speeds(
+    settings: ModelSettings, int8: LocalScorer, lists: Sequence[LabelledList]
+) -> dict[str, float]:
+    default = LocalScorer(replace(settings, engine="auto", precision="auto"))
+    speeds = pairs_per_second([default, int8], lists[:_TIMED_QUERIES])
+    return dict(zip(("default", "int8"), speeds, strict=True))
+
+
+def _key(checkpoint: Checkpoint) -> str:
+    return converted.key_of(checkpoint.fingerprint(), precision="int8")
 
 
 def _kept(
@@ -189,129 +302,15 @@ def _kept(
     if kept is None:
         raise UnsupportedModelError(
             f"the int8 model must be kept, but none of {[str(place) for place in places]} can be "
-            "written to; set XDG_CACHE_HOME to a folder that can"
+            "written to; set XDG_CACHE_HOME to a folder that can, or use engine='torch', whose "
+            "int8 keeps nothing"
         )
     return kept
 
 
-def quantized_engine(settings: ModelSettings, checkpoint: Checkpoint) -> OpenVINOEngine:
-    """The engine of the kept int8 model; calibrated on the samples if it does not exist.
-
-    Raises:
-        As `quantize`.
-    """
-    places, key = converted.places(checkpoint.folder), _key(checkpoint)
-    found = converted.find(places, key)
-    if found is None:
-        logger.warning(
-            "no int8 model of %s is kept: calibrating on the samples, once; this takes from half "
-            "a minute for a small model to many minutes for a large one",
-            settings.name,
-        )
-        quantize(LocalScorer(settings))
-        found = converted.find(places, key)
-    if found is None:
-        raise UnsupportedModelError(f"the int8 model in {places} was damaged while it was read")
-    model = openvino_library().Core().read_model(found.model)
-    return OpenVINOEngine(model, precision="int8", facts=found.facts)
-
-
-def _key(checkpoint: Checkpoint) -> str:
-    return converted.key_of(checkpoint.fingerprint(), precision="int8")
-
-
-def _nncf(model: openvino.Model, inputs: list[dict[str, NDArray[np.int64]]]) -> openvino.Model:
-    """The quantized model."""
-    plain = logging.getLoggerClass()
-    try:
-        with without_telemetry():
-            import nncf
-    except ImportError as error:
-        raise MissingDependencyError(
-            "making an int8 model needs nncf, of the extra 'openvino': "
-            "pip install 'rerank-plugins[openvino]'"
-        ) from error
-    finally:
-        logging.setLoggerClass(plain)  # nncf puts its own in place of everybody's
-    with _quiet():
-        return nncf.quantize(
-            model,
-            nncf.Dataset(inputs),
-            subset_size=len(inputs),
-            model_type=nncf.ModelType.TRANSFORMER,
-        )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps nncf's log and bars off stdout, where results go; no bars without a terminal."""
-    import nncf
-
-    level = logging.getLogger("nncf").level
-    nncf.set_log_level(logging.ERROR)
-    try:
-        if sys.stderr.isatty():
-            with redirect_stdout(sys.stderr):
-                yield
-        else:
-            with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
-                yield
-    finally:
-        nncf.set_log_level(level)
-
-
-def _spread(pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """At most 300 of the pairs, taken evenly."""
-    count = min(_CALIBRATION_PAIRS, len(pairs))
-    return [pairs[number * len(pairs) // count] for number in range(count)]
-
-
-def _split(
-    pairs: Sequence[tuple[str, str]],
-) -> tuple[list[tuple[str, str]], list[LabelledList], str]:
-    """Pairs to calibrate with, lists to measure with, and what these are.
-
-    Every third query that has two passages is kept apart for measuring, whole. Where that
-    leaves nothing on one side, the calibration pairs serve both; where no query has two
-    passages, the samples measure.
-    """
-    lists = [some for some in by_query(pairs) if len(some.passages) > 1]
-    if not lists:
-        return _spread(pairs), _sample_lists(odd=True), "samples"
-    apart = lists[::_EVERY] if len(lists) > 1 else []
-    queries = {some.query for some in apart}
-    rest = [pair for pair in pairs if pair[0] not in queries]
-    if not apart or not rest:
-        calibration = _spread(pairs)
-        kept = [some for some in by_query(calibration) if len(some.passages) > 1]
-        return calibration, kept or lists[:1], "the calibration pairs"
-    measured: list[LabelledList] = []
-    for some in apart:
-        if measured and sum(len(one.passages) for one in measured) >= _CALIBRATION_PAIRS:
-            break
-        measured.append(some)
-    return _spread(rest), measured, "other pairs"
-
-
-def _sample_pairs() -> list[tuple[str, str]]:
-    return [(some.query, passage) for some in _sample_lists(odd=False) for passage in some.passages]
-
-
-def _sample_lists(*, odd: bool) -> list[LabelledList]:
-    """Every other sample question of each language, with 20 passages: its own ones first."""
-    lists = []
-    for language in LANGUAGES:
-        passages = {passage.id: passage.text for passage in load_passages(language)}
-        for number, question in enumerate(load_questions(language)):
-            if number % 2 != odd:
-                continue
-            ids = dict.fromkeys([*question.relevant, *question.distractors, *passages])
-            chosen = list(ids)[:_PASSAGES_A_QUESTION]
-            lists.append(
-                LabelledList(
-                    question.text,
-                    [passages[name] for name in chosen],
-                    [float(name in question.relevant) for name in chosen],
-                )
-            )
-    return lists
+def _kept_report(checkpoint: Checkpoint, engine: TorchEngine, report: dict[str, Any]) -> None:
+    """On disk where that is possible, and in the engine."""
+    engine.facts = {"parameters": engine.parameters, "agreement": report}
+    places = converted.places(checkpoint.folder, model=False)
+    if converted.keep(places, _key(checkpoint), None, engine.facts) is None:
+        logger.info("the report on int8 cannot be kept in %s: measured anew next time", places)

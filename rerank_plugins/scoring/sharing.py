@@ -81,19 +81,11 @@ class SharedPass:
     Args:
         compute: Logits of a batch, shape (rows,).
         limit: What memory was seen to hold.
-        crowded: Padded tokens of a batch while others wait, so that they need not wait long;
-            None for no such bound.
     """
 
-    def __init__(
-        self,
-        compute: Callable[[Batch], NDArray[np.float64]],
-        limit: TokenLimit,
-        crowded: int | None = None,
-    ) -> None:
+    def __init__(self, compute: Callable[[Batch], NDArray[np.float64]], limit: TokenLimit) -> None:
         self._compute = compute
         self._limit = limit
-        self._crowded = crowded
         self._lock = fork_safe_lock()
         self._queue: deque[Work] = deque()
         self._leader: Work | None = None
@@ -162,8 +154,6 @@ class SharedPass:
 
     def _budget(self, work: Work) -> int:
         budget = self._limit.within(work.budget)
-        if self._crowded is not None and len(self._queue) > 1:
-            budget = min(budget, self._crowded)
         if work.stop_at is None:
             return budget
         affordable = _SHARE * work.seconds_left() / self.pace if self.pace else 0.0

@@ -20,6 +20,7 @@ from rerank_plugins.scoring.attention import Attention, attention_by_row, attent
 from rerank_plugins.scoring.blocks import has_blocks
 from rerank_plugins.scoring.encoding import Batch
 from rerank_plugins.scoring.forward import forward_on
+from rerank_plugins.scoring.int8_layers import quantize_layers
 from rerank_plugins.scoring.linear import has_int8
 from rerank_plugins.scoring.packed import PackedClassifier, against_packing
 from rerank_plugins.scoring.weights import read_tensors
@@ -52,16 +53,16 @@ class TorchEngine:
         precision: ``auto`` is fp16 on CUDA (the published models' own advice), bf16 on a CPU
             that has instructions for it, else fp32; never what the checkpoint happens to be
             stored in: transformers keeps an fp16 checkpoint in fp16 even on a CPU, where that
-            is slow. ``int8`` is for CPUs and packed models: weights and activations of the
-            layers, each token with its own scale; embeddings, attention, norms and the
-            scoring head stay fp32.
+            is slow. ``int8`` is for CPUs: weights and activations of the layers' linear parts,
+            each token with its own scale; embeddings, attention, norms and the scoring head
+            stay fp32.
         trust_remote_code: Whether code in the checkpoint may run.
         allow_pickle_weights: Whether weights other than safetensors may be read.
 
     Raises:
         InvalidInputError: If the machine does not have the device, or cannot compute in int8.
         UnsupportedModelError: Weights are missing, damaged, or lack the scoring head; or the
-            architecture has no int8 version.
+            model has no linear layers to compute in int8.
     """
 
     name = "torch"
@@ -80,6 +81,8 @@ class TorchEngine:
         self.precision = torch_precision(precision, self.device)
         self._dtype = torch_dtype(self.precision)
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        # What was measured: of int8, its ``agreement`` with fp32.
+        self.facts: dict[str, Any] = {}
         self._model: Any = None
         self._packed, against = None, _against(config, self.device, self.precision)
         if against is None and not (trust_remote_code and "auto_map" in config):
@@ -93,17 +96,18 @@ class TorchEngine:
                 raise _no_such_device(device, error) from error
         if self._packed is not None:
             return
-        if self.precision == "int8":
-            raise UnsupportedModelError(
-                f"the torch engine has int8 for BERT and RoBERTa models with safetensors "
-                f"weights, and not for the checkpoint in {folder}: {against}; use fp32 or bf16"
-            )
         model = load_model(
             folder,
             self._dtype,
             trust_remote_code=trust_remote_code,
             allow_pickle_weights=allow_pickle_weights,
         )
+        self._weights = sum(weight.numel() for weight in model.parameters())
+        if self.precision == "int8" and not quantize_layers(model):
+            raise UnsupportedModelError(
+                f"int8 is for linear layers, but the checkpoint in {folder} has none: use "
+                "precision='fp32' or 'auto'"
+            )
         try:
             self._model = model.to(self.device).eval()
         except (AssertionError, RuntimeError) as error:
@@ -146,7 +150,7 @@ class TorchEngine:
         """Number of weights."""
         if self._packed is not None:
             return self._packed.parameters
-        return sum(weight.numel() for weight in self._model.parameters())
+        return int(self._weights)
 
     def logits(self, batch: Batch) -> NDArray[np.float32]:
         """Shape (rows, labels), float32 whatever the weights are.

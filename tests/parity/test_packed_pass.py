@@ -29,7 +29,6 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
-from rerank_plugins.errors import UnsupportedModelError
 from rerank_plugins.scoring import torch_engine
 from rerank_plugins.scoring.attention import Attention, Layout, attention_by_row, attention_on_cuda
 from rerank_plugins.scoring.encoding import Batch
@@ -309,13 +308,24 @@ def test_int8_is_near_fp32_and_does_not_depend_on_the_batch(
         np.testing.assert_allclose(engine.logits(alone)[0], together[row], atol=1e-5)
 
 
-def test_int8_of_another_architecture_is_refused(tmp_path: Path) -> None:
-    """By name, before any weight is read by transformers."""
-    ElectraForSequenceClassification(ElectraConfig(**SMALL, embedding_size=16)).save_pretrained(
-        tmp_path
-    )
-    with pytest.raises(UnsupportedModelError, match=r"int8.*electra"):
-        TorchEngine(tmp_path, device="cpu", precision="int8")
+@pytest.mark.parametrize(
+    "name", ["albert", "deberta-v2", "distilbert", "electra", "modernbert", "mpnet"]
+)
+def test_int8_of_architectures_without_a_packed_pass(
+    tiny_cross_encoders: Mapping[str, Path], name: str
+) -> None:
+    """The layers' linear parts are quantized, each token by itself; head and embeddings stay."""
+    folder = tiny_cross_encoders[name]
+    rng = np.random.default_rng(0)
+    fp32, int8 = (TorchEngine(folder, device="cpu", precision=p) for p in ("fp32", "int8"))
+    assert not int8.packed
+    assert int8.parameters == fp32.parameters
+    ids = rng.integers(5, 60, (6, 12))
+    batch = Batch(ids, np.ones_like(ids), None)
+    expected, found = fp32.logits(batch), int8.logits(batch)
+    assert 0 < np.abs(found - expected).mean() < 0.3 * max(float(expected.std()), 0.1)
+    alone = int8.logits(Batch(ids[:1], np.ones_like(ids[:1]), None))
+    np.testing.assert_allclose(alone[0], found[0], atol=1e-5)
 
 
 def test_other_architectures_take_the_plain_pass(tmp_path: Path) -> None:
