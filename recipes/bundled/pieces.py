@@ -97,7 +97,7 @@ def choose(counts: dict[str, Counter[int]], teacher: Tokenizer, size: int = SIZE
     """Ids to keep, in order: special pieces, every piece that a text uses, the likeliest others."""
     vocabulary = json.loads(teacher.to_str())["model"]["vocab"]
     kept = {teacher.token_to_id(name) for name in SPECIAL}
-    kept |= {i for i, (piece, _) in enumerate(vocabulary) if len(piece) == 1 and _ours(piece)}
+    kept |= {i for i, (piece, _) in enumerate(vocabulary) if len(piece) == 1 and is_ours(piece)}
     used: Counter[int] = Counter()
     for counter in counts.values():
         used.update(counter)
@@ -109,12 +109,13 @@ def choose(counts: dict[str, Counter[int]], teacher: Tokenizer, size: int = SIZE
     for place, (piece, _) in enumerate(vocabulary):
         if len(kept) >= size:
             break
-        if _ours(piece):
+        if is_ours(piece):
             kept.add(place)
     return sorted(kept)
 
 
-def _ours(piece: str) -> bool:
+def is_ours(piece: str) -> bool:
+    """Whether all of its letters are of the scripts that may fill up."""
     names = [unicodedata.name(char, "") for char in piece if char != "▁"]
     return bool(names) and all(name.startswith(_SCRIPTS) for name in names)
 
