@@ -18,7 +18,7 @@ from rerank_plugins.evaluation import compare
 log = logging.getLogger(__name__)
 
 BLENDS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
-QUESTIONS = 100  # a set
+QUESTIONS = 40  # a set: 12,000 pairs in all
 
 
 @dataclass(frozen=True, slots=True)

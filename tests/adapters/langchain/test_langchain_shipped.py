@@ -24,7 +24,7 @@ needs_encoder = pytest.mark.skipif(
     reason="the encoder that ships is not trained yet",
 )
 needs_reranker = pytest.mark.skipif(
-    not (bundled_folder() / "model.safetensors").is_file(),
+    not (bundled_folder() / "config.json").is_file(),
     reason="the reranker that ships is not trained yet",
 )
 
