@@ -103,7 +103,7 @@ def test_scale_and_shift_recover_a_known_probability() -> None:
 def test_an_epoch_draws_from_sources_as_the_mix_says() -> None:
     """At most the mix's number of a source's groups, each with three of its negatives."""
     seven = tuple(f"wrong {i}" for i in range(7))
-    found = [("heading-en", Group(f"h{i}", "right", seven)) for i in range(200)]
+    found = [("heading-en", Group(f"h{i}", "right", seven)) for i in range(300)]
     found += [("piaf-fr", Group("few", "x", ("y",)))]
     groups = rerank.epoch(found, random.Random(0))
     assert len(groups) == rerank.MIX["heading-en"]
