@@ -79,7 +79,7 @@ CATALOG: dict[str, ModelProfile] = {
         ModelProfile(
             BUNDLED,
             ("ar", "fr", "pl", "en"),
-            "4x384",
+            "12x384",
             256,
             "Apache-2.0",
             _measured("sets", "BM25 + bundled"),
