@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -94,15 +95,19 @@ def test_duplicates_are_the_big_model_s_business() -> None:
     assert cascade(3).rerank("q", given).keys == [4, 1, 3, 5, 0, 2]
 
 
-def test_each_model_blends_as_it_would_alone() -> None:
-    """The small one over the whole list, the big one over the head."""
+def test_the_big_model_blends_with_the_small_one_s_opinion() -> None:
+    """Which has the first stage's in it, by the small one's own weight; over the head alone."""
     candidates = [Candidate(key, text, 10.0 * key) for key, text in enumerate(GIVEN)]
-    small = Reranker(TableScorer(SMALL), first_stage_weight=0.9)
+    small = Reranker(TableScorer(SMALL), first_stage_weight=0.9, scale="logit")
     big = Reranker(TableScorer(BIG), first_stage_weight=0.5, scale="logit")
+    opinion = {item.candidate.key: item.score for item in small.rerank("q", candidates)}
     head = sorted(small.rerank("q", candidates).keys[:3])
+    alone = big.rerank("q", [replace(candidates[at], score=opinion[at]) for at in head])
     ranking = Cascade(small, big, head=3).rerank("q", candidates)
-    assert ranking[:3].to_dicts() == big.rerank("q", [candidates[at] for at in head]).to_dicts()
+    assert ranking.keys[:3] == alone.keys
+    assert ranking.scores[:3] == pytest.approx(alone.scores)
     assert ranking.keys[3:] == small.rerank("q", candidates).keys[3:]
+    assert [item.candidate for item in ranking] == [candidates[key] for key in ranking.keys]
 
 
 def test_many_queries_share_the_batches_of_both_models() -> None:
@@ -243,7 +248,7 @@ def test_nothing_is_lost_or_doubled_and_the_border_holds(
     """Head: what the big model makes of the small one's first; tail: the small one's rest."""
     small_table, big_table, candidates = case
     options = {"deduplicate": deduplicate, "first_stage_weight": weight}
-    small = Reranker(TableScorer(small_table), **options)
+    small = Reranker(TableScorer(small_table), scale="logit", **options)
     big = Reranker(TableScorer(big_table), scale="logit", **options)
     ranking = Cascade(small, big, head=head).rerank("q", candidates)
     alone = big.rerank("q", candidates)
@@ -257,8 +262,11 @@ def test_nothing_is_lost_or_doubled_and_the_border_holds(
         for at, one in enumerate(candidates)
         if not deduplicate or texts.index(one.text) == at
     ]
-    order = small.rerank("q", kept).keys
-    best = big.rerank("q", [one for one in kept if one.key in order[:head]])
+    ordered = small.rerank("q", kept)
+    order, opinion = ordered.keys, dict(zip(ordered.keys, ordered.scores, strict=True))
+    best = big.rerank(
+        "q", [replace(one, score=opinion[one.key]) for one in kept if one.key in order[:head]]
+    )
     expected = [candidates[at] for at in best.keys + order[head:]]
     assert [item.candidate for item in ranking] == expected
     assert ranking.scores[:head] == best.scores

@@ -26,7 +26,9 @@ class Cascade(Reranker):
 
     The small model orders the whole list; the big one scores and orders its first ``head``.
     What is left stays below them in the small model's order, with ``source`` "small_model" and
-    no logit: scores of two models are never compared. Lists that are no longer
+    no logit: scores of two models are never compared. Where the big model blends
+    (``first_stage_weight``), it blends with the small one's scores, in which the first stage's
+    are already blended by the small one's own weight. Lists that are no longer
     than ``head`` go to the big model alone. What a ``head`` costs in quality depends on both
     models: measure it on your own questions.
 
@@ -103,6 +105,6 @@ class Cascade(Reranker):
             [lists[number] for number in long],
             None if stop_at is None else now() + _SHARE * (stop_at - now()),
         )
-        for number, order in zip(long, orders, strict=True):
-            plans[number] = ScoringPlan(order, self.head, "small_model")
+        for number, (order, opinions) in zip(long, orders, strict=True):
+            plans[number] = ScoringPlan(order, self.head, "small_model", opinions)
         return plans

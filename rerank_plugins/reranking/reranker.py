@@ -352,7 +352,10 @@ class Reranker:
 
     def _orders(
         self, queries: list[str], lists: list[list[Candidate]], stop_at: float | None
-    ) -> list[list[int]]:
-        """Positions of each list's candidates, best first; nothing is dropped or cut."""
+    ) -> list[tuple[list[int], list[float] | None]]:
+        """Positions of each list's candidates, best first, none dropped; and their scores."""
         scored_lists, weight = self._score_lists(queries, lists, stop_at)
-        return [found.order(some, weight) for some, found in zip(lists, scored_lists, strict=True)]
+        return [
+            (found.order(some, weight), found.opinion(some, weight))
+            for some, found in zip(lists, scored_lists, strict=True)
+        ]

@@ -23,11 +23,14 @@ class ScoringPlan:
         order: Positions of all candidates, the most promising first.
         head: How many of these the model scores, as far as a deadline lets it.
         source: Whose order it is; what the model does not score keeps it.
+        opinions: A score of every candidate by whoever made the order, which blending takes in
+            place of the first stage's; None for the first stage's.
     """
 
     order: list[int]
     head: int
     source: Source
+    opinions: list[float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,7 @@ class ScoredList:
         spans: Shape (scored, 2), as in `PairScores`.
         rest: Positions of the other candidates, in the order that ``source`` gives them.
         source: Whose order that is.
+        opinions: As in `ScoringPlan`.
     """
 
     positions: list[int]
@@ -50,6 +54,7 @@ class ScoredList:
     spans: NDArray[np.int64]
     rest: list[int]
     source: Source
+    opinions: list[float] | None
 
     def values(self, candidates: Sequence[Candidate], weight: float) -> NDArray[np.float64]:
         """What orders the scored ones, shape (scored,): logits, blended with the first stage's.
@@ -57,7 +62,17 @@ class ScoredList:
         Only what was scored is standardized: the rest is compared with nothing, so the head
         comes out as it would if there were no rest.
         """
-        return blended(self.logits, [candidates[at] for at in self.positions], weight)
+        some = [candidates[at] for at in self.positions]
+        if self.opinions is not None:
+            some = [
+                replace(one, score=self.opinions[at])
+                for at, one in zip(self.positions, some, strict=True)
+            ]
+        return blended(self.logits, some, weight)
+
+    def opinion(self, candidates: Sequence[Candidate], weight: float) -> list[float] | None:
+        """What `order` goes by, one number a candidate; None if some were not scored."""
+        return None if self.rest else self.values(candidates, weight).tolist()
 
     def order(self, candidates: Sequence[Candidate], weight: float) -> list[int]:
         """Positions of all candidates, best first."""
@@ -203,6 +218,7 @@ def by_query(
                 spans=spans[at],
                 rest=order[~has].tolist(),
                 source=plan.source,
+                opinions=plan.opinions,
             )
         )
     return lists
