@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import transformers
 from filelock import FileLock
+from safetensors.torch import save_file
 from sentence_transformers import CrossEncoder
 from sentence_transformers.base.modules import Dense, Transformer
 from sentence_transformers.cross_encoder.modules import LogitScore
@@ -85,6 +86,7 @@ class TinyCrossEncoders(Mapping[str, Path]):
     the default), ``lowercased``, ``shortened``, ``chat`` (a Qwen3 classifier with a chat
     template), ``causal`` and ``causal_chat`` (LogitScore, plain and with a template),
     ``bare_causal`` and ``bare_gemma`` (transformers alone; the second caps its logits),
+    ``lightweight`` (bge-reranker-v2.5-gemma2-lightweight's form: a head behind every layer),
     ``one_token``, ``dense`` (a pooled body with two Dense
     layers), ``adapter`` (PEFT).
     """
@@ -99,6 +101,7 @@ class TinyCrossEncoders(Mapping[str, Path]):
         "causal_chat",
         "bare_causal",
         "bare_gemma",
+        "lightweight",
         "one_token",
         "dense",
         "adapter",
@@ -211,6 +214,26 @@ class TinyCrossEncoders(Mapping[str, Path]):
         self._decoder("gemma2", "ForCausalLM", final_logit_softcapping=4.0).eval().save_pretrained(
             folder
         )
+        self._bpe().save_pretrained(folder)
+
+    def _lightweight(self, folder: Path) -> None:
+        """Six layers of Gemma 2, a head behind each from the second on."""
+        model = self._decoder("gemma2", "ForCausalLM", num_hidden_layers=6, sliding_window=512)
+        weights = {name: w for name, w in model.state_dict().items() if name != "lm_head.weight"}
+        for number in range(5):
+            weights[f"lm_head.{number}.linear_head.weight"] = torch.randn(1, 32)
+        folder.mkdir(parents=True)
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+        told = model.config.to_dict()
+        told |= {"model_type": "cost_wise_gemma", "architectures": ["CostWiseGemmaForCausalLM"]}
+        told |= {"layer_wise": True, "start_layer": 2, "layer_sep": 1}
+        told |= {"rope_theta": 10000.0, "final_logit_softcapping": 30.0}
+        told["auto_map"] = {
+            "AutoConfig": "gemma_config.CostWiseGemmaConfig",
+            "AutoModelForCausalLM": "gemma_model.CostWiseGemmaForCausalLM",
+        }
+        (folder / "config.json").write_text(json.dumps(told), encoding="utf-8")
+        (folder / "gemma_config.py").write_text("raise SystemExit('nobody asked for this code')")
         self._bpe().save_pretrained(folder)
 
     def _causal_body(self, folder: Path, template: str | None) -> None:

@@ -30,6 +30,7 @@ TWINS = {
     "BAAI/bge-reranker-base": "xlm-roberta",
     "BAAI/bge-reranker-v2-m3": "xlm-roberta",
     "BAAI/bge-reranker-v2-gemma": "bare_gemma",
+    "BAAI/bge-reranker-v2.5-gemma2-lightweight": "lightweight",
     "Qwen/Qwen3-Reranker-0.6B": "bare_causal",
     "Qwen/Qwen3-Reranker-4B": "bare_causal",
     "mixedbread-ai/mxbai-rerank-base-v2": "bare_causal",

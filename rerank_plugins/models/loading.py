@@ -28,6 +28,7 @@ from rerank_plugins.reranking.reranker import Reranker
 from rerank_plugins.scoring.base import Scorer
 from rerank_plugins.scoring.cross_encoder import CrossEncoderScorer, is_cross_encoder
 from rerank_plugins.scoring.engines import EngineName, Precision
+from rerank_plugins.scoring.lightweight import Lightweight
 from rerank_plugins.scoring.loaded import ModelSettings
 from rerank_plugins.scoring.local import LocalScorer
 from rerank_plugins.scoring.vectors import VectorScorer
@@ -48,7 +49,7 @@ class ModelOptions(ScoringOptions, total=False):
     trust_remote_code: bool
     allow_pickle_weights: bool
     instruction: str | None
-    form: str | None
+    form: str | Lightweight | None
     calibration: Calibration | str | Path | None
 
 
@@ -65,7 +66,7 @@ def load_scorer(
     trust_remote_code: bool = False,
     allow_pickle_weights: bool = False,
     instruction: str | None = None,
-    form: str | None = None,
+    form: str | Lightweight | None = None,
 ) -> LocalScorer | VectorScorer:
     """The scorer of a model; see `load_reranker` for the arguments."""
     if not (revision is None or isinstance(revision, str)):
@@ -116,7 +117,7 @@ def load_reranker(
     trust_remote_code: bool = False,
     allow_pickle_weights: bool = False,
     instruction: str | None = None,
-    form: str | None = None,
+    form: str | Lightweight | None = None,
     calibration: Calibration | str | Path | None = None,
     **options: Unpack[RerankerOptions],
 ) -> Reranker:
@@ -148,8 +149,10 @@ def load_reranker(
         instruction: What a model that takes instructions is told to look for, or the name of
             one of its saved prompts; None for its own default.
         form: How pairs are put to a causal language model that does not say it itself:
-            ``qwen3-reranker``, ``bge-reranker-gemma`` or ``mxbai-rerank-v2``. The catalogue
-            knows the form of its models.
+            ``qwen3-reranker``, ``bge-reranker-gemma`` or ``mxbai-rerank-v2``; or how much of
+            bge-reranker-v2.5-gemma2-lightweight is computed
+            (`rerank_plugins.scoring.lightweight.Lightweight`; all of it, unless told). The
+            catalog knows the form of its models.
         calibration: What `rerank_plugins.models.calibration` or ``rerank-plugins calibrate``
             fitted for this model, or its file; None for the model's own probabilities.
         **options: Those of `Reranker`.

@@ -16,6 +16,8 @@ from rerank_plugins.errors import InvalidInputError, UnsupportedModelError
 from rerank_plugins.scoring.causal_engine import Answers, Prefixes
 from rerank_plugins.scoring.checkpoint import Checkpoint
 from rerank_plugins.scoring.encoding import Batch, padded
+from rerank_plugins.scoring.lightweight import ARCHITECTURE, Lightweight
+from rerank_plugins.scoring.lightweight import NAME as LIGHTWEIGHT
 from rerank_plugins.scoring.text_pairs import Pair, Rows, TextPairEncoder
 
 
@@ -142,13 +144,42 @@ class BGERerankerGemma(FormEncoder):
         return self._own_length + len(self._tail)
 
     def _row(self, query: str, passage: str, limit: int | None) -> list[int]:
-        asked = _plain(self._tokenizer, f"A: {query}")
+        asked, told = self._texts(query, passage, limit)
+        return [*asked, *told, *self._tail]
+
+    def _texts(self, query: str, passage: str, limit: int | None) -> tuple[list[int], list[int]]:
+        """The query's ids, and the passage's behind the separator."""
+        asked = [*self._first, *_plain(self._tokenizer, f"A: {query}")]
         told = [*self._between, *_plain(self._tokenizer, f"B: {passage}")]
         if limit is not None:
             room = limit - len(self._tail)
-            asked = [*self._first, *asked[: room * 3 // 4]]
-            return [*asked, *told[: max(0, room - len(asked))], *self._tail]
-        return [*self._first, *asked, *told, *self._tail]
+            asked = asked[: len(self._first) + room * 3 // 4]
+            told = told[: max(0, room - len(asked))]
+        return asked, told
+
+
+class LightweightGemma(BGERerankerGemma):
+    """bge-reranker-v2.5-gemma2-lightweight's card; token types tell query, passage and prompt."""
+
+    default_instruction = "Predict whether passage B contains an answer to query A."
+
+    def _rows(self, pairs: Sequence[Pair]) -> tuple[Rows, Rows | None]:
+        return self._typed(pairs, None)
+
+    def _cut_rows(self, pairs: Sequence[Pair]) -> tuple[Rows, Rows | None]:
+        return self._typed(pairs, self.max_length)
+
+    def _typed(self, pairs: Sequence[Pair], limit: int | None) -> tuple[Rows, Rows]:
+        rows: Rows = []
+        types: Rows = []
+        with self._lock:
+            for query, passage in pairs:
+                asked, told = self._texts(query, passage, limit)
+                rows.append([*asked, *told, *self._tail])
+                before = len(asked) + min(len(self._between), len(told))
+                told_alone = len(asked) + len(told) - before
+                types.append([0] * before + [1] * told_alone + [2] * len(self._tail))
+        return rows, types
 
 
 class MxbaiRerankV2(FormEncoder):
@@ -190,6 +221,7 @@ FORMS: dict[str, type[FormEncoder]] = {
     "qwen3-reranker": Qwen3Reranker,
     "bge-reranker-gemma": BGERerankerGemma,
     "mxbai-rerank-v2": MxbaiRerankV2,
+    LIGHTWEIGHT: LightweightGemma,
 }
 
 
@@ -201,7 +233,9 @@ def _plain(tokenizer: Any, text: str) -> list[int]:
 EncoderMaker = Callable[[int | None, str | None], TextPairEncoder]
 
 
-def with_form(checkpoint: Checkpoint, form: str | None, default: str | None = None) -> Checkpoint:
+def with_form(
+    checkpoint: Checkpoint, form: str | Lightweight | None, default: str | None = None
+) -> Checkpoint:
     """The checkpoint with the form asked for; None for what it says itself.
 
     Args:
@@ -212,22 +246,33 @@ def with_form(checkpoint: Checkpoint, form: str | None, default: str | None = No
     Raises:
         UnsupportedModelError: If the form is unknown, or the checkpoint has no use for one.
     """
-    form = checkpoint.form if form is None else form
-    if form is None and checkpoint.saved.causal and not checkpoint.saved.stated:
-        form = default
-    if form is None:
+    lightweight = form if isinstance(form, Lightweight) else None
+    own = LIGHTWEIGHT if checkpoint.architecture == ARCHITECTURE else None
+    name = LIGHTWEIGHT if isinstance(form, Lightweight) else form
+    name = checkpoint.form if name is None else name
+    if name is None and checkpoint.saved.causal and not checkpoint.saved.stated:
+        name = default if own is None else own
+    if name is None:
         return checkpoint
-    if form not in FORMS:
+    if name not in FORMS:
         raise UnsupportedModelError(
-            f"form must be one of {sorted(FORMS)}, but got {form!r} for the checkpoint in "
+            f"form must be one of {sorted(FORMS)}, but got {name!r} for the checkpoint in "
             f"{checkpoint.folder}"
         )
     if not checkpoint.saved.causal:
         raise UnsupportedModelError(
-            f"form={form!r} is for causal language models, and the checkpoint in "
+            f"form={name!r} is for causal language models, and the checkpoint in "
             f"{checkpoint.folder} is not ({checkpoint.architecture})"
         )
-    return replace(checkpoint, form=form)
+    if (name == LIGHTWEIGHT) != (own is not None):
+        raise UnsupportedModelError(
+            f"form={name!r} cannot be that of the checkpoint in {checkpoint.folder}: "
+            f"{LIGHTWEIGHT!r} goes with model_type={ARCHITECTURE!r}, and no other form does, but "
+            f"it has {checkpoint.architecture!r}"
+        )
+    if own is not None and lightweight is None:
+        lightweight = Lightweight()
+    return replace(checkpoint, form=name, lightweight=lightweight)
 
 
 def checked_instruction(checkpoint: Checkpoint, instruction: str | None) -> str | None:

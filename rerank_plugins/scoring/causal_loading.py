@@ -10,6 +10,7 @@ from rerank_plugins.errors import UnsupportedModelError
 from rerank_plugins.scoring.causal_engine import Answers, CausalEngine, Prefixes
 from rerank_plugins.scoring.causal_forms import FORMS, EncoderMaker
 from rerank_plugins.scoring.checkpoint import Checkpoint
+from rerank_plugins.scoring.lightweight_engine import LightweightEngine
 from rerank_plugins.scoring.sentence_transformers_engine import (
     SentenceTransformersEngine,
     encoders_of,
@@ -23,7 +24,9 @@ from rerank_plugins.scoring.torch_engine import (
     torch_precision,
 )
 
-Loaded = tuple[Checkpoint, CausalEngine | SentenceTransformersEngine, EncoderMaker]
+Loaded = tuple[
+    Checkpoint, CausalEngine | SentenceTransformersEngine | LightweightEngine, EncoderMaker
+]
 
 logger = logging.getLogger(__name__)
 
@@ -55,8 +58,20 @@ def load_causal(
     if checkpoint.form is None:
         return _saved(checkpoint, prefixes, device=device, precision=precision, **options)
     form = FORMS[checkpoint.form]
-    tokenizer, model = _read(checkpoint, torch_dtype(settled), **options)
-    engine = CausalEngine(model.to(where), form.answers(tokenizer), prefixes, precision=settled)
+    engine: CausalEngine | LightweightEngine
+    if checkpoint.lightweight is not None:
+        from rerank_plugins.scoring.lightweight_model import read_cut
+
+        tokenizer, cut = read_cut(
+            checkpoint,
+            checkpoint.lightweight,
+            torch_dtype(settled),
+            allow_pickle_weights=allow_pickle_weights,
+        )
+        engine = LightweightEngine(cut.to(where), checkpoint.lightweight, precision=settled)
+    else:
+        tokenizer, model = _read(checkpoint, torch_dtype(settled), **options)
+        engine = CausalEngine(model.to(where), form.answers(tokenizer), prefixes, precision=settled)
     window = checkpoint.window_tokens
 
     def encoder(max_length: int | None, instruction: str | None) -> Any:

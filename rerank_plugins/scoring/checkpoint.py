@@ -27,6 +27,7 @@ from rerank_plugins.scoring.checkpoint_files import (
 from rerank_plugins.scoring.checkpoint_files import (
     defaults as defaults_of,
 )
+from rerank_plugins.scoring.lightweight import Lightweight
 from rerank_plugins.scoring.pair_form import check_pair_form
 from rerank_plugins.scoring.plain_tokenizer import read_plainly
 from rerank_plugins.scoring.saved import SavedSettings, module_folders, read_saved
@@ -72,6 +73,7 @@ class Checkpoint:
             for the way that ``saved`` tells.
         tokenizer: The fast tokenizer; None where only sentence-transformers reads the pairs.
         pad_id: Id that fills short rows.
+        lightweight: What is left out of a model that can be cut; None for all others.
     """
 
     folder: Path
@@ -88,6 +90,7 @@ class Checkpoint:
     tokenizer: Tokenizer | None
     pad_id: int
     form: str | None = None
+    lightweight: Lightweight | None = None
 
     @property
     def pair_tokenizer(self) -> Tokenizer:

@@ -26,6 +26,8 @@ from rerank_plugins.scoring.checkpoint import (
 )
 from rerank_plugins.scoring.encoding import Batch, PairEncoder
 from rerank_plugins.scoring.engines import Choice, EngineName, Precision, check_engine, choose
+from rerank_plugins.scoring.lightweight import Lightweight
+from rerank_plugins.scoring.lightweight_engine import LightweightEngine
 from rerank_plugins.scoring.openvino_engine import OpenVINOEngine
 from rerank_plugins.scoring.sentence_transformers_engine import (
     SentenceTransformersEngine,
@@ -40,7 +42,9 @@ from rerank_plugins.scoring.torch_engine import TorchEngine
 logger = logging.getLogger(__name__)
 
 Encoder = PairEncoder | TextPairEncoder
-Engine = TorchEngine | OpenVINOEngine | SentenceTransformersEngine | CausalEngine
+Engine = (
+    TorchEngine | OpenVINOEngine | SentenceTransformersEngine | CausalEngine | LightweightEngine
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +76,7 @@ class ModelSettings:
     local_files_only: bool = False
     trust_remote_code: bool = False
     allow_pickle_weights: bool = False
-    form: str | None = None
+    form: str | Lightweight | None = None
     known_form: str | None = None
 
     def __post_init__(self) -> None:

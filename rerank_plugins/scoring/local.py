@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from time import perf_counter
 from typing import Any
 
@@ -215,5 +216,6 @@ class LocalScorer:
             "first_stage_weight": checkpoint.first_stage_weight,
             "instruction": self._instruction,
             "form": checkpoint.form,
+            **({} if checkpoint.lightweight is None else asdict(checkpoint.lightweight)),
             **agreement,
         }
