@@ -116,17 +116,44 @@ def check_details(details: Iterable[str]) -> tuple[Detail, ...]:
     return tuple(detail for detail in DETAILS if detail in given)
 
 
+def place_of(content: str, text: str) -> int | None:
+    """Where a document's own text begins in the text that was scored, behind its metadata.
+
+    Negative where the scored text lacks the white space that the content begins with; None if
+    the content is not there.
+    """
+    at = text.rfind(content.strip())
+    return None if at < 0 else at - (len(content) - len(content.lstrip()))
+
+
+def _span_of(item: Ranked, content: str) -> list[int] | None:
+    """The characters of the content that the score comes from."""
+    at = None if item.span is None else place_of(content, item.text)
+    if item.span is None or at is None:
+        return None
+    start, end = max(0, item.span[0] - at), min(len(content), item.span[1] - at)
+    return [start, end] if start < end else None
+
+
 def score_metadata(
-    item: Ranked, ranking: Ranking, details: Sequence[Detail], prefix: str
+    item: Ranked, ranking: Ranking, details: Sequence[Detail], prefix: str, content: str
 ) -> dict[str, Any]:
     """What a reranked document carries: its relevance score and the details that are known.
 
     Native Python types only: documents go into JSON and into checkpoints.
+
+    Args:
+        item: The document's place and score.
+        ranking: Of which it is one.
+        details: Which are wanted.
+        prefix: In front of their names.
+        content: The document's own text, which spans count from; metadata may have been scored
+            in front of it.
     """
     known: dict[Detail, Any] = {
         # A score that is not the model's only stands for a place: it is on no scale.
         "relevance_scale": ranking.scale if item.source == "model" else item.source,
-        "relevance_span": None if item.span is None else list(item.span),
+        "relevance_span": _span_of(item, content),
         "retrieval_score": item.candidate.score,
         "retrieval_rank": item.candidate.rank,
         "rerank_rank": item.rank,

@@ -104,3 +104,51 @@ def test_langchain_s_documents_bring_their_spans() -> None:
     for wrong in ("x", [1], [None, 3], {"a": 1}):
         other = Document(TEXT, metadata={"relevance_span": wrong})
         assert TEXT in pack_context([other], builder=builder).text
+
+
+def test_spans_count_in_the_document_where_metadata_is_scored_too(
+    tiny_checkpoints: Mapping[str, Path],
+) -> None:
+    """The title in front of the text is no part of it."""
+    from langchain_core.documents import Document
+
+    from rerank_plugins.langchain import CrossEncoderCompressor
+
+    text = " ".join(f"Sentence number {n} is here." for n in range(40))
+    reranker = load_reranker(
+        tiny_checkpoints["bge"], max_length=48, long_passages="max", precision="fp32"
+    )
+    plain, titled = (
+        CrossEncoderCompressor(reranker=reranker, metadata_fields=fields)
+        for fields in ((), ("title",))
+    )
+    for title in ("A title", "number " * 60):
+        document = Document(text, metadata={"title": title})
+        for compressor in (plain, titled):
+            (found,) = compressor.compress_documents([document], "number")
+            span = found.metadata.get("relevance_span")
+            if span is None:
+                assert title != "A title"
+                continue
+            assert 0 <= span[0] < span[1] <= len(text)
+
+
+@pytest.mark.parametrize(
+    ("content", "text", "span", "expected"),
+    [
+        ("abc def", "abc def", (4, 7), [4, 7]),
+        ("abc def", "title\nabc def", (6, 9), [0, 3]),
+        ("abc def", "title\nabc def", (3, 9), [0, 3]),
+        ("abc def", "title\nabc def", (0, 5), None),
+        (" abc def\n", "title\nabc def", (10, 13), [5, 8]),
+        (" abc def\n", "abc def", (0, 3), [1, 4]),
+        ("abc", "something else", (0, 3), None),
+    ],
+)
+def test_a_span_of_the_scored_text_is_moved_into_the_document(
+    content: str, text: str, span: tuple[int, int], expected: list[int] | None
+) -> None:
+    """Behind metadata, stripped or not; none where it holds metadata alone."""
+    from rerank_plugins._adapters import _span_of
+
+    assert _span_of(Ranked(Candidate(0, text), 0.5, 0.0, 1, span=span), content) == expected

@@ -219,7 +219,7 @@ def reranked(
         document = documents[item.candidate.key]
         stale = finite(document.metadata.get("retrieval_score"))
         native = {} if stale is None else {"retrieval_score": stale}
-        scores = score_metadata(item, ranking, details, prefix)
+        scores = score_metadata(item, ranking, details, prefix, document.page_content)
         found.append(copied(document, native | scores))
     return found
 

@@ -50,7 +50,8 @@ class CrossEncoderCompressor(BaseDocumentCompressor):
 
     - ``relevance_scale``: ``probability``, ``logit``, or ``first_stage`` for a kept order
       (``small_model`` where that is a cascade's): the score then stands for the place alone;
-    - ``relevance_span``: characters of the text that the score comes from, ``[start, end]``
+    - ``relevance_span``: characters of the ``page_content`` that the score comes from,
+      ``[start, end]``; none where it comes from metadata alone;
     - ``retrieval_score`` and ``retrieval_rank``: what the first stage gave; the score only
       when it is known;
     - ``rerank_rank``, from 1, and ``rerank_model``.

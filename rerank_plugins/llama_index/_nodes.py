@@ -225,7 +225,8 @@ def to_nodes(
     reranked = []
     for item in ranking:
         given = nodes[item.candidate.key]
-        stamps = score_metadata(item, ranking, details, prefix) if details else {}
+        content = given.node.get_content(MetadataMode.NONE)
+        stamps = score_metadata(item, ranking, details, prefix, content) if details else {}
         update = {"node": copied(given.node, stamps), "score": item.score}
         reranked.append(given.model_copy(update=update))
     return reranked

@@ -7,7 +7,7 @@ from typing import Any
 
 from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore
 
-from rerank_plugins._adapters import judged_by_the_model
+from rerank_plugins._adapters import judged_by_the_model, place_of, relevance_span
 from rerank_plugins.context import Context, ContextBuilder, ContextPassage
 from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.llama_index._nodes import check_nodes, finite_score
@@ -43,6 +43,7 @@ def pack_context(
             node.node.get_content(metadata_mode),
             _source(node.node, source),
             finite_score(node) if judged_by_the_model(node.metadata) else None,
+            _span(node.node, metadata_mode),
         )
         for node in listed
     )
@@ -60,7 +61,8 @@ def format_context(
 
     ::
 
-        format_context(retriever.retrieve(question), max_tokens=1500)
+        nodes = engine.retrieve(QueryBundle(question))  # retrieved and reranked
+        format_context(nodes, max_tokens=1500, passages="spans")
 
     Args:
         nodes: Same as in `pack_context`.
@@ -79,6 +81,15 @@ def format_context(
         )
     used = ContextBuilder(**options) if builder is None else builder
     return pack_context(nodes, builder=used, source=source, metadata_mode=metadata_mode).text
+
+
+def _span(node: BaseNode, mode: MetadataMode) -> tuple[int, int] | None:
+    """The span that a reranker left, in the text with its metadata."""
+    span = relevance_span(node.metadata)
+    if span is None:
+        return None
+    at = place_of(node.get_content(MetadataMode.NONE), node.get_content(mode))
+    return None if at is None else (max(0, span[0] + at), span[1] + at)
 
 
 def _source(node: BaseNode, source: Source) -> str | None:

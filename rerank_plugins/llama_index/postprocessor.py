@@ -56,7 +56,8 @@ class CrossEncoderPostprocessor(BaseNodePostprocessor):
     - ``relevance_scale``: ``probability``, ``logit``, or ``first_stage`` for an order that
       was kept because scoring failed or time was short (``small_model`` where it is a
       cascade's): the score then stands for the place alone;
-    - ``relevance_span``: characters of the text that the score comes from, ``[start, end]``
+    - ``relevance_span``: characters of the node's own text that the score comes from,
+      ``[start, end]``; none where it comes from metadata alone;
     - ``retrieval_score`` and ``retrieval_rank``: what came in; the score only when there
       was one;
     - ``rerank_rank``, from 1, and ``rerank_model``.

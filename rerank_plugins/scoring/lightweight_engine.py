@@ -26,8 +26,6 @@ from rerank_plugins.scoring.lightweight import Lightweight
 if TYPE_CHECKING:
     import torch
 
-    from rerank_plugins.scoring.lightweight_model import CutGemma2
-
 # Token types of a row: query (with what stands before the passage), passage, prompt.
 QUERY, PASSAGE, PROMPT = 0, 1, 2
 
@@ -36,14 +34,14 @@ class LightweightEngine:
     """Runs forward passes; rows tell by their token types where passage and prompt are.
 
     Args:
-        model: Cut, on its device.
+        model: What `lightweight_model.read_cut` gives, on its device.
         chosen: What is left out.
         precision: Of the weights.
     """
 
     name = "torch"
 
-    def __init__(self, model: CutGemma2, chosen: Lightweight, *, precision: str) -> None:
+    def __init__(self, model: Any, chosen: Lightweight, *, precision: str) -> None:
         self._model = model.eval()
         self._ratio = chosen.compress_ratio
         layers = model.config.num_hidden_layers

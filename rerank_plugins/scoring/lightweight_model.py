@@ -4,44 +4,52 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
-
-import torch
-from transformers import AutoTokenizer, Gemma2Config
-from transformers.models.gemma2.modeling_gemma2 import Gemma2Model, Gemma2PreTrainedModel
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from rerank_plugins.errors import UnsupportedModelError
 from rerank_plugins.scoring.checkpoint import Checkpoint
 from rerank_plugins.scoring.lightweight import Lightweight
 from rerank_plugins.scoring.torch_engine import bars_on_a_terminal_only
 
+if TYPE_CHECKING:
+    import torch
+
 # Of config.json, what says which code to run.
 _OWN = ("architectures", "auto_map", "model_type", "rerank_plugins")
 
 
-class CutGemma2(Gemma2PreTrainedModel):  # type: ignore[misc]
-    """Gemma 2 up to the cut, with the head that is used; weights by their own names."""
+@cache
+def _cut_gemma2() -> Any:
+    """Gemma 2 up to the cut, with the head that is used; weights by the checkpoint's names."""
+    from torch import nn
+    from transformers.models.gemma2.modeling_gemma2 import Gemma2Model, Gemma2PreTrainedModel
 
-    # Layers behind the cut, and the other heads, are in the checkpoint and are not read.
-    _keys_to_ignore_on_load_unexpected = (r"lm_head\.\d+", r"model\.layers\.\d+")
+    class CutGemma2(Gemma2PreTrainedModel):  # type: ignore[misc]
+        # Layers behind the cut, and the other heads, are in the checkpoint and are not read.
+        _keys_to_ignore_on_load_unexpected = (r"lm_head\.\d+", r"model\.layers\.\d+")
 
-    def __init__(self, config: Gemma2Config) -> None:
-        super().__init__(config)
-        self.model = Gemma2Model(config)
-        head = torch.nn.Linear(config.hidden_size, 1, bias=False)
-        self.lm_head = torch.nn.ModuleList([torch.nn.ModuleDict({"linear_head": head})])
-        self.post_init()
+        def __init__(self, config: Any) -> None:
+            super().__init__(config)
+            self.model = Gemma2Model(config)
+            head = nn.Linear(config.hidden_size, 1, bias=False)
+            self.lm_head = nn.ModuleList([nn.ModuleDict({"linear_head": head})])
+            self.post_init()
+
+    return CutGemma2
 
 
 def read_cut(
     checkpoint: Checkpoint, chosen: Lightweight, dtype: torch.dtype, *, allow_pickle_weights: bool
-) -> tuple[Any, CutGemma2]:
+) -> tuple[Any, Any]:
     """Tokenizer and model of a checkpoint, no layer behind the cut.
 
     Raises:
         UnsupportedModelError: If it cannot be loaded, or weights are missing.
         InvalidInputError: If it has no head at the cut.
     """
+    from transformers import AutoTokenizer, Gemma2Config
+
     folder = checkpoint.folder
     raw: Mapping[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     layers = chosen.cut(raw, folder)
@@ -52,7 +60,7 @@ def read_cut(
         config.attn_logit_softcapping = None  # see lightweight_engine
         with bars_on_a_terminal_only():
             tokenizer = AutoTokenizer.from_pretrained(folder, config=config, local_files_only=True)
-            model, report = CutGemma2.from_pretrained(
+            model, report = _cut_gemma2().from_pretrained(
                 folder,
                 config=config,
                 dtype=dtype,

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers_llama_index import QUERY, found
 from llama_index.core import VectorStoreIndex
-from llama_index.core.schema import MetadataMode, NodeWithScore, TextNode
+from llama_index.core.llms import MockLLM
+from llama_index.core.query_engine import RetrieverQueryEngine
+from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle, TextNode
 
-from rerank_plugins import ContextBuilder, Reranker
+from rerank_plugins import ContextBuilder, Reranker, load_reranker
 from rerank_plugins.bundled import BundledEncoder, StaticEncoder
 from rerank_plugins.errors import InvalidInputError, ScoringError
 from rerank_plugins.llama_index import (
+    BM25Retriever,
     BundledEmbedding,
     CrossEncoderPostprocessor,
     FaissRetriever,
@@ -43,6 +48,48 @@ def test_the_text_has_passages_best_first_with_labels_and_sources():
     assert text == "\n\n".join(
         f"[{number}] guide.md\n{node.text}" for number, node in enumerate(nodes, start=1)
     )
+
+
+LONG = " ".join(f"Hall {number} shows maps and coins of the town." for number in range(40))
+HIDDEN = f"{LONG} The museum opens at nine. {LONG}"
+
+
+@pytest.mark.parametrize("mode", [MetadataMode.EMBED, MetadataMode.NONE])
+def test_a_query_engine_s_nodes_are_packed_by_their_spans(
+    tiny_checkpoints: Mapping[str, Path], mode: MetadataMode
+) -> None:
+    """Reranked by the engine; spans count in the node, whether metadata is scored or not."""
+    nodes = [
+        TextNode(text=text, id_=str(n), metadata={"file_name": "guide.md", "part": "The house"})
+        for n, text in enumerate([HIDDEN, f"The museum. {LONG}", f"  {HIDDEN}\n"])
+    ]
+    reranker = load_reranker(
+        tiny_checkpoints["bge"], max_length=64, long_passages="max", precision="fp32"
+    )
+    engine = RetrieverQueryEngine.from_args(
+        BM25Retriever(nodes, similarity_top_k=3),
+        llm=MockLLM(),
+        node_postprocessors=[CrossEncoderPostprocessor(reranker=reranker, metadata_mode=mode)],
+    )
+    ranked = engine.retrieve(QueryBundle(QUERY))
+    assert len(ranked) == 3
+    for node in ranked:
+        start, end = node.metadata["relevance_span"]
+        assert 0 <= start < end <= len(node.text)
+    whole = pack_context(ranked, builder=ContextBuilder(400))
+    spans = pack_context(ranked, builder=ContextBuilder(400, passages="spans"))
+    assert len(spans.passages) > len(whole.passages)
+    for packed in spans.passages:
+        node = ranked[packed.position]
+        start, end = node.metadata["relevance_span"]
+        assert node.text[start:end].strip() in packed.text
+    shown = pack_context(
+        ranked, builder=ContextBuilder(4000, passages="spans"), metadata_mode=MetadataMode.LLM
+    )
+    for packed in shown.passages:
+        node = ranked[packed.position]
+        start, end = node.metadata["relevance_span"]
+        assert node.text[start:end].strip() in packed.text
 
 
 def test_a_budget_leaves_out_and_says_so():
