@@ -218,3 +218,52 @@ def test_the_bundled_encoder_is_a_reranker_by_name() -> None:
     assert reranker.model == "bundled-encoder"
     with pytest.raises(InvalidInputError, match="takes no max_length"):
         load_reranker("bundled-encoder", max_length=100)
+
+
+class Slow(Letters):
+    """Takes a hundredth of a second for every character that it encodes, on the test's clock."""
+
+    def __init__(self, clock: list[float]) -> None:
+        super().__init__()
+        self.clock = clock
+
+    def embed_windows(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
+        """As `Letters`, later."""
+        self.clock[0] += 0.01 * sum(map(len, texts))
+        return super().embed_windows(texts)
+
+
+def test_against_the_clock_known_passages_first_and_as_many_others_as_fit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is left has no score; the answer is in time."""
+    clock = [0.0]
+    monkeypatch.setattr("rerank_plugins.scoring.vectors.perf_counter", lambda: clock[0])
+    scorer = VectorScorer(Slow(clock))
+    scorer.remember(["known one", "known two"])
+    clock[0] = 0.0
+    passages = ["x" * 30_000, *(f"abc {chr(97 + n)}" * 4 for n in range(20)), "known two"]
+    pairs = [("abc", passage) for passage in passages]
+    scores = scorer.score(pairs, ScoreOptions(stop_at=1.5))
+    assert clock[0] <= 1.5
+    assert scores.scored is not None
+    scored = scores.scored.tolist()
+    assert scored[0] is False
+    assert scored[-1] is True
+    count = sum(scored[1:-1])
+    assert scored[1:-1] == [True] * count + [False] * (20 - count)
+    assert count >= 4
+    whole = scorer.score(pairs[1:], ScoreOptions())
+    np.testing.assert_array_equal(scores.logits[1 : count + 1], whole.logits[:count])
+    late = scorer.score([("abc", "new"), ("abc", "known one")], ScoreOptions(stop_at=0.0))
+    assert late.scored is not None
+    assert late.scored.tolist() == [False, True]
+
+
+def test_a_reranker_by_vectors_keeps_its_deadline() -> None:
+    """Scored ones above, the others behind them in the first stage's order."""
+    encoder = Letters()
+    reranker = Reranker(VectorScorer(encoder))
+    ranking = reranker.rerank("abc", ["xyz", "abc", "bcd"], deadline_ms=60_000)
+    assert ranking.scored == 3
+    assert ranking[0].text == "abc"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
+from time import perf_counter
 from typing import Any, Final
 
 import numpy as np
@@ -18,6 +19,10 @@ from rerank_plugins.scoring.engines import native_bf16
 from rerank_plugins.scoring.vector_file import VectorFile
 
 _MB: Final = 1 << 20
+# Passages encoded between two looks at the clock.
+_AT_A_TIME: Final = 16
+# Characters of a passage that would hold up all others, with a dozen windows or more.
+_LONG: Final = 1 << 13
 # How cosines become logits where the encoder's folder does not say: e5's lie between .7 and .9.
 SCALE: Final = 40.0
 MIDDLE: Final = 0.84
@@ -123,20 +128,55 @@ class VectorScorer:
         """Tells the encoder's files from all others; a cache of scores asks for it."""
         return self.encoder.fingerprint()
 
-    def score(self, pairs: Sequence[tuple[str, str]], options: ScoreOptions) -> PairScores:  # noqa: ARG002
+    keeps_deadlines = True
+
+    def score(self, pairs: Sequence[tuple[str, str]], options: ScoreOptions) -> PairScores:
         """One logit per pair; nothing of a passage is left out.
 
-        Options that are for cross-encoders are not looked at.
+        Against the clock (``stop_at``), known passages are scored whatever there is of time to
+        encode others, and those are encoded in the order of the pairs, those of many windows
+        last. Options that are for cross-encoders are not looked at.
         """
         settings = self.encoder.settings()
         queries = self._encoded_queries(list(dict.fromkeys(query for query, _ in pairs)))
-        passages = self.vectors_of([passage for _, passage in pairs])
+        texts = [passage for _, passage in pairs]
+        if options.stop_at is None:
+            passages = self.vectors_of(texts)
+        else:
+            passages = self._vectors_in_time(texts, options.stop_at)
+        scored = np.array([passage in passages for passage in texts], dtype=np.bool_)
         cosines = np.array(
-            [(passages[passage] @ queries[query]).max() for query, passage in pairs],
+            [
+                (passages[passage] @ queries[query]).max() if passage in passages else 0.0
+                for query, passage in pairs
+            ],
             dtype=np.float64,
         )
         scale, middle = settings.get("scale", SCALE), settings.get("middle", MIDDLE)
-        return PairScores(scale * (cosines - middle), np.zeros(len(pairs), dtype=np.bool_))
+        return PairScores(
+            scale * (cosines - middle),
+            np.zeros(len(pairs), dtype=np.bool_),
+            scored=None if scored.all() else scored,
+        )
+
+    def _vectors_in_time(
+        self, texts: Sequence[str], stop_at: float
+    ) -> dict[str, NDArray[np.float32]]:
+        """Vectors of the known passages, and of as many others as there is time for."""
+        unique = list(dict.fromkeys(texts))
+        found = self._already(unique)
+        missing = [text for text in unique if text not in found]
+        missing.sort(key=lambda text: len(text) > _LONG)
+        pace: float | None = None  # seconds a character
+        while missing and (left := stop_at - perf_counter()) > 0:
+            fitting = _fitting(missing, left, pace)
+            if not fitting:
+                break
+            part, missing = missing[:fitting], missing[fitting:]
+            begin = perf_counter()
+            found |= self.vectors_of(part)
+            pace = (perf_counter() - begin) / sum(len(text) + 1 for text in part)
+        return found
 
     def warm_up(self) -> None:
         """Loads the encoder, so that no query waits for it."""
@@ -157,26 +197,9 @@ class VectorScorer:
 
     def vectors_of(self, texts: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         """Every passage's vectors, shape (windows, d); what is not known is encoded and kept."""
-        texts = list(dict.fromkeys(texts))
-        found = {
-            text: vectors for text in texts if (vectors := self._passages.find(text)) is not None
-        }
-        new: dict[str, NDArray[np.float32]] = {}
-        if self._known is not None:
-            new.update(self._known.vectors_of([text for text in texts if text not in found]))
-        keys: dict[str, bytes] = {}
-        if self._file is not None:
-            print_ = self.fingerprint().encode()
-            keys = {
-                text: blake2b(
-                    text.encode("utf-8", "surrogatepass"), key=print_, digest_size=16
-                ).digest()
-                for text in texts
-                if text not in found and text not in new
-            }
-            kept = self._file.find(list(keys.values()))
-            new.update({text: kept[key] for text, key in keys.items() if key in kept})
-        missing = [text for text in texts if text not in found and text not in new]
+        unique = list(dict.fromkeys(texts))
+        found = self._already(unique)
+        missing = [text for text in unique if text not in found]
         if missing:
             vectors, owners = self.encoder.embed_windows(missing)
             edges = np.searchsorted(owners, np.arange(len(missing) + 1))
@@ -185,11 +208,35 @@ class VectorScorer:
                 for place, text in enumerate(missing)
             }
             if self._file is not None:
-                self._file.keep({keys[text]: rows for text, rows in made.items()})
-            new.update(made)
+                self._file.keep({self._key(text): rows for text, rows in made.items()})
+            self._remember(made)
+            found |= made
+        return found
+
+    def _already(self, texts: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        """The vectors that are in memory, in what was given as known, or in the file."""
+        found = {
+            text: vectors for text in texts if (vectors := self._passages.find(text)) is not None
+        }
+        new: dict[str, NDArray[np.float32]] = {}
+        if self._known is not None:
+            new.update(self._known.vectors_of([text for text in texts if text not in found]))
+        if self._file is not None:
+            rest = [text for text in texts if text not in found and text not in new]
+            keys = {text: self._key(text) for text in rest}
+            kept = self._file.find(list(keys.values()))
+            new.update({text: kept[key] for text, key in keys.items() if key in kept})
+        self._remember(new)
+        return found | new
+
+    def _remember(self, new: Mapping[str, NDArray[np.float32]]) -> None:
         for text, rows in new.items():
             self._passages.keep(text, rows)
-        return found | new
+
+    def _key(self, text: str) -> bytes:
+        """Under which the file keeps a text's vectors."""
+        own = self.fingerprint().encode()
+        return blake2b(text.encode("utf-8", "surrogatepass"), key=own, digest_size=16).digest()
 
     def describe(self) -> dict[str, Any]:
         """What scores, as native types."""
@@ -203,6 +250,19 @@ class VectorScorer:
             "passages_in_memory": len(self._passages),
             "path": None if self.path is None else str(self.path),
         }
+
+
+def _fitting(texts: Sequence[str], seconds: float, pace: float | None) -> int:
+    """How many texts to encode next; half of the time left may go, or all of it for one."""
+    if pace is None:
+        return 1
+    spent = 0.0
+    for count, text in enumerate(texts[:_AT_A_TIME]):
+        cost = pace * (len(text) + 1)
+        if spent + cost > seconds / 2:
+            return count or int(cost <= seconds)
+        spent += cost
+    return min(len(texts), _AT_A_TIME)
 
 
 def _size(text: str, vectors: NDArray[np.float32]) -> int:
