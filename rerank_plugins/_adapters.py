@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal, TypeVar, get_args
 
 from rerank_plugins._names import check_options, own_options
 from rerank_plugins._validation import check_count, check_iterable
 from rerank_plugins.candidates import Ranked, Ranking
+from rerank_plugins.context import ContextBuilder
 from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.models import loading
 from rerank_plugins.models.catalog import BUNDLED
 from rerank_plugins.models.loading import ModelOptions
 from rerank_plugins.reranking.reranker import Reranker
+
+T = TypeVar("T")
 
 RELEVANCE_SCORE: Final = "relevance_score"
 
@@ -55,6 +58,59 @@ def as_reranker(
             f"reranker and model name two models: leave out one; model is {str(model)!r}"
         )
     return loading.as_reranker(reranker, **options)
+
+
+def split_options(
+    owner: type[Any],
+    reranks: type[Any],
+    options: dict[str, Any],
+    *,
+    fields: Iterable[str],
+    ready: str | None,
+) -> dict[str, Any]:
+    """Takes the options of any retriever out of those of a retriever that reranks.
+
+    Args:
+        owner: The retriever that reranks.
+        reranks: Whose options the others are.
+        options: All that were given beside the owner's own; the others stay.
+        fields: Options of any retriever of the framework.
+        ready: Name of the option with a ready object of that class, if it is given.
+
+    Raises:
+        InvalidInputError: If an option is unknown, or stands beside a ready object.
+    """
+    known = {*own_options(owner), *own_options(reranks), *ModelOptions.__annotations__, *fields}
+    check_options(owner.__name__, options, known)
+    taken = {name: options.pop(name) for name in fields if name in options}
+    if ready is not None and options:
+        raise InvalidInputError(
+            f"{', '.join(options)} cannot be given beside a ready {ready}: give them to the {ready}"
+        )
+    return taken
+
+
+def context_builder(
+    builder: ContextBuilder | None, options: Mapping[str, Any] | None = None
+) -> ContextBuilder:
+    """The builder given, or one with these options.
+
+    Raises:
+        InvalidInputError: If an option is invalid, or options come beside a builder.
+    """
+    if builder is None:
+        return ContextBuilder(**(options or {}))
+    if options:
+        raise InvalidInputError(
+            f"{', '.join(options)} cannot be given beside a ready builder: give them to the builder"
+        )
+    return builder
+
+
+def cited(item: T, metadata: Mapping[str, Any], source: str | Callable[[T], object]) -> str | None:
+    """What to cite a document or node as: by a metadata field, or a function of it."""
+    name = source(item) if callable(source) else metadata.get(source)
+    return None if name is None else str(name)
 
 
 def named(reranker: Reranker, top_n: int | None) -> list[tuple[str, object]]:

@@ -14,10 +14,10 @@ import contextvars
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache, partial
-from typing import Any, Final, ParamSpec, TypeVar
+from functools import cache, partial, wraps
+from typing import Any, Final, ParamSpec, TypeVar, cast
 from weakref import WeakKeyDictionary, WeakSet
 
 P = ParamSpec("P")
@@ -41,6 +41,23 @@ def _executor(threads: int) -> ThreadPoolExecutor:
 async def in_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Awaits a call that computes; context variables (callbacks, traces) go along."""
     return await _run(_COMPUTING, partial(call, *args, **kwargs))
+
+
+def off_loop(method: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
+    """The asynchronous twin of a method: calls it, as the object's class has it, by `in_thread`.
+
+    Where it overrides a method, mypy takes the base for the type of ``self``, and complains.
+    """
+    name = method.__name__
+
+    @wraps(method)
+    async def twin(*args: P.args, **kwargs: P.kwargs) -> T:
+        bound: Callable[..., T] = getattr(args[0], name)
+        return await in_thread(bound, *args[1:], **kwargs)
+
+    twin.__name__ = f"_a{name[1:]}" if name.startswith("_") else f"a{name}"
+    twin.__doc__ = f"`{name}` that leaves the event loop free."
+    return cast("Callable[P, Coroutine[Any, Any, T]]", twin)
 
 
 async def in_waiting_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

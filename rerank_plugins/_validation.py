@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rerank_plugins.errors import InvalidInputError, NonFiniteScoreError
+
+T = TypeVar("T")
 
 _LONGEST_ID: Final = 10_000
 
@@ -26,6 +28,27 @@ def check_count(name: str, value: object, *, minimum: int = 0) -> int:
             f"{name} must be a whole number of at least {minimum}, but got {value!r}"
         )
     return int(value)  # type: ignore[call-overload, no-any-return]
+
+
+def check_each(name: str, given: object, kind: type[T], called: str) -> list[T]:
+    """The elements as a list.
+
+    Args:
+        name: What the argument is called.
+        given: An iterable.
+        kind: What each must be an instance of.
+        called: What these are called in the plural.
+
+    Raises:
+        InvalidInputError: If it is no iterable, or an element is something else.
+    """
+    listed = list(check_iterable(name, given))
+    for position, one in enumerate(listed):
+        if not isinstance(one, kind):
+            raise InvalidInputError(
+                f"{name} must be {called}, but number {position} is {type(one).__name__}"
+            )
+    return listed
 
 
 def check_iterable(name: str, value: object) -> Iterator[Any]:

@@ -327,7 +327,7 @@ class Counting:
 def counting_encoder(cache: TokenCache | None) -> tuple[PairEncoder, Counting]:
     """An encoder and the count of what it tokenizes."""
     encoder = PairEncoder(words(), max_length=40, cache=cache)
-    counting = encoder._tokenizer = Counting()
+    counting = encoder._texts.tokenizer = Counting()
     return encoder, counting
 
 

@@ -199,7 +199,7 @@ def test_a_head_is_enough_for_a_truncated_passage(tiny_checkpoints: Mapping[str,
     checkpoint = read_checkpoint(tiny_checkpoints["bge"])
     encoder = PairEncoder(checkpoint.pair_tokenizer, max_length=64, pad_id=checkpoint.pad_id)
     text = FILLER * 200
-    expected = encoder._tokenizer.encode(text, add_special_tokens=False).ids
+    expected = encoder._texts.tokenizer.encode(text, add_special_tokens=False).ids
     encoded = encoder.encode([("museum", text)], "truncate")
     start, end = encoded.parts[0].tolist()
     assert encoded.rows[0][-1 - (end - start) : -1] == expected[start:end]

@@ -6,17 +6,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+from rerank_plugins.bundled._folder import FOLDER
 
 if TYPE_CHECKING:
     from rerank_plugins.bundled.encoder import BundledEncoder
     from rerank_plugins.bundled.static_encoder import StaticEncoder
 
 __all__ = ["FOLDER", "BundledEncoder", "EncoderName", "StaticEncoder", "load_encoder"]
-
-FOLDER: Final = Path(__file__).parent
-"""Holds the weights' folders, the card and ``figures.json``."""
 
 EncoderName = Literal["bundled-encoder", "bundled-static"]
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from rerank_plugins._progress import progress
 from rerank_plugins._text import stream_safe
 from rerank_plugins._threads import fork_safe_lock
-from rerank_plugins.bundled import FOLDER
+from rerank_plugins.bundled._folder import FOLDER
 from rerank_plugins.errors import UnsupportedModelError
 from rerank_plugins.scoring.batching import token_budget_batches
 

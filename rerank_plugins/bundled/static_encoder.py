@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from rerank_plugins.bundled import FOLDER
+from rerank_plugins.bundled._folder import FOLDER
 from rerank_plugins.bundled.encoder import files_digest
 from rerank_plugins.errors import UnsupportedModelError
 

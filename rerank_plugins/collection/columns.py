@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rerank_plugins.errors import InvalidInputError
-
-if TYPE_CHECKING:
-    from rerank_plugins.collection.records import Record
 
 Mask = NDArray[np.bool_]
 
@@ -23,6 +20,10 @@ _COLLECTIONS: Final = (list, tuple, set, frozenset)
 class Column:
     """The distinct values of a field, and which record has which.
 
+    Args:
+        field: Its name.
+        records: The metadata of each record; None for one that is gone.
+
     Attributes:
         field: Its name.
         codes: Shape (records,), the place of each record's value in ``values``; 0 for none.
@@ -31,7 +32,7 @@ class Column:
             None if some value is not a number, or not exact as a float.
     """
 
-    def __init__(self, field: str, records: Sequence[Record | None]) -> None:
+    def __init__(self, field: str, records: Sequence[Mapping[str, Any] | None]) -> None:
         self.field = field
         self.values: list[Any] = [None]
         self._codes: dict[Any, int] = {}
@@ -79,10 +80,10 @@ class Column:
         table[found] = True
         return np.asarray(table[self.codes])
 
-    def _code(self, record: Record) -> int:
-        if self.field not in record.metadata:
+    def _code(self, metadata: Mapping[str, Any]) -> int:
+        if self.field not in metadata:
             return 0
-        value = record.metadata[self.field]
+        value = metadata[self.field]
         key = _key(self.field, value)
         code = self._codes.get(key)
         if code is None:

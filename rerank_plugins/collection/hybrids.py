@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,7 +11,10 @@ from numpy.typing import NDArray
 
 from rerank_plugins.candidates import Candidate
 from rerank_plugins.collection.collection import Collection
+from rerank_plugins.collection.filters import Filter
+from rerank_plugins.collection.records import Record
 from rerank_plugins.collection.stored import Stored
+from rerank_plugins.collection.view import View
 from rerank_plugins.errors import IndexDamagedError, InvalidInputError
 from rerank_plugins.first_stage.fusion import SETTINGS, Hybrid
 
@@ -23,6 +26,31 @@ class Place:
     collection: Collection
     stage: int
     filter: Any = None
+
+
+@dataclass(frozen=True)
+class Shared:
+    """The view that all retrievers of a hybrid search; fused by the scores of all passages.
+
+    Attributes:
+        view: Of their collection.
+        stages: Which of its stages they search.
+        kept: What they find passes this filter.
+        hybrid: Fuses stages.
+    """
+
+    view: View
+    stages: list[int]
+    kept: Filter | None
+    hybrid: Callable[[Iterable[Any]], Hybrid]
+
+    def search(self, query: str, k: int) -> list[tuple[Record, Candidate]]:
+        """At most ``k`` records, best first."""
+        return self.view.fused(self.hybrid, query, k, self.kept, stages=self.stages)
+
+    async def asearch(self, query: str, k: int) -> list[tuple[Record, Candidate]]:
+        """`search` that leaves the event loop free and awaits encoders' coroutines."""
+        return await self.view.afused(self.hybrid, query, k, self.kept, stages=self.stages)
 
 
 class Found:
@@ -56,9 +84,11 @@ class Fused(Stored):
 
     Attributes:
         _KINDS: The classes whose retrievers can be changed and saved; its own is the last.
+        _HANDED: Options of loading that go to its retrievers.
     """
 
     _KINDS: ClassVar[tuple[type[Any], ...]] = ()
+    _HANDED: ClassVar[tuple[str, ...]]
 
     def _hybrid(self: Any, stages: Iterable[Any]) -> Hybrid:
         """The stages fused as its settings say.
@@ -70,6 +100,28 @@ class Fused(Stored):
 
     def _fusion(self, lists: Sequence[list[Candidate]], size: int = 0) -> Hybrid:
         return self._hybrid(Found(found, size) for found in lists)
+
+    def _fused_lists(
+        self, lists: Sequence[Mapping[Hashable, tuple[str, float | None]]], query: str, k: int
+    ) -> list[tuple[Any, Candidate]]:
+        """At most ``k`` of what the retrievers found, best first.
+
+        Args:
+            lists: For each retriever, text and score by what identifies a passage, best first.
+            query: What they were asked.
+            k: How many at most.
+        """
+        identities = list(dict.fromkeys(identity for found in lists for identity in found))
+        keys = {identity: key for key, identity in enumerate(identities)}
+        candidates = [
+            [
+                Candidate(keys[identity], text, score, rank)
+                for rank, (identity, (text, score)) in enumerate(found.items(), start=1)
+            ]
+            for found in lists
+        ]
+        ranked = self._fusion(candidates, len(keys)).search(query, k)
+        return [(identities[one.key], one) for one in ranked]
 
     def _own(self: Any) -> list[Any]:
         """The retrievers, if all are of this package.
@@ -92,10 +144,11 @@ class Fused(Stored):
         listed = [one for stage in reversed(self._own()) for one in stage._collections()]  # noqa: SLF001
         return list({id(one): one for one in listed}.values())
 
-    def _shared(self: Any) -> tuple[Collection, list[int], Any] | None:
-        """The one collection of all retrievers, their stages and their filter; None if none is.
+    def _shared(self: Any, read: Callable[[Any], Filter | None]) -> Shared | None:
+        """The one view of all retrievers; None if they have several, or do more than search it.
 
-        Such a hybrid reads one view, and fuses by the scores of all passages.
+        Args:
+            read: From the filter that they have in common to the collection's.
         """
         places = [
             stage._place() if isinstance(stage, self._KINDS[:-1]) else None  # noqa: SLF001
@@ -109,7 +162,8 @@ class Fused(Stored):
             one.collection is not first.collection or one.filter != first.filter for one in known
         ):
             return None
-        return first.collection, [one.stage for one in known], first.filter
+        stages = [one.stage for one in known]
+        return Shared(first.collection.view, stages, read(first.filter), self._hybrid)
 
     def _told_inside(self, collections: list[Collection]) -> dict[str, Any]:
         stages = self._own()
@@ -120,13 +174,13 @@ class Fused(Stored):
 
     @classmethod
     def _made_inside(
-        cls, told: Mapping[str, Any], collections: list[Collection], given: Mapping[str, Any]
-    ) -> tuple[list[Any], dict[str, Any]]:
-        """The retrievers of `_told_inside`, made with these options, and the settings."""
+        cls, told: Mapping[str, Any], collections: list[Collection], given: dict[str, Any]
+    ) -> dict[str, Any]:
+        handed = {name: given.pop(name) for name in cls._HANDED if name in given}
         stages = []
         for inner in told["retrievers"]:
             kind = next((one for one in cls._KINDS if inner["kind"] == one._KIND), None)  # noqa: SLF001
             if kind is None:
                 raise IndexDamagedError(f"unknown kind of retriever: {inner['kind']!r}")
-            stages.append(kind._made(inner, collections, given))  # noqa: SLF001
-        return stages, {name: told[name] for name in SETTINGS}
+            stages.append(kind._made(inner, collections, handed))  # noqa: SLF001
+        return {"retrievers": stages, **{name: told[name] for name in SETTINGS}}

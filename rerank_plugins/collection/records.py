@@ -81,7 +81,8 @@ class Block:
         column = self._columns.get(field)
         if column is None:
             # Two threads may both make it: they make the same.
-            column = self._columns[field] = Column(field, self.records)
+            listed = [None if one is None else one.metadata for one in self.records]
+            column = self._columns[field] = Column(field, listed)
         return column
 
 

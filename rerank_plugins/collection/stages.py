@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from rerank_plugins.collection.records import Record
+from rerank_plugins.collection.records import Record, newest
 from rerank_plugins.errors import InvalidInputError
+from rerank_plugins.first_stage.bm25 import BM25
 from rerank_plugins.first_stage.dense import Dense
 
 
@@ -26,6 +27,15 @@ def with_added(stage: Any, records: Sequence[Record]) -> Any:
     given = [np.atleast_2d(np.asarray(record.vector)) for record in records]
     owners = np.repeat(np.arange(len(given)), [len(vectors) for vectors in given])
     return stage.at(stage.view.with_added(texts, np.concatenate(given), owners))
+
+
+def words_and_vectors(
+    records: Iterable[Record], embed: Any, *, language: str, engine: str
+) -> tuple[list[Any], list[Record]]:
+    """BM25 and Dense over the newest of the records, and these: what a hybrid's collection has."""
+    kept = newest(records)
+    words = BM25([record.text for record in kept], language=language, engine=engine)
+    return [words, with_added(Dense(embed=embed), kept)], kept
 
 
 async def embedded(stage: Any, records: Sequence[Record]) -> Sequence[Record]:

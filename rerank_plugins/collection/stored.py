@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from enum import Enum
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -24,9 +25,15 @@ class Stored:
 
     Attributes:
         _KIND: What the manifest calls it.
+        _SETTINGS: Attributes that are stored, and options of its class by the same names.
+        _ENCODER: The option of its class that takes an encoder, by the framework's word.
+        _EMBEDS: Whether it has that option.
     """
 
     _KIND: ClassVar[str]
+    _SETTINGS: ClassVar[tuple[str, ...]] = ()
+    _ENCODER: ClassVar[str]
+    _EMBEDS: ClassVar[bool] = True
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes all of it to a folder, in place of the index that may be there.
@@ -49,14 +56,36 @@ class Stored:
         Args:
             collections: Its collections are added to these, each once; see `place`.
         """
-        raise NotImplementedError
+        values = ((name, getattr(self, name)) for name in self._SETTINGS)
+        settings = {name: one.value if isinstance(one, Enum) else one for name, one in values}
+        return {"kind": self._KIND, **settings, **self._told_inside(collections)}
 
     @classmethod
     def _made(
         cls, told: Mapping[str, Any], collections: list[Collection], given: Mapping[str, Any]
     ) -> Self:
         """It again, from `_told` and options that go before stored ones."""
-        raise NotImplementedError
+        own = {name: one for name, one in given.items() if cls._EMBEDS or name != cls._ENCODER}
+        inside = cls._made_inside(told, collections, own)
+        return cls(**{**{name: told[name] for name in cls._SETTINGS}, **inside, **own})
+
+    def _told_inside(self, collections: list[Collection]) -> dict[str, Any]:
+        """What it holds."""
+        return {"collection": place(self._collections()[0], collections)}
+
+    @classmethod
+    def _made_inside(
+        cls,
+        told: Mapping[str, Any],
+        collections: list[Collection],
+        given: dict[str, Any],  # noqa: ARG003
+    ) -> dict[str, Any]:
+        """Options with what `_told_inside` told; takes from ``given`` what it has used."""
+        return {"collection": collections[told["collection"]]}
+
+    def _collections(self: Any) -> list[Collection]:
+        """Each of its collections once, what may fail when records are added first."""
+        return [self.collection]
 
     @staticmethod
     def _line(record: Record) -> Any:

@@ -77,36 +77,15 @@ def compare(
     drawn = sample_queries(data, queries, seed=seed)
     if not drawn.queries:
         raise InvalidInputError(f"{data.name} has no queries: nothing can be measured")
-    passages = Passages(drawn)
-    corpus = data_digest(drawn)
-    shared: dict[int, SharedScores] = {}
+    answers = _Answers(drawn, names, depth, runs)
+    passages, shared = Passages(drawn), dict[int, SharedScores]()
     bridges = {
         name: RerankerBridge(reranker, passages, shared) for name, reranker in rerankers.items()
     }
-    systems: dict[str, SystemResult] = {}
-    bounds = {}
     for name, stage in first_stages.items():
-        bridge = FirstStageBridge(stage, passages)
-        settings = {
-            "version": __version__,
-            "passages": corpus,
-            "candidates": depth,
-            "name": name,
-            "first stage": _settings(stage),
-        }
-        file = RunFile(runs, f"{data.name} {name}", settings)
-        _find_all(file, name, bridge, drawn, depth)
-        systems[name] = _result(name, None, drawn, names, [file])
-        found = systems[name].rankings
-        bounds[name] = evaluate_rankings(_judged(drawn), _perfect(drawn, found), names).by_measure
-        if name in alone:
-            continue
-        for model, reranker in bridges.items():
-            both = system_name(name, model)
-            more = {**settings, "name": both, "reranker": settings_of(reranker.reranker)}
-            second = RunFile(runs, f"{data.name} {both}", more)
-            _order_all(second, both, reranker, drawn, file)
-            systems[both] = _result(name, model, drawn, names, [file, second])
+        answers.find(name, stage, passages)
+        for model, bridge in bridges.items() if name not in alone else ():
+            answers.order(name, model, bridge)
     return Comparison(
         name=data.name,
         queries=drawn.queries,
@@ -114,11 +93,59 @@ def compare(
         qrels=drawn.qrels,
         candidates=depth,
         measures=names,
-        systems=systems,
-        bounds=bounds,
+        systems=answers.systems,
+        bounds=answers.bounds,
         seed=seed,
         rerankers={name: bridge.describe() for name, bridge in bridges.items()},
     )
+
+
+class _Answers:
+    """What each system answers, kept in a file per system, and what that is worth.
+
+    Args:
+        data: What is asked, and the judgements.
+        measures: Names.
+        depth: How many passages of a first stage count.
+        runs: Folder of the files; None for memory alone.
+    """
+
+    def __init__(
+        self, data: QuestionSet, measures: Sequence[str], depth: int, runs: str | Path | None
+    ) -> None:
+        self.systems: dict[str, SystemResult] = {}
+        self.bounds: dict[str, Mapping[str, Any]] = {}
+        self._data, self._measures, self._depth, self._runs = data, measures, depth, runs
+        self._corpus = data_digest(data)
+        self._settings: dict[str, dict[str, Any]] = {}
+        self._files: dict[str, RunFile] = {}
+
+    def find(self, name: str, stage: Any, passages: Passages) -> None:
+        """Asks a first stage, and bounds what reranking can make of its answers."""
+        self._settings[name] = {
+            "version": __version__,
+            "passages": self._corpus,
+            "candidates": self._depth,
+            "name": name,
+            "first stage": _settings(stage),
+        }
+        file = self._files[name] = self._file(name, self._settings[name])
+        _find_all(file, name, FirstStageBridge(stage, passages), self._data, self._depth)
+        system = self.systems[name] = _result(name, None, self._data, self._measures, [file])
+        perfect = _perfect(self._data, system.rankings)
+        judged = _judged(self._data)
+        self.bounds[name] = evaluate_rankings(judged, perfect, self._measures).by_measure
+
+    def order(self, name: str, model: str, bridge: RerankerBridge) -> None:
+        """Has what a first stage found reordered."""
+        both = system_name(name, model)
+        more = {"name": both, "reranker": settings_of(bridge.reranker)}
+        first, second = self._files[name], self._file(both, {**self._settings[name], **more})
+        _order_all(second, both, bridge, self._data, first)
+        self.systems[both] = _result(name, model, self._data, self._measures, [first, second])
+
+    def _file(self, name: str, settings: dict[str, Any]) -> RunFile:
+        return RunFile(self._runs, f"{self._data.name} {name}", settings)
 
 
 def check_candidates(candidates: int | None, passages: int) -> int:

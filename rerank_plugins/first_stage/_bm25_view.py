@@ -6,8 +6,8 @@ import math
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, Final
+from dataclasses import dataclass, field, replace
+from itertools import accumulate, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,16 +17,13 @@ from rerank_plugins._progress import progress
 from rerank_plugins._telemetry import traced_search, traced_survey
 from rerank_plugins._validation import check_count
 from rerank_plugins.candidates import Candidate, check_query
+from rerank_plugins.first_stage._bm25_scores import Scores
 from rerank_plugins.first_stage._checks import check_mask, check_texts, key_list
 from rerank_plugins.first_stage._merging import REMOVED, merge_from
 from rerank_plugins.first_stage._okapi import Okapi
-from rerank_plugins.first_stage._passages import Passages
-from rerank_plugins.first_stage._postings import Postings, Vocabulary, built, merged
+from rerank_plugins.first_stage._passages import Passages, PassagesView
+from rerank_plugins.first_stage._postings import Occurrences, Postings, Vocabulary, built, merged
 from rerank_plugins.first_stage.base import Survey
-from rerank_plugins.ordering import descending
-
-# Fewer postings than one for so many passages are sorted; more are summed into an array of all.
-_SPARSE: Final = 24
 
 Matches = tuple[NDArray[np.int64], NDArray[np.float64]]
 """Ascending keys, shape (m,), and their scores."""
@@ -49,7 +46,7 @@ class BM25Settings:
 
 
 @dataclass(frozen=True, eq=False)
-class BM25View:
+class BM25View(PassagesView):
     """An immutable BM25 index, as `rerank_plugins.first_stage.base.StageView` asks.
 
     Scores are computed from the view's own counts: the number of its passages, how many of them
@@ -72,22 +69,6 @@ class BM25View:
     segments: tuple[Postings, ...] = ()
     removed: tuple[int, ...] = ()
     words: int = 0
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {one.name: getattr(self, one.name) for one in fields(self)}
-
-    def __len__(self) -> int:
-        return self.passages.count
-
-    @property
-    def size(self) -> int:
-        """Keys ever given."""
-        return self.passages.size
-
-    @property
-    def alive(self) -> NDArray[np.bool_]:
-        """Shape (size,): the keys that are not removed."""
-        return self.passages.alive
 
     def with_added(self, texts: Sequence[str]) -> BM25View:
         """A view with these texts too.
@@ -180,7 +161,8 @@ class BM25View:
         Raises:
             InvalidInputError: If the query, ``k`` or the mask is invalid.
         """
-        return self._asked(query, k, mask)[0]
+        numbers, k, mask = self._read(query, k, mask)
+        return self._candidates(*self._matches(numbers, k, mask), k)
 
     @traced_survey
     def survey(self, query: str, k: int, *, mask: NDArray[np.bool_] | None = None) -> Survey:
@@ -189,7 +171,9 @@ class BM25View:
         Raises:
             InvalidInputError: If the query, ``k`` or the mask is invalid.
         """
-        candidates, keys, scores = self._asked(query, k, mask)
+        numbers, k, mask = self._read(query, k, mask)
+        keys, scores = self._matches(numbers)
+        allowed = slice(None) if mask is None else mask[keys]
         mean = float(scores.sum()) / max(len(self), 1)
         square = float(np.square(scores).sum()) / max(len(self), 1)
 
@@ -199,85 +183,101 @@ class BM25View:
                 return np.zeros(len(asked))
             return np.where(keys[places] == asked, scores[places], 0.0)
 
+        candidates = self._candidates(keys[allowed], scores[allowed], k)
         return Survey(candidates, mean, math.sqrt(max(square - mean * mean, 0.0)), of)
 
     def idf(self, term: str) -> float:
         """Lucene's ln(1 + (N - n + .5) / (n + .5)) over the passages that are alive."""
         number = self.vocabulary.get(term)
-        return self._idf(0 if number is None else self._found([number])[0][0])
+        return self._idf(0 if number is None else int(self._found([number])[1][0]))
 
-    def _asked(
+    def _read(
         self, query: str, k: int, mask: NDArray[np.bool_] | None
-    ) -> tuple[list[Candidate], NDArray[np.int64], NDArray[np.float64]]:
-        """The candidates, and the keys and scores of all matches."""
-        query = check_query(query)
-        k = check_count("k", k)
-        mask = check_mask(mask, self.size)
+    ) -> tuple[list[int], int, NDArray[np.bool_] | None]:
+        """The query's terms that the vocabulary has, and the arguments once they are checked."""
+        query, k, mask = check_query(query), check_count("k", k), check_mask(mask, self.size)
         terms = self.settings.query_terms(query)
-        numbers = [self.vocabulary[term] for term in terms if term in self.vocabulary]
-        keys, scores = self._matches(numbers)
-        found, values = keys, scores
-        if mask is not None:
-            allowed = mask[keys]
-            found, values = keys[allowed], scores[allowed]
-        candidates = [
-            Candidate(key, self.passages.text(key), float(values[at]), rank)
-            for rank, at in enumerate(descending(values, k), start=1)
-            for key in (int(found[at]),)
-        ]
-        return candidates, keys, scores
+        return [self.vocabulary[term] for term in terms if term in self.vocabulary], k, mask
 
-    def _matches(self, numbers: Sequence[int]) -> Matches:
+    def _matches(
+        self, numbers: list[int], k: int | None = None, mask: NDArray[np.bool_] | None = None
+    ) -> Matches:
+        """All that match; with ``k``, those of the mask, of which only the best are needed."""
         nothing = np.empty(0, dtype=np.int64), np.empty(0)
-        if not numbers or not self.words:
+        if not numbers or not self.words or k == 0:
             return nothing
         if self.settings.engine == "rank-bm25":
-            return self._okapi.match(numbers)
-        times = Counter(numbers)  # in the order of first occurrence
-        found_in, spans = self._found(list(times))
-        idf = [self._idf(n) * often for n, often in zip(found_in, times.values(), strict=True)]
-        parts = [self._scored(at, here, idf) for at, here in enumerate(spans)]
-        keys, scores = zip(*parts, strict=True)
-        return np.concatenate(keys), np.concatenate(scores)
-
-    def _scored(self, at: int, spans: Sequence[slice | None], idf: Sequence[float]) -> Matches:
-        """The matches of one segment."""
-        segment = self.segments[at]
-        some = [(span, weight) for span, weight in zip(spans, idf, strict=True) if span is not None]
-        if not some:
-            return np.empty(0, dtype=np.int64), np.empty(0)
-        rows = np.concatenate([segment.rows[span] for span, _ in some])
-        scores = self._impacts[at][np.concatenate([segment.codes[span] for span, _ in some])]
-        scores *= np.repeat([w for _, w in some], [span.stop - span.start for span, _ in some])
-        # Both ways add a passage's parts in the order of the query's terms.
-        if len(rows) * _SPARSE < len(segment):
-            order = np.argsort(rows, kind="stable")
-            rows = rows[order]
-            first = np.diff(rows, prepend=-1) > 0
-            found, sums = rows[first], np.bincount(np.cumsum(first) - 1, weights=scores[order])
+            keys, sums = self._okapi.match(numbers)
+            kept = self._allowed(keys, mask)
+            return keys[kept], sums[kept]
+        scores = self._scores(numbers)
+        if scores is None:
+            return nothing
+        if k is None:
+            places, sums = scores.all()
         else:
-            matched = np.zeros(len(segment), dtype=np.bool_)
-            matched[rows] = True
-            found = np.flatnonzero(matched)  # far quicker for booleans than for the sums
-            sums = np.bincount(rows, weights=scores, minlength=len(segment))[found]
-        kept = self._kept(at)
-        if kept is not None:
-            stays = kept[found]
-            found, sums = found[stays], sums[stays]
-        return segment.keys[found], np.asarray(sums, dtype=np.float64)
+            places, sums = scores.best(k, lambda at: self._allowed(self._keys_at(at), mask))
+        keys = self._keys_at(places)
+        kept = self._allowed(keys, mask)
+        return keys[kept], sums[kept]
 
-    def _found(self, numbers: Sequence[int]) -> tuple[list[int], list[list[slice | None]]]:
-        """How many passages that are alive have each term; where its postings are, by segment."""
-        counts = [0] * len(numbers)
-        spans = [segment.spans(numbers) for segment in self.segments]
-        for at, (segment, here) in enumerate(zip(self.segments, spans, strict=True)):
-            kept = self._kept(at)
-            for place, span in enumerate(here):
-                if span is not None and kept is None:
-                    counts[place] += span.stop - span.start
-                elif span is not None and kept is not None:
-                    counts[place] += int(np.count_nonzero(kept[segment.rows[span]]))
-        return counts, spans
+    def _scores(self, numbers: list[int]) -> Scores | None:
+        """What each posting of the terms gives; None if there are none."""
+        times = Counter(numbers)  # in the order of first occurrence
+        found, counts = self._found(list(times))
+        if not found:
+            return None
+        pairs = zip(counts.tolist(), times.values(), strict=True)
+        idf = np.asarray([self._idf(n) * often for n, often in pairs])
+        return Scores.of(
+            (
+                (
+                    one.rows + self._starts[at],
+                    self._impacts[at][one.codes] * np.repeat(idf[one.terms], one.lengths),
+                    one.lengths,
+                )
+                for at, one in found
+            ),
+            self._starts[-1],
+        )
+
+    def _found(
+        self, numbers: Sequence[int]
+    ) -> tuple[list[tuple[int, Occurrences]], NDArray[np.int64]]:
+        """The terms' postings by segment, and how many passages that are alive have each."""
+        found = [
+            (at, one)
+            for at, segment in enumerate(self.segments)
+            if (one := segment.occurrences(numbers)) is not None
+        ]
+        counts = np.zeros(len(numbers), dtype=np.int64)
+        for at, one in found:
+            counts[one.terms] += one.found_in(self._kept(at))
+        return found, counts
+
+    @lazy
+    def _starts(self) -> list[int]:
+        """The place where each segment starts, and how many places there are."""
+        return list(accumulate(map(len, self.segments), initial=0))
+
+    def _keys_at(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The keys at ascending places."""
+        cuts = np.searchsorted(places, self._starts).tolist()
+        keys = [
+            segment.keys[places[first:last] - start]
+            for segment, start, (first, last) in zip(
+                self.segments, self._starts, pairwise(cuts), strict=False
+            )
+            if first < last
+        ]
+        return np.concatenate([np.empty(0, dtype=np.int64), *keys]) if len(keys) != 1 else keys[0]
+
+    def _allowed(
+        self, keys: NDArray[np.int64], mask: NDArray[np.bool_] | None
+    ) -> NDArray[np.bool_]:
+        """Which of the keys are alive and in the mask."""
+        alive = self.alive[keys]
+        return alive if mask is None else alive & mask[keys]
 
     def _idf(self, found_in: int) -> float:
         return math.log1p((len(self) - found_in + 0.5) / (found_in + 0.5))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.first_stage._checks import check_mask, check_texts, key_list
 from rerank_plugins.first_stage._dense_segments import Segments
 from rerank_plugins.first_stage._embedders import Embedder, Gathered
-from rerank_plugins.first_stage._passages import Passages
+from rerank_plugins.first_stage._passages import Passages, PassagesView
 from rerank_plugins.first_stage._vectors import (
     ExactVectors,
     Metric,
@@ -29,7 +29,6 @@ from rerank_plugins.first_stage._vectors import (
     checked_vectors,
 )
 from rerank_plugins.first_stage.base import Survey
-from rerank_plugins.ordering import descending
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +41,7 @@ class DenseSettings:
 
 
 @dataclass(frozen=True, eq=False)
-class DenseView:
+class DenseView(PassagesView):
     """An immutable dense index, as `rerank_plugins.first_stage.base.StageView` asks.
 
     Attributes:
@@ -56,22 +55,6 @@ class DenseView:
     passages: Passages = field(default_factory=Passages)
     segments: Segments = field(default_factory=Segments)
     dimension: int | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {one.name: getattr(self, one.name) for one in fields(self)}
-
-    def __len__(self) -> int:
-        return self.passages.count
-
-    @property
-    def size(self) -> int:
-        """Keys ever given."""
-        return self.passages.size
-
-    @property
-    def alive(self) -> NDArray[np.bool_]:
-        """Shape (size,): the keys that are not removed."""
-        return self.passages.alive
 
     def embedded(self, texts: Sequence[str]) -> tuple[Vectors, NDArray[np.int64]]:
         """The texts' vectors, shape (m, d), and for each which text it belongs to.
@@ -191,12 +174,7 @@ class DenseView:
             if kept is None or kept.any():
                 nearest.append(part.nearest(query, k, kept))
         keys = np.concatenate(nearest)
-        scores = self.segments.scores(query, keys)
-        return [
-            Candidate(key, self.passages.text(key), float(scores[at]), rank)
-            for rank, at in enumerate(descending(scores, k), start=1)
-            for key in (int(keys[at]),)
-        ]
+        return self._candidates(keys, self.segments.scores(query, keys), k)
 
     @traced_survey
     def survey(self, query: str, k: int, *, mask: NDArray[np.bool_] | None = None) -> Survey:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import chain, compress
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rerank_plugins._lazy import lazy
+from rerank_plugins.candidates import Candidate
 from rerank_plugins.errors import InvalidInputError
+from rerank_plugins.ordering import descending
 
 # Keys per block: a change copies the blocks that it touches and one reference for each other.
 _BLOCK: Final = 4096
@@ -110,3 +112,42 @@ class Passages:
             tuple(by_key[cut : cut + _BLOCK] for cut in cuts),
             tuple(np.array(alive[cut : cut + _BLOCK]) for cut in cuts),
         )
+
+
+class PassagesView:
+    """What the views over passages share: their size, their pickles, and candidates.
+
+    Attributes:
+        passages: The texts by key.
+    """
+
+    passages: Passages
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Without what is computed once: the other side computes it again.
+        return {one.name: getattr(self, one.name) for one in fields(self)}  # type: ignore[arg-type]
+
+    def __len__(self) -> int:
+        return self.passages.count
+
+    @property
+    def size(self) -> int:
+        """Keys ever given."""
+        return self.passages.size
+
+    @property
+    def alive(self) -> NDArray[np.bool_]:
+        """Shape (size,): the keys that are not removed."""
+        return self.passages.alive
+
+    def _candidates(
+        self, keys: NDArray[np.int64], scores: NDArray[np.float64], k: int
+    ) -> list[Candidate]:
+        """The ``k`` best, best first."""
+        best = descending(scores, k)
+        found = zip(keys[best].tolist(), scores[best].tolist(), strict=True)
+        text = self.passages.text
+        return [
+            Candidate(key, text(key), score, rank)
+            for rank, (key, score) in enumerate(found, start=1)
+        ]

@@ -41,6 +41,30 @@ class Vocabulary(dict[str, int]):
         return Vocabulary, (list(dict(self).items()),)
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Occurrences:
+    """The postings of some terms in one segment, one term after another.
+
+    Attributes:
+        terms: Which of the terms have postings here.
+        lengths: How many each of these has.
+        rows: Shape (postings,), ascending within a term.
+        codes: Shape (postings,), as in `Postings`.
+    """
+
+    terms: list[int]
+    lengths: list[int]
+    rows: NDArray[np.int64]
+    codes: NDArray[np.int64]
+
+    def found_in(self, kept: NDArray[np.bool_] | None) -> NDArray[np.int64]:
+        """How many rows have each of ``terms``; with ``kept``, how many of the kept ones."""
+        if kept is None:
+            return np.asarray(self.lengths, dtype=np.int64)
+        starts = np.cumsum([0, *self.lengths[:-1]])
+        return np.add.reduceat(kept[self.rows], starts, dtype=np.int64)
+
+
 @dataclass(frozen=True, eq=False)
 class Postings:
     """Some passages by their terms. Rows are numbered from 0 in the order of keys.
@@ -83,6 +107,19 @@ class Postings:
             slice(start, stop) if there else None
             for there, start, stop in zip(known, starts, stops, strict=True)
         ]
+
+    def occurrences(self, numbers: Sequence[int]) -> Occurrences | None:
+        """The postings of these terms; None if there are none."""
+        known = [(at, span) for at, span in enumerate(self.spans(numbers)) if span is not None]
+        if not known:
+            return None
+        return Occurrences(
+            terms=[at for at, _ in known],
+            lengths=[span.stop - span.start for _, span in known],
+            # numpy indexes by int64: cast here, they are not cast again at each use.
+            rows=np.concatenate([self.rows[span] for _, span in known], dtype=np.int64),
+            codes=np.concatenate([self.codes[span] for _, span in known], dtype=np.int64),
+        )
 
     def impacts(self, mean_length: float, k1: float, b: float) -> NDArray[np.float64]:
         """Okapi's tf (k1 + 1) / (tf + k1 (1 - b + b length / mean length)) of each pair.

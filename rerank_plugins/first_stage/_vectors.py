@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any, ClassVar, Final, Literal
 
 import numpy as np
@@ -248,3 +250,25 @@ def _squares(vectors: Vectors) -> NDArray[np.float64]:
         np.square(vectors[at : at + (1 << 14)].astype(np.float64)).sum(axis=1) for at in starts
     ]
     return np.concatenate([np.empty(0), *parts])
+
+
+def _cosine_relevance(score: float) -> float:
+    return max(0.0, score)
+
+
+def _inner_product_relevance(score: float) -> float:
+    """The logistic function: inner products have no bounds of their own."""
+    return 0.5 + 0.5 * math.tanh(score / 2)
+
+
+def _l2_relevance(score: float) -> float:
+    """1 / (1 + squared distance)."""
+    return 1.0 / (1.0 - score)
+
+
+RELEVANCE: Final[dict[Metric, Callable[[float], float]]] = {
+    "cosine": _cosine_relevance,
+    "inner_product": _inner_product_relevance,
+    "l2": _l2_relevance,
+}
+"""From a metric's score to a relevance in [0, 1]."""

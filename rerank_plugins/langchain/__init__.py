@@ -29,8 +29,7 @@ from rerank_plugins.langchain.compressor import CrossEncoderCompressor
 from rerank_plugins.langchain.context import format_context, pack_context
 from rerank_plugins.langchain.cross_encoder import CrossEncoderModel
 from rerank_plugins.langchain.embeddings import BundledEmbeddings, EmbeddedEmbeddings
-from rerank_plugins.langchain.faiss import FaissVectorStore
-from rerank_plugins.langchain.faiss_retriever import FaissRetriever
+from rerank_plugins.langchain.faiss import FaissRetriever, FaissVectorStore
 from rerank_plugins.langchain.filters import FilterTranslator
 from rerank_plugins.langchain.hybrid import HybridRetriever
 from rerank_plugins.langchain.reranking import RerankingRetriever

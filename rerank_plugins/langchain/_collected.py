@@ -10,14 +10,16 @@ from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from typing_extensions import Self
 
-from rerank_plugins._threads import in_thread
-from rerank_plugins.collection import Collection, Record, View, check_ids
+from rerank_plugins._threads import off_loop
+from rerank_plugins.candidates import Candidate
+from rerank_plugins.collection import Collection, Record, check_ids
 from rerank_plugins.collection.stored import Stored
 from rerank_plugins.errors import IndexMismatchError, InvalidInputError
 from rerank_plugins.first_stage.analysis import Analyzer
 from rerank_plugins.langchain._documents import (
     MetadataFilter,
     copied,
+    documents_of,
     read_filter,
     records_of,
     retrieved,
@@ -28,11 +30,7 @@ from rerank_plugins.langchain.embeddings import BundledEmbeddings
 class Collected(Stored):
     """Documents in one or more collections."""
 
-    _EMBEDS: ClassVar[bool] = True  # whether vectors are searched
-
-    def _collections(self) -> list[Collection]:
-        """Each of its collections once, what may fail when documents are added first."""
-        raise NotImplementedError
+    _ENCODER: ClassVar[str] = "embedding"
 
     @property
     def documents(self) -> list[Document]:
@@ -84,11 +82,33 @@ class Collected(Stored):
             await collection.aadd(records)
         return [str(record.id) for record in records]
 
+    def add_texts(
+        self,
+        texts: Iterable[str],
+        metadatas: Iterable[dict[str, Any]] | None = None,
+        *,
+        ids: Iterable[str | None] | None = None,
+        **options: Any,
+    ) -> list[str]:
+        """Adds documents made of these texts; see `add_documents`."""
+        return self.add_documents(documents_of(texts, metadatas, ids), **options)
+
+    async def aadd_texts(
+        self,
+        texts: Iterable[str],
+        metadatas: Iterable[dict[str, Any]] | None = None,
+        *,
+        ids: Iterable[str | None] | None = None,
+        **options: Any,
+    ) -> list[str]:
+        """`add_texts` that leaves the event loop free and awaits the embedding."""
+        return await self.aadd_documents(documents_of(texts, metadatas, ids), **options)
+
     def delete(
         self,
         ids: Iterable[str] | None = None,
         *,
-        filter: MetadataFilter | None = None,  # noqa: A002  (LangChain's word)
+        filter: MetadataFilter | None = None,
         **unknown: Any,
     ) -> bool:
         """Makes documents unfindable.
@@ -116,15 +136,7 @@ class Collected(Stored):
                 collection.delete(names)
         return True
 
-    async def adelete(
-        self,
-        ids: Iterable[str] | None = None,
-        *,
-        filter: MetadataFilter | None = None,  # noqa: A002
-        **unknown: Any,
-    ) -> bool:
-        """`delete` that leaves the event loop free."""
-        return await in_thread(self.delete, ids, filter=filter, **unknown)
+    adelete = off_loop(delete)
 
     def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
         """Copies of the documents with these ids, in their order; unknown ids are passed over."""
@@ -132,9 +144,7 @@ class Collected(Stored):
         keys = [view.key(name) for name in check_ids(ids)]
         return [copied(view.record(key).item) for key in keys if key is not None]
 
-    async def aget_by_ids(self, ids: Sequence[str], /) -> list[Document]:
-        """`get_by_ids` that leaves the event loop free."""
-        return await in_thread(self.get_by_ids, ids)
+    aget_by_ids = off_loop(get_by_ids)
 
     @classmethod
     def load(
@@ -181,17 +191,36 @@ class Collected(Stored):
         return Record(document.id, document.page_content, document.metadata, document)
 
 
-def found_in(
-    view: View,
-    query: str,
-    k: int,
-    keep: MetadataFilter | None,
-    *,
-    stage: int,
-    vector: Sequence[float] | None = None,
-) -> list[tuple[Document, float]]:
-    """The collection's own documents that a stage finds, with their scores: copy them."""
-    found = view.search(query, k, read_filter(keep), stage=stage, vector=vector)
+class Filtered(Collected):
+    """Documents behind a filter of the retriever's own."""
+
+    def _keeps(self: Any) -> Any:
+        """Its filter."""
+        return self.filter
+
+    def _told_inside(self, collections: list[Collection]) -> dict[str, Any]:
+        keep = self._keeps()
+        values = dict(keep) if isinstance(keep, Mapping) else None
+        told = {"function": keep is not None} if values is None else {"values": values}
+        return super()._told_inside(collections) | {"filter": told}
+
+    @classmethod
+    def _made_inside(
+        cls, told: Mapping[str, Any], collections: list[Collection], given: dict[str, Any]
+    ) -> dict[str, Any]:
+        keep = given.pop("filter", None)
+        if keep is None and told["filter"].get("function"):
+            # Without it, documents would come back that were to be kept back.
+            raise IndexMismatchError(
+                "the retriever had a function as its filter, which is not stored: "
+                "give it again as filter="
+            )
+        keep = told["filter"].get("values") if keep is None else keep
+        return super()._made_inside(told, collections, given) | {"filter": keep}
+
+
+def scored(found: Iterable[tuple[Record, Candidate]]) -> list[tuple[Document, float]]:
+    """The collection's own documents, with their scores: copy them."""
     return [(record.item, 0.0 if one.score is None else one.score) for record, one in found]
 
 
@@ -208,28 +237,3 @@ def refuse(unknown: Mapping[str, Any]) -> None:
     """A misspelt filter that was passed over would let out what it should keep back."""
     if unknown:
         raise InvalidInputError(f"unknown option: {', '.join(sorted(unknown))}")
-
-
-def told_filter(keep: MetadataFilter | None) -> dict[str, Any]:
-    """What is stored of a filter: the dict, or that it is a function."""
-    if isinstance(keep, Mapping):
-        return {"values": dict(keep)}
-    return {"function": keep is not None}
-
-
-def made_filter(told: Mapping[str, Any], given: MetadataFilter | None) -> MetadataFilter | None:
-    """The filter that is given, or the stored one.
-
-    Raises:
-        IndexMismatchError: If it was a function, and none is given: without it, documents would
-            come back that were to be kept back.
-    """
-    if given is not None:
-        return given
-    if told.get("function"):
-        raise IndexMismatchError(
-            "the retriever had a function as its filter, which is not stored: "
-            "give it again as filter="
-        )
-    values: Mapping[str, Any] | None = told.get("values")
-    return values

@@ -13,7 +13,7 @@ import numpy as np
 from langchain_core.documents import Document
 
 from rerank_plugins._adapters import Detail, score_metadata
-from rerank_plugins._validation import check_iterable
+from rerank_plugins._validation import check_each, check_iterable
 from rerank_plugins.candidates import Candidate, Ranking
 from rerank_plugins.collection import Filter, Record, check_id, own, read
 from rerank_plugins.errors import InvalidInputError
@@ -34,14 +34,7 @@ def check_documents(documents: Iterable[Document]) -> list[Document]:
     Raises:
         InvalidInputError: If an element is not a Document.
     """
-    checked = list(check_iterable("documents", documents))
-    for position, document in enumerate(checked):
-        if not isinstance(document, Document):
-            raise InvalidInputError(
-                "documents must be LangChain Documents, but number "
-                f"{position} is {type(document).__name__}"
-            )
-    return checked
+    return check_each("documents", documents, Document, "LangChain Documents")
 
 
 def document_of(item: Document | str | Mapping[str, Any]) -> Document:

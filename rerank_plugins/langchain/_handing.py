@@ -9,9 +9,9 @@ found, or takes no such option, that is an error. ``k`` goes where it is taken.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import singledispatch
 from inspect import Parameter, getclosurevars, isfunction, signature
-from typing import Any, cast
+from itertools import chain
+from typing import Any, Final, cast
 
 from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever, LangSmithRetrieverParams, RetrieverLike
@@ -34,6 +34,19 @@ from rerank_plugins._threads import in_thread
 from rerank_plugins.errors import InvalidInputError
 
 Options = Mapping[str, Any]
+
+_LOOKED_AT: Final = 1000
+
+_HELD: Final[dict[Any, tuple[str, ...]]] = {
+    RunnableBindingBase: ("bound",),
+    RunnableEachBase: ("bound",),
+    DynamicRunnable: ("default",),
+    RunnableSequence: ("first", "middle", "last"),
+    RunnableParallel: ("steps__",),
+    RunnableAssign: ("mapper",),
+    RunnableWithFallbacks: ("runnable", "fallbacks"),
+    RunnableBranch: ("branches", "default"),
+}
 
 
 def check_stage(name: str, stage: object) -> None:
@@ -103,7 +116,7 @@ class _Bound(Runnable[str, list[Document]]):
 
     def invoke(
         self,
-        input: str,  # noqa: A002
+        input: str,
         config: RunnableConfig | None = None,
         **kwargs: Any,
     ) -> list[Document]:
@@ -111,7 +124,7 @@ class _Bound(Runnable[str, list[Document]]):
 
     async def ainvoke(
         self,
-        input: str,  # noqa: A002
+        input: str,
         config: RunnableConfig | None = None,
         **kwargs: Any,
     ) -> list[Document]:
@@ -122,89 +135,54 @@ class _Bound(Runnable[str, list[Document]]):
         return await self._retriever.ainvoke(input, config, **arguments)
 
 
-@singledispatch
-def _look(stage: Any, k: int | None, options: Options) -> Any:  # noqa: ARG001
+def _look(stage: Any, k: int | None, options: Options) -> Any:
     """The runnable anew, with arguments bound to the retrievers in it; None without a retriever."""
-    return None
-
-
-@_look.register
-def _(stage: RunnableLambda, k: int | None, options: Options) -> None:  # type: ignore[type-arg]  # noqa: ARG001
-    if options and _searches(stage):
+    if isinstance(stage, BaseRetriever):
+        return _asked(stage, k, options)
+    if isinstance(stage, DynamicRunnable):
+        inner = _look(stage.prepare()[0], k, options)
+        return inner if inner is None or stage.config is None else inner.with_config(stage.config)
+    if isinstance(stage, RunnableLambda) and options and _searches(stage):
         raise _refused(stage, options, "calls a retriever by itself")
+    found = _with(stage, k, options, _held_by(stage))
+    if found is not None and options:
+        for way in _ways(stage):
+            if _look(way, k, options) is None:
+                raise _refused(way, options, "cannot be looked into")
+    return found
 
 
-@_look.register
-def _(stage: DynamicRunnable, k: int | None, options: Options) -> Any:  # type: ignore[type-arg]
-    inner = _look(stage.prepare()[0], k, options)
-    return inner if inner is None or stage.config is None else inner.with_config(stage.config)
+def _held_by(stage: Any) -> Sequence[str]:
+    """The attributes in which LangChain's own runnables hold others."""
+    return next((names for kind, names in _HELD.items() if isinstance(stage, kind)), ())
 
 
-@_look.register(RunnableBindingBase)
-@_look.register(RunnableEachBase)
-def _(stage: Any, k: int | None, options: Options) -> Any:
-    return _with(stage, k, options, ["bound"])
+def _ways(stage: Any) -> Sequence[Any]:
+    """Runnables of which any may be taken, so that each must take the options."""
+    if isinstance(stage, RunnableWithFallbacks):
+        return [stage.runnable, *stage.fallbacks]
+    if isinstance(stage, RunnableBranch):
+        return [*(way for _, way in stage.branches), stage.default]
+    return []
 
 
-@_look.register
-def _(stage: RunnableWithFallbacks, k: int | None, options: Options) -> Any:  # type: ignore[type-arg]
-    ways = _all([stage.runnable, *stage.fallbacks], k, options)
-    return ways and stage.model_copy(update={"runnable": ways[0], "fallbacks": ways[1:]})
-
-
-@_look.register
-def _(stage: RunnableBranch, k: int | None, options: Options) -> Any:  # type: ignore[type-arg]
-    ways = _all([*(way for _, way in stage.branches), stage.default], k, options)
-    tests = [test for test, _ in stage.branches]
-    return ways and RunnableBranch(*zip(tests, ways[:-1], strict=True), ways[-1])
-
-
-@_look.register
-def _(stage: RunnableSequence, k: int | None, options: Options) -> Any:  # type: ignore[type-arg]
-    steps = _some(stage.steps, k, options)
-    return steps and RunnableSequence(*steps, name=stage.name)
-
-
-@_look.register
-def _(stage: RunnableParallel, k: int | None, options: Options) -> Any:  # type: ignore[type-arg]
-    steps = _some(stage.steps__.values(), k, options)
-    return steps and RunnableParallel(dict(zip(stage.steps__, steps, strict=True)))
-
-
-@_look.register
-def _(stage: RunnableAssign, k: int | None, options: Options) -> Any:
-    mapper = _look(stage.mapper, k, options)
-    return mapper and RunnableAssign(mapper)
-
-
-def _some(stages: Iterable[Any], k: int | None, options: Options) -> list[Any] | None:
-    """The steps of one way; those without a retriever stay as they are."""
-    steps = [(stage, _look(stage, k, options)) for stage in stages]
-    if all(found is None for _, found in steps):
+def _within(value: Any, k: int | None, options: Options) -> Any:
+    """What an attribute holds, looked into; None if no retriever is there."""
+    if isinstance(value, Mapping):
+        found = _within([*value.values()], k, options)
+        return found and dict(zip(value, found, strict=True))
+    if not isinstance(value, (list, tuple)):
+        return _look(value, k, options)
+    parts = [(one, _within(one, k, options)) for one in value]
+    if all(found is None for _, found in parts):
         return None
-    return [stage if found is None else found for stage, found in steps]
-
-
-def _all(stages: Sequence[Any], k: int | None, options: Options) -> list[Any] | None:
-    """Ways of which any may be taken: each must take the options."""
-    found = [_look(stage, k, options) for stage in stages]
-    if options and any(found) and not all(found):
-        raise _refused(stages[found.index(None)], options, "cannot be looked into")
-    steps = [stage if one is None else one for stage, one in zip(stages, found, strict=True)]
-    return steps if any(found) else None
+    return type(value)(one if found is None else found for one, found in parts)
 
 
 def _with(stage: Any, k: int | None, options: Options, names: Iterable[str]) -> Any:
-    """A copy with what stands in its fields looked into; None if no retriever is there."""
-    changed: dict[str, Any] = {}
-    for name in names:
-        value = getattr(stage, name)
-        if isinstance(value, (list, tuple)):
-            inner = _some(value, k, options)
-            changed |= {} if inner is None else {name: type(value)(inner)}
-        else:
-            one = _look(value, k, options)
-            changed |= {} if one is None else {name: one}
+    """A copy with what stands in its attributes looked into; None if no retriever is there."""
+    looked = ((name, _within(getattr(stage, name), k, options)) for name in names)
+    changed = {name: found for name, found in looked if found is not None}
     bound = getattr(stage, "kwargs", None)
     if changed and isinstance(bound, Mapping):
         # What was bound to it before gives way, as it does in a call.
@@ -213,8 +191,8 @@ def _with(stage: Any, k: int | None, options: Options, names: Iterable[str]) -> 
     return stage.model_copy(update=changed) if changed else None
 
 
-@_look.register
-def _(stage: BaseRetriever, k: int | None, options: Options) -> Any:
+def _asked(stage: BaseRetriever, k: int | None, options: Options) -> Any:
+    """The retriever with its arguments, or what is inside it with them; never None with options."""
     parameters = signature(stage._get_relevant_documents).parameters  # noqa: SLF001
     any_name = any(one.kind is Parameter.VAR_KEYWORD for one in parameters.values())
     store = isinstance(stage, VectorStoreRetriever)
@@ -254,29 +232,24 @@ def _names(stage: BaseRetriever) -> Iterable[str]:
 
 def _inner(stage: BaseRetriever) -> list[str]:
     """The fields that hold runnables with retrievers in them."""
-    found = []
-    for name in _names(stage):
-        value = getattr(stage, name)
-        listed = value if isinstance(value, (list, tuple)) else [value]
-        if any(map(_searches, listed)):
-            found.append(name)
-    return found
+    return [name for name in _names(stage) if _searches(getattr(stage, name))]
 
 
-def _searches(stage: Any) -> bool:
-    """Whether there is a retriever in it."""
-    if isinstance(stage, BaseRetriever):
-        return True
-    if isinstance(stage, RunnableLambda):
-        functions = (getattr(stage, name, None) for name in ("func", "afunc"))
-        return any(_searches(one) for function in functions for one in _known_to(function))
-    if isinstance(stage, RunnableSequence):
-        return any(map(_searches, stage.steps))
-    if not isinstance(stage, Runnable):
+def _searches(value: Any, within: tuple[int, ...] = ()) -> bool:
+    """Whether there is a retriever in it; ``within`` are those that it stands in."""
+    if isinstance(value, Mapping):
+        value = [*value.values()]
+    if isinstance(value, (list, tuple)):
+        # A list of retrievers is short; one of documents may have millions.
+        return any(_searches(one, within) for one in value[:_LOOKED_AT])
+    if not isinstance(value, Runnable) or id(value) in within:
         return False
-    parts = [getattr(stage, name, None) for name in ("bound", "runnable", "default", "mapper")]
-    parts += [*getattr(stage, "fallbacks", ()), *getattr(stage, "steps__", {}).values()]
-    return any(map(_searches, parts))
+    held = [getattr(value, name) for name in _held_by(value)]
+    if isinstance(value, RunnableLambda):
+        functions = (getattr(value, name, None) for name in ("func", "afunc"))
+        known = chain.from_iterable(map(_known_to, functions))
+        held = [one for one in known if isinstance(one, Runnable)]
+    return isinstance(value, BaseRetriever) or _searches(held, (*within, id(value)))
 
 
 def _known_to(function: Any) -> Iterable[Any]:

@@ -2,35 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
-from langchain_core.callbacks import (
-    AsyncCallbackManagerForRetrieverRun,
-    CallbackManagerForRetrieverRun,
-)
 from langchain_core.documents import Document
-from langchain_core.retrievers import BaseRetriever
-from pydantic import ConfigDict, Field, SkipValidation
+from pydantic import Field, SkipValidation
 from typing_extensions import Self
 
-from rerank_plugins._adapters import blank
-from rerank_plugins._threads import in_thread
+from rerank_plugins._threads import off_loop
 from rerank_plugins._validation import check_count, check_flag
-from rerank_plugins.collection import Collection
+from rerank_plugins.collection import Collection, Filter
 from rerank_plugins.collection.hybrids import Place
 from rerank_plugins.collection.records import newest
 from rerank_plugins.collection.stages import position_of
-from rerank_plugins.collection.stored import place
 from rerank_plugins.first_stage.analysis import Analyzer
 from rerank_plugins.first_stage.bm25 import BM25
-from rerank_plugins.langchain._collected import (
-    Collected,
-    found_in,
-    made_filter,
-    results,
-    told_filter,
-)
+from rerank_plugins.langchain._collected import Filtered, refuse, results, scored
 from rerank_plugins.langchain._documents import (
     MetadataFilter,
     documents_of,
@@ -38,9 +25,10 @@ from rerank_plugins.langchain._documents import (
     records_of,
 )
 from rerank_plugins.langchain._handing import check_fields
+from rerank_plugins.langchain._retriever import Retriever
 
 
-class BM25Retriever(Collected, BaseRetriever):
+class BM25Retriever(Filtered, Retriever):
     """Finds documents that share words with the query, each language read by its own rules.
 
     What comes back are copies with ``retrieval_score`` (Okapi), ``retrieval_rank``,
@@ -73,11 +61,10 @@ class BM25Retriever(Collected, BaseRetriever):
     """
 
     _KIND: ClassVar[str] = "langchain.BM25Retriever"
+    _SETTINGS: ClassVar[tuple[str, ...]] = ("k", "stamp")
     _EMBEDS: ClassVar[bool] = False
-    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
     collection: SkipValidation[Collection] = Field(repr=False)
-    k: SkipValidation[int]
     filter: SkipValidation[MetadataFilter | None]
     stamp: SkipValidation[bool]
 
@@ -86,7 +73,7 @@ class BM25Retriever(Collected, BaseRetriever):
         documents: Iterable[Document] = (),
         *,
         k: int = 4,
-        filter: MetadataFilter | None = None,  # noqa: A002  (LangChain's word)
+        filter: MetadataFilter | None = None,
         stamp: bool = True,
         language: str = "auto",
         engine: str = "auto",
@@ -142,59 +129,17 @@ class BM25Retriever(Collected, BaseRetriever):
         """
         return cls(documents=documents_of(texts, metadatas, ids), **options)
 
-    def _collections(self) -> list[Collection]:
-        return [self.collection]
-
-    def _told(self, collections: list[Collection]) -> dict[str, Any]:
-        return {
-            "kind": self._KIND,
-            "collection": place(self.collection, collections),
-            "k": self.k,
-            "stamp": self.stamp,
-            "filter": told_filter(self.filter),
-        }
-
-    @classmethod
-    def _made(
-        cls, told: Mapping[str, Any], collections: list[Collection], given: Mapping[str, Any]
-    ) -> Self:
-        stored = {
-            "collection": collections[told["collection"]],
-            "k": told["k"],
-            "stamp": told["stamp"],
-        }
-        own = {name: one for name, one in given.items() if name != "embedding"}
-        keep = made_filter(told["filter"], own.get("filter"))
-        return cls(**{**stored, **own, "filter": keep})
-
     def _place(self) -> Place:
         return Place(self.collection, position_of(BM25, self.collection), self.filter)
 
-    def _get_relevant_documents(
-        self,
-        query: str,
-        *,
-        run_manager: CallbackManagerForRetrieverRun,  # noqa: ARG002
-        k: int | None = None,
-        filter: MetadataFilter | None = None,  # noqa: A002
-    ) -> list[Document]:
-        return self._search(query, k, filter)
+    def _plan(self, count: int, options: dict[str, Any]) -> Filter | None:  # noqa: ARG002
+        keep = options.pop("filter", None)
+        refuse(options)
+        return read_filter(self.filter if keep is None else keep)
 
-    async def _aget_relevant_documents(
-        self,
-        query: str,
-        *,
-        run_manager: AsyncCallbackManagerForRetrieverRun,  # noqa: ARG002
-        k: int | None = None,
-        filter: MetadataFilter | None = None,  # noqa: A002
-    ) -> list[Document]:
-        return await in_thread(self._search, query, k, filter)
-
-    def _search(self, query: str, k: int | None, keep: MetadataFilter | None) -> list[Document]:
-        count = check_count("k", self.k if k is None else k)
-        keep = self.filter if keep is None else keep
-        if blank(query):
-            return []
+    def _find(self, query: str, count: int, plan: Filter | None, runs: Any) -> list[Document]:  # noqa: ARG002
         view = self.collection.view
-        found = found_in(view, query, count, keep, stage=position_of(BM25, view))
-        return results(found, query, "bm25", stamp=self.stamp)
+        found = view.search(query, count, plan, stage=position_of(BM25, view))
+        return results(scored(found), query, "bm25", stamp=self.stamp)
+
+    _afind = off_loop(_find)  # type: ignore[arg-type]

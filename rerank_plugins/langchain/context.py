@@ -9,10 +9,15 @@ from langchain_core.documents import Document
 from langchain_core.runnables import Runnable, RunnableLambda
 from langchain_core.tools import BaseTool
 
-from rerank_plugins._adapters import RELEVANCE_SCORE, judged_by_the_model, relevance_span
+from rerank_plugins._adapters import (
+    RELEVANCE_SCORE,
+    cited,
+    context_builder,
+    judged_by_the_model,
+    relevance_span,
+)
 from rerank_plugins._threads import in_thread
 from rerank_plugins.context import Context, ContextBuilder, ContextPassage
-from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.langchain._documents import check_documents, finite
 
 Source = str | Callable[[Document], object]
@@ -37,11 +42,10 @@ def pack_context(
     Raises:
         InvalidInputError: If an element is not a Document.
     """
-    builder = ContextBuilder() if builder is None else builder
-    return builder.build(
+    return context_builder(builder).build(
         ContextPassage(
             document.page_content,
-            _source(document, source),
+            cited(document, document.metadata, source),
             _score(document),
             relevance_span(document.metadata),
         )
@@ -67,11 +71,7 @@ def format_context(
     Raises:
         InvalidInputError: If an option is invalid, or options come beside a builder.
     """
-    if builder is not None and options:
-        raise InvalidInputError(
-            f"{', '.join(options)} cannot be given beside a ready builder: give them to the builder"
-        )
-    used = ContextBuilder(**options) if builder is None else builder
+    used = context_builder(builder, options)
 
     def pack(documents: Sequence[Document] | Mapping[str, Any]) -> str:
         listed = documents["documents"] if isinstance(documents, Mapping) else documents
@@ -98,11 +98,6 @@ class _FormatContext(RunnableLambda[Any, str]):
         if args_schema is None and options.get("arg_types") is None:
             options["arg_types"] = {"documents": list[Document]}
         return super().as_tool(args_schema, **options)
-
-
-def _source(document: Document, source: Source) -> str | None:
-    name = source(document) if callable(source) else document.metadata.get(source)
-    return None if name is None else str(name)
 
 
 def _score(document: Document) -> float | None:

@@ -6,7 +6,7 @@ import numpy as np
 from langchain_core.embeddings import Embeddings
 from numpy.typing import NDArray
 
-from rerank_plugins._threads import in_thread
+from rerank_plugins._threads import off_loop
 from rerank_plugins.bundled import EncoderName, load_encoder
 
 
@@ -42,13 +42,8 @@ class BundledEmbeddings(Embeddings):
         vector: list[float] = self._encoder.encode_query([text])[0].tolist()
         return vector
 
-    async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
-        """`embed_documents` that leaves the event loop free."""
-        return await in_thread(self.embed_documents, texts)
-
-    async def aembed_query(self, text: str) -> list[float]:
-        """`embed_query` that leaves the event loop free."""
-        return await in_thread(self.embed_query, text)
+    aembed_documents = off_loop(embed_documents)  # type: ignore[arg-type]
+    aembed_query = off_loop(embed_query)  # type: ignore[arg-type]
 
 
 EmbeddedEmbeddings = BundledEmbeddings

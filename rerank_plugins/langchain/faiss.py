@@ -1,39 +1,45 @@
-"""FaissVectorStore: the first stage that goes by vectors."""
+"""FaissVectorStore and FaissRetriever: the first stage that goes by vectors."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import numpy as np
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
-from langchain_core.vectorstores import VectorStore
+from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
 from langchain_core.vectorstores.utils import maximal_marginal_relevance
+from pydantic import SkipValidation
 from typing_extensions import Self
 
 from rerank_plugins._threads import in_thread
-from rerank_plugins._validation import check_count, check_threshold
+from rerank_plugins._validation import check_count, check_flag, check_threshold
 from rerank_plugins.candidates import check_query
 from rerank_plugins.collection import Collection
+from rerank_plugins.collection.hybrids import Place
 from rerank_plugins.collection.stages import position_of
-from rerank_plugins.collection.stored import place
 from rerank_plugins.errors import InvalidInputError
+from rerank_plugins.first_stage._vectors import RELEVANCE
 from rerank_plugins.first_stage.dense import Dense, IndexChoice, Metric
-from rerank_plugins.langchain._collected import Collected, found_in, refuse
+from rerank_plugins.langchain._collected import Collected, Filtered, refuse, results, scored
 from rerank_plugins.langchain._documents import (
     MetadataFilter,
     copied,
     documents_of,
     read_filter,
 )
+from rerank_plugins.langchain._handing import check_fields
+from rerank_plugins.langchain._retriever import Retriever
 from rerank_plugins.langchain.embeddings import BundledEmbeddings
 
-if TYPE_CHECKING:
-    from rerank_plugins.langchain.faiss_retriever import FaissRetriever
-
 Found = list[tuple[Document, float]]
+
+_SEARCHES: Final = {
+    "similarity": "similarity_search_with_score",
+    "similarity_score_threshold": "similarity_search_with_relevance_scores",
+    "mmr": "max_marginal_relevance_search",
+}
 
 
 class FaissVectorStore(Collected, VectorStore):
@@ -112,9 +118,7 @@ class FaissVectorStore(Collected, VectorStore):
             InvalidInputError: If there are more or fewer metadatas or ids than texts, or an
                 option is invalid.
         """
-        store = cls(embedding, **options)
-        store.add_documents(documents_of(texts, metadatas, ids))
-        return store
+        return cls.from_documents(documents_of(texts, metadatas, ids), embedding, **options)
 
     @classmethod
     def from_documents(
@@ -148,34 +152,8 @@ class FaissVectorStore(Collected, VectorStore):
         await store.aadd_documents(documents, ids=ids)
         return store
 
-    def add_texts(
-        self,
-        texts: Iterable[str],
-        metadatas: Iterable[dict[str, Any]] | None = None,
-        *,
-        ids: Iterable[str | None] | None = None,
-        **options: Any,
-    ) -> list[str]:
-        """Adds documents made of these texts; see `add_documents`."""
-        return self.add_documents(documents_of(texts, metadatas, ids), **options)
-
-    async def aadd_texts(
-        self,
-        texts: Iterable[str],
-        metadatas: Iterable[dict[str, Any]] | None = None,
-        *,
-        ids: Iterable[str | None] | None = None,
-        **options: Any,
-    ) -> list[str]:
-        """`add_texts` that leaves the event loop free and awaits the embedding."""
-        return await self.aadd_documents(documents_of(texts, metadatas, ids), **options)
-
     def similarity_search(
-        self,
-        query: str,
-        k: int = 4,
-        filter: MetadataFilter | None = None,  # noqa: A002  (LangChain's word)
-        **options: Any,
+        self, query: str, k: int = 4, filter: MetadataFilter | None = None, **options: Any
     ) -> list[Document]:
         """The ``k`` nearest documents, best first, as they were added.
 
@@ -188,34 +166,24 @@ class FaissVectorStore(Collected, VectorStore):
         Raises:
             InvalidInputError: If the query is blank, or an option is invalid.
         """
-        return _documents(self.similarity_search_with_score(query, k, filter, **options))
+        found = self.similarity_search_with_score(query, k, filter, **options)
+        return [document for document, _ in found]
 
     async def asimilarity_search(
-        self,
-        query: str,
-        k: int = 4,
-        filter: MetadataFilter | None = None,  # noqa: A002
-        **options: Any,
+        self, query: str, k: int = 4, filter: MetadataFilter | None = None, **options: Any
     ) -> list[Document]:
         """`similarity_search` that leaves the event loop free."""
-        return _documents(await self.asimilarity_search_with_score(query, k, filter, **options))
+        found = await self.asimilarity_search_with_score(query, k, filter, **options)
+        return [document for document, _ in found]
 
     def similarity_search_with_score(
-        self,
-        query: str,
-        k: int = 4,
-        filter: MetadataFilter | None = None,  # noqa: A002
-        **options: Any,
+        self, query: str, k: int = 4, filter: MetadataFilter | None = None, **options: Any
     ) -> Found:
         """`similarity_search`, each document with its score, higher for the nearer."""
         return self._near(check_query(query), k, None, filter, **options)
 
     async def asimilarity_search_with_score(
-        self,
-        query: str,
-        k: int = 4,
-        filter: MetadataFilter | None = None,  # noqa: A002
-        **options: Any,
+        self, query: str, k: int = 4, filter: MetadataFilter | None = None, **options: Any
     ) -> Found:
         """`similarity_search_with_score` that leaves the event loop free."""
         vector = await self._embed.aembed_query(check_query(query))
@@ -225,11 +193,11 @@ class FaissVectorStore(Collected, VectorStore):
         self,
         embedding: list[float],
         k: int = 4,
-        filter: MetadataFilter | None = None,  # noqa: A002
+        filter: MetadataFilter | None = None,
         **options: Any,
     ) -> list[Document]:
         """`similarity_search` for a query that is embedded already."""
-        return _documents(self._near("", k, embedding, filter, **options))
+        return [document for document, _ in self._near("", k, embedding, filter, **options)]
 
     def max_marginal_relevance_search(
         self, query: str, k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **options: Any
@@ -262,7 +230,7 @@ class FaissVectorStore(Collected, VectorStore):
         k: int = 4,
         fetch_k: int = 20,
         lambda_mult: float = 0.5,
-        filter: MetadataFilter | None = None,  # noqa: A002
+        filter: MetadataFilter | None = None,
         **unknown: Any,
     ) -> list[Document]:
         """`max_marginal_relevance_search` for a query that is embedded already."""
@@ -277,26 +245,12 @@ class FaissVectorStore(Collected, VectorStore):
 
     def as_retriever(self, **kwargs: Any) -> FaissRetriever:
         """A retriever over this store; ``kwargs`` as in `FaissRetriever`."""
-        from rerank_plugins.langchain.faiss_retriever import FaissRetriever
-
         tags = kwargs.pop("tags", None) or self._get_retriever_tags()
         return FaissRetriever(vectorstore=self, tags=tags, **kwargs)
 
-    def _collections(self) -> list[Collection]:
-        return [self.collection]
-
-    def _told(self, collections: list[Collection]) -> dict[str, Any]:
-        return {"collection": place(self.collection, collections)}
-
-    @classmethod
-    def _made(
-        cls, told: Mapping[str, Any], collections: list[Collection], given: Mapping[str, Any]
-    ) -> Self:
-        return cls(collection=collections[told["collection"]], **given)
-
     def _select_relevance_score_fn(self) -> Callable[[float], float]:
         dense: Dense = self.collection.view.stages[self._stage]
-        return self._relevance_score_fn or _RELEVANCE[dense.metric]
+        return self._relevance_score_fn or RELEVANCE[dense.metric]
 
     def _near(
         self,
@@ -313,35 +267,84 @@ class FaissVectorStore(Collected, VectorStore):
         least = check_threshold(score_threshold)
         if fetch_k is not None:
             check_count("fetch_k", fetch_k)
-        view = self.collection.view
-        found = found_in(view, query, k, keep, stage=self._stage, vector=vector)
-        return [
-            (copied(document), score)
-            for document, score in found
-            if least is None or score >= least
-        ]
+        view, kept = self.collection.view, read_filter(keep)
+        found = scored(view.search(query, k, kept, stage=self._stage, vector=vector))
+        return [(copied(one), score) for one, score in found if least is None or score >= least]
 
 
-def _documents(found: Found) -> list[Document]:
-    return [document for document, _ in found]
+class FaissRetriever(Filtered, Retriever, VectorStoreRetriever):
+    """A `FaissVectorStore` as retriever, with its scores in the documents' metadata.
 
+    What comes back are copies with ``retrieval_score``, ``retrieval_rank``,
+    ``retrieval_method`` and ``retrieval_list``, except for the search type ``mmr``, whose order
+    is not that of the scores. A blank query finds nothing.
 
-def _cosine_relevance(score: float) -> float:
-    return max(0.0, score)
+    Args:
+        vectorstore: Where the documents are.
+        k: How many to return; ``invoke(query, k=...)`` for one call.
+        stamp: Whether to write those metadata; see `BM25Retriever`.
+        search_type: ``similarity``, ``similarity_score_threshold`` (scores are then in [0, 1])
+            or ``mmr``.
+        search_kwargs: More for every search, such as ``{"filter": {"language": "ar"}}``.
+        name: Of any retriever, like ``tags`` and ``metadata``.
+    """
 
+    _KIND: ClassVar[str] = "langchain.FaissRetriever"
+    _SETTINGS: ClassVar[tuple[str, ...]] = ("k", "stamp", "search_type")
 
-def _inner_product_relevance(score: float) -> float:
-    """The logistic function: inner products have no bounds of their own."""
-    return 0.5 + 0.5 * math.tanh(score / 2)
+    vectorstore: FaissVectorStore
+    k: SkipValidation[int] = 4
+    stamp: SkipValidation[bool] = True
 
+    def __init__(self, **fields: Any) -> None:
+        check_fields(type(self), fields)
+        check_count("k", fields.get("k", 0))
+        check_flag("stamp", fields.get("stamp", True))
+        read_filter(fields.get("search_kwargs", {}).get("filter"))
+        super().__init__(**fields)
 
-def _l2_relevance(score: float) -> float:
-    """1 / (1 + squared distance)."""
-    return 1.0 / (1.0 - score)
+    def _collections(self) -> list[Collection]:
+        return [self.vectorstore.collection]
 
+    def _keeps(self) -> Any:
+        return self.search_kwargs.get("filter")
 
-_RELEVANCE: dict[Metric, Callable[[float], float]] = {
-    "cosine": _cosine_relevance,
-    "inner_product": _inner_product_relevance,
-    "l2": _l2_relevance,
-}
+    def _told_inside(self, collections: list[Collection]) -> dict[str, Any]:
+        searched = {name: value for name, value in self.search_kwargs.items() if name != "filter"}
+        return super()._told_inside(collections) | {"search_kwargs": searched}
+
+    @classmethod
+    def _made_inside(
+        cls, told: Mapping[str, Any], collections: list[Collection], given: dict[str, Any]
+    ) -> dict[str, Any]:
+        made = super()._made_inside(told, collections, given)
+        store = FaissVectorStore(given.pop("embedding"), collection=made["collection"])
+        kept = {} if made["filter"] is None else {"filter": made["filter"]}
+        tags = store._get_retriever_tags()  # noqa: SLF001  (LangChain's)
+        return {"vectorstore": store, "search_kwargs": told["search_kwargs"] | kept, "tags": tags}
+
+    def _place(self) -> Place | None:
+        """None where it does more than to search."""
+        if self.search_type != "similarity" or not self.search_kwargs.keys() <= {"filter"}:
+            return None
+        store = self.vectorstore
+        return Place(store.collection, store._stage, self._keeps())  # noqa: SLF001
+
+    def _default_k(self) -> int:
+        k: int | None = self.search_kwargs.get("k")
+        return self.k if k is None else k
+
+    def _plan(self, count: int, options: dict[str, Any]) -> dict[str, Any]:
+        return {**self.search_kwargs, **options, "k": count}
+
+    def _find(self, query: str, count: int, plan: Any, runs: Any) -> list[Document]:  # noqa: ARG002
+        found = getattr(self.vectorstore, _SEARCHES[self.search_type])(query, **plan)
+        return self._given(found, query)
+
+    async def _afind(self, query: str, count: int, plan: Any, runs: Any) -> list[Document]:  # noqa: ARG002
+        found = await getattr(self.vectorstore, f"a{_SEARCHES[self.search_type]}")(query, **plan)
+        return self._given(found, query)
+
+    def _given(self, found: list[Any], query: str) -> list[Document]:
+        ranked = self.search_type != "mmr"
+        return results(found, query, "faiss", stamp=self.stamp) if ranked else found

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Any
 
-from langchain_core.callbacks import (
-    AsyncCallbackManagerForRetrieverRun,
-    CallbackManagerForRetrieverRun,
-)
 from langchain_core.documents import Document
-from langchain_core.retrievers import BaseRetriever, LangSmithRetrieverParams, RetrieverLike
-from pydantic import ConfigDict, SkipValidation
+from langchain_core.retrievers import LangSmithRetrieverParams, RetrieverLike
+from pydantic import SkipValidation
 
-from rerank_plugins._adapters import blank, one_count
-from rerank_plugins._names import check_options, own_options
+from rerank_plugins._adapters import one_count, split_options
 from rerank_plugins._telemetry import span
 from rerank_plugins._validation import check_count
 from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.langchain._handing import check_stage, found_by, handed, ls_params
+from rerank_plugins.langchain._retriever import Retriever
 from rerank_plugins.langchain.compressor import CrossEncoderCompressor
-from rerank_plugins.models.loading import ModelOptions
 
 _FIELDS = ("name", "tags", "metadata")
 
 
-class RerankingRetriever(BaseRetriever):
+class RerankingRetriever(Retriever):
     """Fetches candidates from any retriever and returns the best after reranking.
 
     A blank query finds nothing. ::
@@ -52,11 +48,8 @@ class RerankingRetriever(BaseRetriever):
         UnknownModelError: If no model has that name.
     """
 
-    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
-
     first_stage: RetrieverLike
     compressor: CrossEncoderCompressor
-    k: SkipValidation[int]
     candidates: SkipValidation[int | None]
 
     def __init__(
@@ -69,14 +62,10 @@ class RerankingRetriever(BaseRetriever):
         compressor: CrossEncoderCompressor | None = None,
         **options: Any,
     ) -> None:
-        known = {*own_options(type(self)), *own_options(CrossEncoderCompressor), *_FIELDS}
-        check_options(type(self).__name__, options, known | ModelOptions.__annotations__.keys())
-        fields = {name: options.pop(name) for name in _FIELDS if name in options}
-        if compressor is not None and options:
-            raise InvalidInputError(
-                f"{', '.join(options)} cannot be given beside a ready compressor: "
-                "give them to the compressor"
-            )
+        ready = None if compressor is None else "compressor"
+        fields = split_options(
+            type(self), CrossEncoderCompressor, options, fields=_FIELDS, ready=ready
+        )
         check_stage("first_stage", first_stage)
         if not isinstance(compressor, (CrossEncoderCompressor, type(None))):
             raise InvalidInputError(
@@ -93,51 +82,29 @@ class RerankingRetriever(BaseRetriever):
     def _get_ls_params(self, **kwargs: Any) -> LangSmithRetrieverParams:
         return ls_params(super()._get_ls_params(**kwargs), self.first_stage)
 
-    def _get_relevant_documents(
-        self,
-        query: str,
-        *,
-        run_manager: CallbackManagerForRetrieverRun,
-        k: int | None = None,
-        **options: Any,
-    ) -> list[Document]:
-        keep = self._count(k)
-        stage = self._asked(keep, options)
-        if blank(query):
-            return []
-        with span("first_stage", engine=type(self.first_stage).__name__) as seen:
-            found = self._cut(stage.invoke(query, {"callbacks": run_manager.get_child()}), keep)
-            seen.set(candidates=len(found))
-        return self.compressor.compress_documents(found, query, run_manager.get_child(), top_n=keep)
+    def _plan(self, count: int, options: dict[str, Any]) -> RetrieverLike:
+        return handed(self.first_stage, self._depth(count), options)
 
-    async def _aget_relevant_documents(
-        self,
-        query: str,
-        *,
-        run_manager: AsyncCallbackManagerForRetrieverRun,
-        k: int | None = None,
-        **options: Any,
-    ) -> list[Document]:
-        keep = self._count(k)
-        stage = self._asked(keep, options)
-        if blank(query):
-            return []
-        with span("first_stage", engine=type(self.first_stage).__name__) as seen:
-            given = await stage.ainvoke(query, {"callbacks": run_manager.get_child()})
-            found = self._cut(given, keep)
+    def _find(self, query: str, count: int, plan: Any, runs: Any) -> list[Document]:
+        with self._traced() as seen:
+            found = self._cut(plan.invoke(query, {"callbacks": runs.get_child()}), count)
             seen.set(candidates=len(found))
-        return await self.compressor.acompress_documents(
-            found, query, run_manager.get_child(), top_n=keep
-        )
+        child = runs.get_child()
+        return self.compressor.compress_documents(found, query, child, top_n=count)
 
-    def _count(self, k: int | None) -> int:
-        return check_count("k", self.k if k is None else k)
+    async def _afind(self, query: str, count: int, plan: Any, runs: Any) -> list[Document]:
+        with self._traced() as seen:
+            given = await plan.ainvoke(query, {"callbacks": runs.get_child()})
+            found = self._cut(given, count)
+            seen.set(candidates=len(found))
+        child = runs.get_child()
+        return await self.compressor.acompress_documents(found, query, child, top_n=count)
+
+    def _traced(self) -> AbstractContextManager[Any]:
+        return span("first_stage", engine=type(self.first_stage).__name__)
 
     def _depth(self, keep: int) -> int | None:
         return None if self.candidates is None else max(keep, self.candidates)
-
-    def _asked(self, keep: int, options: dict[str, Any]) -> RetrieverLike:
-        return handed(self.first_stage, self._depth(keep), options)
 
     def _cut(self, found: object, keep: int) -> list[Document]:
         return found_by(self.first_stage, found)[: self._depth(keep)]

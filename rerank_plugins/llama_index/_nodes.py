@@ -24,7 +24,7 @@ from llama_index.core.storage.docstore import BaseDocumentStore
 from llama_index.core.storage.docstore.utils import doc_to_json, json_to_doc
 
 from rerank_plugins._adapters import Detail, score_metadata
-from rerank_plugins._validation import check_iterable
+from rerank_plugins._validation import check_each
 from rerank_plugins.candidates import Candidate, Ranking
 from rerank_plugins.collection import Record, check_id, own
 from rerank_plugins.errors import InvalidInputError
@@ -55,18 +55,13 @@ def without_tool_words(query_bundle: QueryBundle) -> QueryBundle:
     return replace(query_bundle, query_str=query_text(query_bundle))
 
 
-def check_nodes(nodes: list[NodeWithScore]) -> list[NodeWithScore]:
-    """The same nodes.
+def check_nodes(nodes: Iterable[NodeWithScore]) -> list[NodeWithScore]:
+    """The nodes as a list.
 
     Raises:
         InvalidInputError: If an element is not a NodeWithScore.
     """
-    for position, node in enumerate(nodes):
-        if not isinstance(node, NodeWithScore):
-            raise InvalidInputError(
-                f"nodes must be NodeWithScore, but number {position} is {type(node).__name__}"
-            )
-    return nodes
+    return check_each("nodes", nodes, NodeWithScore, "NodeWithScore")
 
 
 def nodes_of(
@@ -94,12 +89,9 @@ def nodes_of(
                 f"the index must have its nodes in its docstore, but {type(store).__name__} keeps "
                 "them to itself: pass nodes=, or build it with store_nodes_override=True"
             )
-    listed = list(check_iterable("nodes", nodes if docstore is None else docstore.docs.values()))
-    for position, node in enumerate(listed):
-        if not isinstance(node, BaseNode):
-            raise InvalidInputError(
-                f"nodes must be LlamaIndex nodes, but number {position} is {type(node).__name__}"
-            )
+    given_nodes = nodes if docstore is None else docstore.docs.values()
+    # Not BaseNode, which is abstract to mypy.
+    listed: list[BaseNode] = check_each("nodes", given_nodes, BaseNode, "LlamaIndex nodes")  # type: ignore[type-abstract]
     return listed
 
 

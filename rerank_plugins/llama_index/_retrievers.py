@@ -24,11 +24,11 @@ from llama_index.core.vector_stores.types import MetadataFilters
 from typing_extensions import Self
 
 from rerank_plugins._adapters import blank
-from rerank_plugins._threads import in_thread
+from rerank_plugins._threads import off_loop
 from rerank_plugins._validation import check_count
-from rerank_plugins.collection import Collection, Compare, Record, check_id
+from rerank_plugins.collection import Collection, Compare, Filter, Record, check_id
 from rerank_plugins.collection.hybrids import Place
-from rerank_plugins.collection.stored import Stored, place
+from rerank_plugins.collection.stored import Stored
 from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.first_stage.analysis import Analyzer
 from rerank_plugins.llama_index._filters import both, read_filters
@@ -36,9 +36,9 @@ from rerank_plugins.llama_index._nodes import (
     copied,
     line_of,
     nodes_of,
-    query_text,
     record_of,
     records_of,
+    without_tool_words,
 )
 from rerank_plugins.llama_index.embedding import BundledEmbedding
 
@@ -89,15 +89,37 @@ class FilteringRetriever(BaseRetriever):
             return await self.with_filters(filters).aretrieve(str_or_query_bundle)
         return await super().aretrieve(str_or_query_bundle)
 
+    def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        bundle = without_tool_words(query_bundle)
+        plan = self._plan(bundle)
+        return keep_zero_scores(self._find(bundle, plan)) if self._asks(bundle) else []
+
+    async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        bundle = without_tool_words(query_bundle)
+        plan = self._plan(bundle)
+        return keep_zero_scores(await self._afind(bundle, plan)) if self._asks(bundle) else []
+
+    @staticmethod
+    def _asks(bundle: QueryBundle) -> bool:
+        """Whether there is anything to look for."""
+        return not blank(bundle.query_str)
+
+    def _plan(self, bundle: QueryBundle) -> Any:
+        """What filters and settings come to, checked; also for a blank query."""
+        raise NotImplementedError
+
+    def _find(self, bundle: QueryBundle, plan: Any) -> list[NodeWithScore]:
+        raise NotImplementedError
+
+    async def _afind(self, bundle: QueryBundle, plan: Any) -> list[NodeWithScore]:
+        raise NotImplementedError
+
 
 class Collected(Stored):
-    """Nodes in one or more collections."""
+    """Nodes in one or more collections; its class has ``filters``."""
 
-    _EMBEDS: ClassVar[bool] = True  # whether vectors are searched
-
-    def _collections(self) -> list[Collection]:
-        """Each of its collections once, what may fail when nodes are added first."""
-        raise NotImplementedError
+    _ENCODER: ClassVar[str] = "embed_model"
+    filters: MetadataFilters | None
 
     def _records(self, nodes: list[BaseNode]) -> list[Record]:
         """Of nodes, with the metadata that is searched in their texts."""
@@ -167,6 +189,18 @@ class Collected(Stored):
         for collection in self._collections():
             collection.delete_where(Compare("ref_doc_id", "eq", check_id(ref_doc_id)))
 
+    def _told(self, collections: list[Collection]) -> dict[str, Any]:
+        filters = None if self.filters is None else self.filters.model_dump_json()
+        return super()._told(collections) | {"filters": filters}
+
+    @classmethod
+    def _made(
+        cls, told: Mapping[str, Any], collections: list[Collection], given: Mapping[str, Any]
+    ) -> Self:
+        filters = told["filters"]
+        kept = None if filters is None else MetadataFilters.model_validate_json(filters)
+        return super()._made(told, collections, {"filters": kept, **given})
+
     @staticmethod
     def _line(record: Record) -> Any:
         return line_of(record)
@@ -200,12 +234,14 @@ class StageRetriever(Collected, FilteringRetriever):
         filters: MetadataFilters | None = None,
         **fields: Any,
     ) -> None:
-        self._collection = collection
+        self.collection = collection
         self._at = self._position(collection)
-        self.metadata_mode = metadata_mode
+        self.metadata_mode = MetadataMode(metadata_mode)
         self.similarity_top_k = check_count("similarity_top_k", similarity_top_k)
         self.filters = filters
         super().__init__(**fields)
+
+    _SETTINGS: ClassVar[tuple[str, ...]] = ("similarity_top_k", "metadata_mode")
 
     @staticmethod
     def _position(collection: Collection) -> int:
@@ -215,60 +251,25 @@ class StageRetriever(Collected, FilteringRetriever):
     @property
     def stage(self) -> Any:
         """The index of the nodes' texts as it is now."""
-        return self._collection.view.stages[self._at]
-
-    def _collections(self) -> list[Collection]:
-        return [self._collection]
+        return self.collection.view.stages[self._at]
 
     def _records(self, nodes: list[BaseNode]) -> list[Record]:
         return records_of(nodes, self.metadata_mode)
 
-    def _told(self, collections: list[Collection]) -> dict[str, Any]:
-        return {
-            "kind": self._KIND,
-            "collection": place(self._collection, collections),
-            "similarity_top_k": self.similarity_top_k,
-            "metadata_mode": self.metadata_mode.value,
-            "filters": told_filters(self.filters),
-        }
-
-    @classmethod
-    def _made(
-        cls, told: Mapping[str, Any], collections: list[Collection], given: Mapping[str, Any]
-    ) -> Self:
-        stored = {
-            "similarity_top_k": told["similarity_top_k"],
-            "metadata_mode": MetadataMode(told["metadata_mode"]),
-            "filters": made_filters(told["filters"]),
-        }
-        found = cls.__new__(cls)
-        options = found._taken_up(given)  # noqa: SLF001
-        StageRetriever.__init__(found, collections[told["collection"]], **{**stored, **options})
-        return found
-
-    def _taken_up(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Takes up what a subclass needs; the other options."""
-        return {name: one for name, one in given.items() if name != "embed_model"}
-
     def _place(self) -> Place:
-        return Place(self._collection, self._at, self.filters)
+        return Place(self.collection, self._at, self.filters)
 
-    def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        return self._found(query_bundle, None)
+    def _plan(self, bundle: QueryBundle) -> Filter | None:  # noqa: ARG002
+        return read_filters(self.filters)
 
-    async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        return await in_thread(self._found, query_bundle, None)
+    def _find(
+        self, bundle: QueryBundle, plan: Any, vector: list[float] | None = None
+    ) -> list[NodeWithScore]:
+        view, k = self.collection.view, self.similarity_top_k
+        found = view.search(bundle.query_str, k, plan, stage=self._at, vector=vector)
+        return [NodeWithScore(node=copied(one.item), score=hit.score) for one, hit in found]
 
-    def _found(self, query_bundle: QueryBundle, vector: list[float] | None) -> list[NodeWithScore]:
-        query, kept = query_text(query_bundle), read_filters(self.filters)
-        if vector is None and blank(query):
-            return []
-        found = self._collection.view.search(
-            query, self.similarity_top_k, kept, stage=self._at, vector=vector
-        )
-        return keep_zero_scores(
-            [NodeWithScore(node=copied(record.item), score=one.score) for record, one in found]
-        )
+    _afind = off_loop(_find)  # type: ignore[arg-type]
 
 
 def asked(
@@ -295,16 +296,6 @@ def asked(
             f"{type(retriever).__name__} takes no filters: set them up on that retriever"
         )
     return cast("BaseRetriever", set_up)
-
-
-def told_filters(filters: MetadataFilters | None) -> str | None:
-    """Filters as text."""
-    return None if filters is None else filters.model_dump_json()
-
-
-def made_filters(told: str | None) -> MetadataFilters | None:
-    """The filters that `told_filters` wrote."""
-    return None if told is None else MetadataFilters.model_validate_json(told)
 
 
 def keep_zero_scores(nodes: list[NodeWithScore]) -> list[NodeWithScore]:

@@ -7,9 +7,14 @@ from typing import Any
 
 from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore
 
-from rerank_plugins._adapters import judged_by_the_model, place_of, relevance_span
+from rerank_plugins._adapters import (
+    cited,
+    context_builder,
+    judged_by_the_model,
+    place_of,
+    relevance_span,
+)
 from rerank_plugins.context import Context, ContextBuilder, ContextPassage
-from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.llama_index._nodes import check_nodes, finite_score
 
 Source = str | Callable[[BaseNode], object]
@@ -36,16 +41,14 @@ def pack_context(
     Raises:
         InvalidInputError: If an element is not a NodeWithScore.
     """
-    listed = check_nodes(list(nodes))
-    builder = ContextBuilder() if builder is None else builder
-    return builder.build(
+    return context_builder(builder).build(
         ContextPassage(
             node.node.get_content(metadata_mode),
-            _source(node.node, source),
+            cited(node.node, node.metadata, source),
             finite_score(node) if judged_by_the_model(node.metadata) else None,
             _span(node.node, metadata_mode),
         )
-        for node in listed
+        for node in check_nodes(nodes)
     )
 
 
@@ -75,11 +78,7 @@ def format_context(
         InvalidInputError: As in `pack_context`; or if an option is invalid, or options come
             beside a builder.
     """
-    if builder is not None and options:
-        raise InvalidInputError(
-            f"{', '.join(options)} cannot be given beside a ready builder: give them to the builder"
-        )
-    used = ContextBuilder(**options) if builder is None else builder
+    used = context_builder(builder, options)
     return pack_context(nodes, builder=used, source=source, metadata_mode=metadata_mode).text
 
 
@@ -90,8 +89,3 @@ def _span(node: BaseNode, mode: MetadataMode) -> tuple[int, int] | None:
         return None
     at = place_of(node.get_content(MetadataMode.NONE), node.get_content(mode))
     return None if at is None else (max(0, span[0] + at), span[1] + at)
-
-
-def _source(node: BaseNode, source: Source) -> str | None:
-    name = source(node) if callable(source) else node.metadata.get(source)
-    return None if name is None else str(name)

@@ -9,7 +9,7 @@ from llama_index.core.base.embeddings.base import BaseEmbedding
 from numpy.typing import NDArray
 from pydantic import PrivateAttr
 
-from rerank_plugins._threads import in_thread
+from rerank_plugins._threads import off_loop
 from rerank_plugins.bundled import BundledEncoder, EncoderName, StaticEncoder, load_encoder
 
 
@@ -57,14 +57,9 @@ class BundledEmbedding(BaseEmbedding):
         vector: list[float] = self._encoder.encode_query([query])[0].tolist()
         return vector
 
-    async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
-        return await in_thread(self._get_text_embeddings, texts)
-
-    async def _aget_text_embedding(self, text: str) -> list[float]:
-        return await in_thread(self._get_text_embedding, text)
-
-    async def _aget_query_embedding(self, query: str) -> list[float]:
-        return await in_thread(self._get_query_embedding, query)
+    _aget_text_embeddings = off_loop(_get_text_embeddings)  # type: ignore[arg-type]
+    _aget_text_embedding = off_loop(_get_text_embedding)  # type: ignore[arg-type]
+    _aget_query_embedding = off_loop(_get_query_embedding)  # type: ignore[arg-type]
 
 
 EmbeddedEmbedding = BundledEmbedding

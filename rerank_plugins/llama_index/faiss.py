@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from llama_index.core.base.embeddings.base import BaseEmbedding
@@ -15,7 +15,7 @@ from rerank_plugins._threads import in_thread
 from rerank_plugins.collection import Collection
 from rerank_plugins.collection.stages import position_of
 from rerank_plugins.first_stage.dense import Dense, IndexChoice, Metric
-from rerank_plugins.llama_index._nodes import nodes_of, query_text, records_of
+from rerank_plugins.llama_index._nodes import nodes_of, records_of
 from rerank_plugins.llama_index._retrievers import StageRetriever, checked_model
 
 
@@ -74,22 +74,24 @@ class FaissRetriever(StageRetriever):
     def _position(collection: Collection) -> int:
         return position_of(Dense, collection)
 
-    def _taken_up(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        self.embed_model = given["embed_model"]
-        return super()._taken_up(given)
+    @staticmethod
+    def _asks(bundle: QueryBundle) -> bool:
+        """Also by the bundle's own vector, or its own words for embedding."""
+        own = bundle.embedding is not None or bool(bundle.custom_embedding_strs)
+        return own or not blank(bundle.query_str)
 
-    def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        """By the bundle's own vector or its own words for embedding, where it has them."""
-        vector, strings = query_bundle.embedding, query_bundle.custom_embedding_strs
-        if vector is None and strings:
-            vector = self.embed_model.get_agg_embedding_from_queries(strings)
-        return self._found(query_bundle, vector)
+    def _find(
+        self, bundle: QueryBundle, plan: Any, vector: list[float] | None = None
+    ) -> list[NodeWithScore]:
+        vector = bundle.embedding if vector is None else vector
+        if vector is None and bundle.custom_embedding_strs:
+            vector = self.embed_model.get_agg_embedding_from_queries(bundle.custom_embedding_strs)
+        return super()._find(bundle, plan, vector)
 
-    async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        vector, strings = query_bundle.embedding, query_bundle.custom_embedding_strs
-        query = query_text(query_bundle)
+    async def _afind(self, bundle: QueryBundle, plan: Any) -> list[NodeWithScore]:
+        model, vector, strings = self.embed_model, bundle.embedding, bundle.custom_embedding_strs
         if vector is None and strings:
-            vector = await self.embed_model.aget_agg_embedding_from_queries(strings)
-        elif vector is None and not blank(query):
-            vector = await self.embed_model.aget_query_embedding(query)
-        return await in_thread(self._found, query_bundle, vector)
+            vector = await model.aget_agg_embedding_from_queries(strings)
+        elif vector is None:
+            vector = await model.aget_query_embedding(bundle.query_str)
+        return await in_thread(self._find, bundle, plan, vector)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Any, ClassVar, cast
 
 from llama_index.core.base.base_retriever import BaseRetriever
@@ -13,16 +13,12 @@ from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, Query
 from llama_index.core.vector_stores.types import MetadataFilters
 from typing_extensions import Self
 
-from rerank_plugins._adapters import blank
 from rerank_plugins._validation import check_count
 from rerank_plugins.candidates import Candidate
-from rerank_plugins.collection import Collection, Filter, Record, View
-from rerank_plugins.collection.hybrids import Fused
-from rerank_plugins.collection.records import newest
-from rerank_plugins.collection.stages import with_added
+from rerank_plugins.collection import Collection, Record
+from rerank_plugins.collection.hybrids import Fused, Shared
+from rerank_plugins.collection.stages import words_and_vectors
 from rerank_plugins.errors import InvalidInputError
-from rerank_plugins.first_stage.bm25 import BM25
-from rerank_plugins.first_stage.dense import Dense
 from rerank_plugins.first_stage.fusion import SHIPPED_WEIGHTS, Fusion, HybridCandidate
 from rerank_plugins.llama_index._filters import both, read_filters
 from rerank_plugins.llama_index._nodes import (
@@ -30,16 +26,12 @@ from rerank_plugins.llama_index._nodes import (
     finite_score,
     nodes_of,
     records_of,
-    without_tool_words,
 )
 from rerank_plugins.llama_index._retrievers import (
     Collected,
     FilteringRetriever,
     asked,
     checked_model,
-    keep_zero_scores,
-    made_filters,
-    told_filters,
 )
 from rerank_plugins.llama_index.bm25 import BM25Retriever
 from rerank_plugins.llama_index.faiss import FaissRetriever
@@ -92,6 +84,8 @@ class HybridRetriever(Fused, Collected, FilteringRetriever):
     """
 
     _KIND: ClassVar[str] = "llama_index.HybridRetriever"
+    _SETTINGS: ClassVar[tuple[str, ...]] = ("similarity_top_k",)
+    _HANDED: ClassVar[tuple[str, ...]] = ("embed_model",)
 
     def __init__(
         self,
@@ -146,10 +140,10 @@ class HybridRetriever(Fused, Collected, FilteringRetriever):
         if embed_model is None:
             options.setdefault("weights", SHIPPED_WEIGHTS)
         model = checked_model(embed_model)
-        records = newest(records_of(nodes_of(nodes), metadata_mode))
-        words = BM25([record.text for record in records], language=language, engine=engine)
-        vectors = with_added(Dense(embed=model), records)
-        collection = Collection([words, vectors], records)
+        records = records_of(nodes_of(nodes), metadata_mode)
+        collection = Collection(
+            *words_and_vectors(records, model, language=language, engine=engine)
+        )
         common: dict[str, Any] = {"metadata_mode": metadata_mode, "collection": collection}
         return cls(
             [BM25Retriever(**common), FaissRetriever(embed_model=model, **common)], **options
@@ -159,54 +153,26 @@ class HybridRetriever(Fused, Collected, FilteringRetriever):
         records: list[Record] = self._own()[0]._records(nodes)  # noqa: SLF001
         return records
 
-    def _told(self, collections: list[Collection]) -> dict[str, Any]:
-        return {
-            "kind": self._KIND,
-            "similarity_top_k": self.similarity_top_k,
-            "filters": told_filters(self.filters),
-            **self._told_inside(collections),
-        }
-
-    @classmethod
-    def _made(
-        cls, told: Mapping[str, Any], collections: list[Collection], given: Mapping[str, Any]
-    ) -> Self:
-        inside = {"embed_model": given["embed_model"]}
-        own = {name: one for name, one in given.items() if name not in inside}
-        stages, settings = cls._made_inside(told, collections, inside)
-        settings["similarity_top_k"] = told["similarity_top_k"]
-        settings["filters"] = made_filters(told["filters"])
-        return cls(stages, **{**settings, **own})
-
-    def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        bundle, shared = without_tool_words(query_bundle), self._searched(query_bundle)
-        query, count = bundle.query_str, self.similarity_top_k
-        if blank(query):
-            return []
-        if shared is not None:
-            view, stages, kept = shared
-            return _nodes(view.fused(self._hybrid, query, count, kept, stages=stages))
-        return self._fused(bundle, [stage.retrieve(bundle) for stage in self._asked()])
-
-    async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        bundle, shared = without_tool_words(query_bundle), self._searched(query_bundle)
-        query, count = bundle.query_str, self.similarity_top_k
-        if blank(query):
-            return []
-        if shared is not None:
-            view, stages, kept = shared
-            return _nodes(await view.afused(self._hybrid, query, count, kept, stages=stages))
-        lists = await asyncio.gather(*(stage.aretrieve(bundle) for stage in self._asked()))
-        return self._fused(bundle, lists)
-
-    def _searched(self, bundle: QueryBundle) -> tuple[View, list[int], Filter | None] | None:
-        """The view that all retrievers share, their stages and the filter; None if none is."""
-        shared = self._shared()
+    def _plan(self, bundle: QueryBundle) -> Shared | list[BaseRetriever]:
+        """The view that all retrievers share; else they themselves, set up for the query."""
         # A bundle's own vector, or words for embedding, are not for every stage.
-        if shared is None or bundle.embedding is not None or bundle.custom_embedding_strs:
-            return None
-        collection, stages, own = shared
-        return collection.view, stages, read_filters(both(own, self.filters))
+        if bundle.embedding is None and not bundle.custom_embedding_strs:
+            shared = self._shared(lambda own: read_filters(both(own, self.filters)))
+            if shared is not None:
+                return shared
+        return self._asked()
+
+    def _find(self, bundle: QueryBundle, plan: Shared | list[BaseRetriever]) -> list[NodeWithScore]:
+        if isinstance(plan, Shared):
+            return _nodes(plan.search(bundle.query_str, self.similarity_top_k))
+        return self._fused(bundle, [stage.retrieve(bundle) for stage in plan])
+
+    async def _afind(
+        self, bundle: QueryBundle, plan: Shared | list[BaseRetriever]
+    ) -> list[NodeWithScore]:
+        if isinstance(plan, Shared):
+            return _nodes(await plan.asearch(bundle.query_str, self.similarity_top_k))
+        return self._fused(bundle, await asyncio.gather(*(one.aretrieve(bundle) for one in plan)))
 
     def _asked(self) -> list[BaseRetriever]:
         """The retrievers, with depth and filters."""
@@ -216,23 +182,13 @@ class HybridRetriever(Fused, Collected, FilteringRetriever):
     def _fused(
         self, query_bundle: QueryBundle, lists: Sequence[list[NodeWithScore]]
     ) -> list[NodeWithScore]:
-        nodes: dict[str, NodeWithScore] = {}
-        for found in lists:
-            for node in found:
-                nodes.setdefault(node.node_id, node)
-        ids = list(nodes)
-        keys = {node_id: key for key, node_id in enumerate(ids)}
-        candidates = [
-            [
-                # The id alone is what makes two nodes one, so that the text does not matter.
-                Candidate(keys[node.node_id], text="", score=finite_score(node), rank=rank)
-                for rank, node in enumerate(found, start=1)
-            ]
-            for found in lists
+        nodes = {node.node_id: node for found in reversed(lists) for node in reversed(found)}
+        # The id alone is what makes two nodes one, so that the text does not matter.
+        known: list[dict[Hashable, tuple[str, float | None]]] = [
+            {node.node_id: ("", finite_score(node)) for node in found} for found in lists
         ]
-        fusion = self._fusion(candidates, len(ids))
-        ranked = fusion.search(query_bundle.query_str, self.similarity_top_k)
-        return keep_zero_scores([_with_scores(nodes[ids[one.key]], one) for one in ranked])
+        ranked = self._fused_lists(known, query_bundle.query_str, self.similarity_top_k)
+        return [_with_scores(nodes[node_id], one) for node_id, one in ranked]
 
 
 HybridRetriever._KINDS = (BM25Retriever, FaissRetriever, HybridRetriever)  # noqa: SLF001
@@ -240,9 +196,7 @@ HybridRetriever._KINDS = (BM25Retriever, FaissRetriever, HybridRetriever)  # noq
 
 def _nodes(found: Sequence[tuple[Record, Candidate]]) -> list[NodeWithScore]:
     """Copies of what was fused, with what each stage thought of it."""
-    nodes = [NodeWithScore(node=copied(record.item), score=one.score) for record, one in found]
-    ranked = zip(nodes, (one for _, one in found), strict=True)
-    return keep_zero_scores([_with_scores(node, one) for node, one in ranked])
+    return [_with_scores(NodeWithScore(node=copied(record.item)), one) for record, one in found]
 
 
 def _with_scores(found: NodeWithScore, fused: Candidate) -> HybridNodeWithScore:

@@ -9,15 +9,12 @@ from llama_index.core.constants import DEFAULT_SIMILARITY_TOP_K
 from llama_index.core.schema import NodeWithScore, QueryBundle
 from llama_index.core.vector_stores.types import MetadataFilters
 
-from rerank_plugins._adapters import blank, one_count
-from rerank_plugins._names import check_options, own_options
+from rerank_plugins._adapters import one_count, split_options
 from rerank_plugins._telemetry import span
 from rerank_plugins._validation import check_count
 from rerank_plugins.errors import InvalidInputError
-from rerank_plugins.llama_index._nodes import without_tool_words
-from rerank_plugins.llama_index._retrievers import FilteringRetriever, asked, keep_zero_scores
+from rerank_plugins.llama_index._retrievers import FilteringRetriever, asked
 from rerank_plugins.llama_index.postprocessor import CrossEncoderPostprocessor
-from rerank_plugins.models.loading import ModelOptions
 
 _FIELDS = ("callback_manager", "object_map", "objects", "verbose")
 
@@ -64,14 +61,10 @@ class RerankingRetriever(FilteringRetriever):
             raise InvalidInputError(
                 f"first_stage must be a retriever, but got {type(first_stage).__name__}"
             )
-        known = {*own_options(type(self)), *own_options(CrossEncoderPostprocessor), *_FIELDS}
-        check_options(type(self).__name__, options, known | ModelOptions.__annotations__.keys())
-        fields = {name: options.pop(name) for name in _FIELDS if name in options}
-        if postprocessor is not None and options:
-            raise InvalidInputError(
-                f"{', '.join(options)} cannot be given beside a ready postprocessor: "
-                "give them to the postprocessor"
-            )
+        ready = None if postprocessor is None else "postprocessor"
+        fields = split_options(
+            type(self), CrossEncoderPostprocessor, options, fields=_FIELDS, ready=ready
+        )
         self.first_stage = first_stage
         self.postprocessor = postprocessor or CrossEncoderPostprocessor(**options)
         self.similarity_top_k = one_count(
@@ -82,23 +75,20 @@ class RerankingRetriever(FilteringRetriever):
         self._asked()
         super().__init__(**fields)
 
-    def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        bundle, first = without_tool_words(query_bundle), self._asked()
-        if blank(bundle.query_str):
-            return []
-        with span("first_stage", engine=type(self.first_stage).__name__) as seen:
-            found = first.retrieve(bundle)[: self._depth()]
-            seen.set(candidates=len(found))
-        return keep_zero_scores(self._last().postprocess_nodes(found, bundle))
+    def _plan(self, bundle: QueryBundle) -> BaseRetriever:  # noqa: ARG002
+        return self._asked()
 
-    async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        bundle, first = without_tool_words(query_bundle), self._asked()
-        if blank(bundle.query_str):
-            return []
+    def _find(self, bundle: QueryBundle, plan: BaseRetriever) -> list[NodeWithScore]:
         with span("first_stage", engine=type(self.first_stage).__name__) as seen:
-            found = (await first.aretrieve(bundle))[: self._depth()]
+            found = plan.retrieve(bundle)[: self._depth()]
             seen.set(candidates=len(found))
-        return keep_zero_scores(await self._last().apostprocess_nodes(found, bundle))
+        return self._last().postprocess_nodes(found, bundle)
+
+    async def _afind(self, bundle: QueryBundle, plan: BaseRetriever) -> list[NodeWithScore]:
+        with span("first_stage", engine=type(self.first_stage).__name__) as seen:
+            found = (await plan.aretrieve(bundle))[: self._depth()]
+            seen.set(candidates=len(found))
+        return await self._last().apostprocess_nodes(found, bundle)
 
     def __repr__(self) -> str:
         return (

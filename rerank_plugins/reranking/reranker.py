@@ -25,12 +25,8 @@ from rerank_plugins.candidates import Candidate, Ranking
 from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.reranking.deadline import Pace, now, score_in_time
 from rerank_plugins.reranking.inputs import checked_lists, either, ranking_facts, without_duplicates
-from rerank_plugins.reranking.options import (
-    Call,
-    OnError,
-    ScoreScale,
-)
-from rerank_plugins.reranking.scored import ScoredList, ScoringPlan, by_query, planned_pairs
+from rerank_plugins.reranking.options import Call, OnError, ScoreScale
+from rerank_plugins.reranking.scored import Cut, ScoredList, ScoringPlan, by_query, planned_pairs
 from rerank_plugins.scoring.base import (
     DEFAULT_BATCH_TOKENS,
     DEFAULT_MAX_TOKENS,
@@ -250,46 +246,39 @@ class Reranker:
         call: Call,
     ) -> list[Ranking]:
         queries, given = checked_lists(queries, passages)
-        keep = self.top_n if call.top_n is None else check_top_n(call.top_n)
-        threshold = self.score_threshold
-        if call.score_threshold is not None:
-            threshold = check_threshold(call.score_threshold)
-        limit = self.deadline_ms if call.deadline_ms is None else check_deadline(call.deadline_ms)
         kept = [without_duplicates(some) if self.deduplicate else some for some in given]
+        cut = self._cut(call)
         start = now()
-        scored, weight, error = self._scored_or_not(
-            queries, kept, None if limit is None else call.start + limit / 1000
+        scored, weight, error = self._scored_or_not(queries, kept, cut.stop_at(call.start))
+        seconds = (now() - start) / max(1, sum(map(len, kept)))  # per passage
+        return [
+            Ranking(
+                query=query,
+                items=tuple(found.ranked(some, weight, cut)),
+                model=self.model,
+                scale=self.scale if failure is None else "first_stage",
+                candidates=len(all_of_them),
+                truncated=int(found.truncated.sum()),
+                deduplicated=len(all_of_them) - len(some),
+                scored=len(found.positions),
+                first_stage_seconds=call.first_stage_seconds,
+                scoring_seconds=seconds * len(some),
+                error=failure,
+            )
+            for query, all_of_them, some, found in zip(queries, given, kept, scored, strict=True)
+            for failure in (error or cut.too_late(some, found),)
+        ]
+
+    def _cut(self, call: Call) -> Cut:
+        """What to keep and how long to take: the call's own choice before the reranker's."""
+        limit = self.deadline_ms if call.deadline_ms is None else check_deadline(call.deadline_ms)
+        least = call.score_threshold
+        return Cut(
+            probability=self.scale == "probability",
+            threshold=self.score_threshold if least is None else check_threshold(least),
+            keep=self.top_n if call.top_n is None else check_top_n(call.top_n),
+            deadline_ms=limit,
         )
-        # Shared out by the number of passages.
-        seconds = (now() - start) / max(1, sum(map(len, kept)))
-        rankings = []
-        for query, all_of_them, some, found in zip(queries, given, kept, scored, strict=True):
-            failure = error
-            if some and not found.positions and failure is None:
-                failure = f"the deadline of {limit} ms passed before anything was scored"
-            items = found.ranked(
-                some,
-                weight,
-                probability=self.scale == "probability",
-                threshold=threshold,
-                keep=keep,
-            )
-            rankings.append(
-                Ranking(
-                    query=query,
-                    items=tuple(items),
-                    model=self.model,
-                    scale=self.scale if failure is None else "first_stage",
-                    candidates=len(all_of_them),
-                    truncated=int(found.truncated.sum()),
-                    deduplicated=len(all_of_them) - len(some),
-                    scored=len(found.positions),
-                    first_stage_seconds=call.first_stage_seconds,
-                    scoring_seconds=seconds * len(some),
-                    error=failure,
-                )
-            )
-        return rankings
 
     def _scored_or_not(
         self, queries: list[str], lists: list[list[Candidate]], stop_at: float | None

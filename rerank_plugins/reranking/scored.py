@@ -34,6 +34,33 @@ class ScoringPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class Cut:
+    """What to keep of a ranking, and how long to take for it.
+
+    Attributes:
+        probability: Whether scores are sigmoids of the logits.
+        threshold: The least score to keep; None for any.
+        keep: How many at most; None for all.
+        deadline_ms: From the call on; None for no limit.
+    """
+
+    probability: bool
+    threshold: float | None
+    keep: int | None
+    deadline_ms: float | None
+
+    def stop_at(self, start: float) -> float | None:
+        """When time is up for a call of that time, on `deadline.now`; None for never."""
+        return None if self.deadline_ms is None else start + self.deadline_ms / 1000
+
+    def too_late(self, candidates: Sequence[Candidate], found: ScoredList) -> str | None:
+        """Why nothing of a list was scored, though nothing failed; None if something was."""
+        if not candidates or found.positions:
+            return None
+        return f"the deadline of {self.deadline_ms} ms passed before anything was scored"
+
+
+@dataclass(frozen=True, slots=True)
 class ScoredList:
     """What the model said of one query's candidates.
 
@@ -79,30 +106,23 @@ class ScoredList:
         best = descending(self.values(candidates, weight))
         return [self.positions[at] for at in best] + self.rest
 
-    def ranked(
-        self,
-        candidates: Sequence[Candidate],
-        weight: float,
-        *,
-        probability: bool,
-        threshold: float | None,
-        keep: int | None,
-    ) -> list[Ranked]:
-        """The first ``keep`` candidates (all when None), best first, above the threshold.
+    def ranked(self, candidates: Sequence[Candidate], weight: float, cut: Cut) -> list[Ranked]:
+        """The candidates that the cut keeps, best first.
 
-        It drops what the model scored too low; what a small model held below the big one's
-        head as well, but nothing that only time was short for.
+        Its threshold drops what the model scored too low; what a small model held below the big
+        one's head as well, but nothing that only time was short for.
         """
         values = self.values(candidates, weight)
-        shown = sigmoid(values) if probability else values
+        shown = sigmoid(values) if cut.probability else values
         best, rest = descending(values), self.rest
-        below = _below(float(shown[best[-1]]) if best.size else None, probability=probability)
-        if threshold is not None and best.size:
-            best = best[shown[best] >= threshold]
+        lowest = float(shown[best[-1]]) if best.size else None
+        below = _below(lowest, probability=cut.probability)
+        if cut.threshold is not None and best.size:
+            best = best[shown[best] >= cut.threshold]
             rest = [] if self.source == "small_model" else rest
-        if keep is not None:
-            best = best[:keep]
-            rest = rest[: keep - len(best)]
+        if cut.keep is not None:
+            best = best[: cut.keep]
+            rest = rest[: cut.keep - len(best)]
         # Native numbers all at once: one at a time, numpy's take longer than the rest of this.
         columns = (best, shown[best], self.logits[best], self.truncated[best], self.spans[best])
         rows = zip(*(column.tolist() for column in columns), strict=True)

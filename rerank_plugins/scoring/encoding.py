@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass
-from itertools import chain
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
@@ -21,20 +20,14 @@ from numpy.typing import NDArray
 from rerank_plugins._telemetry import traced
 from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.scoring.base import DEFAULT_WINDOWS, LongPassages
-from rerank_plugins.scoring.long_texts import BLOCK, blocks_of, head_of, readable
+from rerank_plugins.scoring.long_texts import BLOCK
 from rerank_plugins.scoring.pair_form import pair_form
+from rerank_plugins.scoring.text_tokens import TextTokens
 from rerank_plugins.scoring.token_cache import TokenCache
 from rerank_plugins.scoring.windows import window_parts
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-
-# Texts handed to the tokenizer at a time: enough to keep its threads busy, few enough that
-# the intermediate encodings of ten thousand long passages never exist together.
-_TEXTS_AT_A_TIME = 512
-
-# A text that is cut may end in other tokens than it has there; so many are not looked at.
-_TAIL = 8
 
 # What a tokenizer takes at most, as a guess of whether a text of megabytes is worth beginning.
 _SECONDS_A_CHARACTER = 1e-6
@@ -121,12 +114,9 @@ class PairEncoder:
         cache: TokenCache | None = None,
         prompt: str = "",
     ) -> None:
-        self._tokenizer = type(tokenizer).from_str(tokenizer.to_str())
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
+        self._texts = TextTokens(tokenizer, cache)
         self._pad_id = pad_id
         self._with_types = with_types
-        self._cache = cache
         self._prompt = prompt
         self._read_template()
         self._specials = len(self._prefix) + len(self._middle) + len(self._suffix)
@@ -140,7 +130,7 @@ class PairEncoder:
 
     def _read_template(self) -> None:
         """Learns from one encoded pair which special tokens stand where."""
-        form = pair_form(self._tokenizer)
+        form = pair_form(self._texts.tokenizer)
         self._prefix, self._middle, self._suffix = (list(ids) for ids in form.ids)
         self._prefix_types = list(form.prefix_types)
         self._middle_types = list(form.middle_types)
@@ -149,45 +139,7 @@ class PairEncoder:
 
     def count_tokens(self, text: str) -> int:
         """Tokens of one text, special tokens not counted."""
-        return len(self._tokenize([text])[text])
-
-    def _tokenize(self, texts: Sequence[str]) -> dict[str, list[int]]:
-        """Token ids of each distinct text, without special tokens."""
-        distinct = list(dict.fromkeys(texts))
-        if all(len(text) <= BLOCK for text in distinct):
-            return self._tokenize_short(distinct)
-        blocks = {text: blocks_of(text) for text in distinct}
-        ids = self._tokenize_short(list(dict.fromkeys(chain.from_iterable(blocks.values()))))
-        return {
-            text: ids[own[0]] if len(own) == 1 else [one for block in own for one in ids[block]]
-            for text, own in blocks.items()
-        }
-
-    def _tokenize_short(self, texts: list[str]) -> dict[str, list[int]]:
-        if self._cache is None:
-            return self._tokenize_now(texts)
-        ids = self._cache.get(texts)
-        new = self._tokenize_now([text for text in texts if text not in ids])
-        self._cache.put(new)
-        return ids | new
-
-    def _tokenize_now(self, texts: list[str]) -> dict[str, list[int]]:
-        ids: dict[str, list[int]] = {}
-        for start in range(0, len(texts), _TEXTS_AT_A_TIME):
-            chunk = texts[start : start + _TEXTS_AT_A_TIME]
-            encoded = self._tokenizer.encode_batch_fast(
-                [readable(text) for text in chunk], add_special_tokens=False
-            )
-            ids.update(zip(chunk, (encoding.ids for encoding in encoded), strict=True))
-        return ids
-
-    def _tokenize_heads(self, texts: Sequence[str], tokens: int) -> dict[str, list[int]]:
-        """More than so many token ids of each text's beginning, or all that there are."""
-        heads = {text: head_of(text, tokens) for text in dict.fromkeys(texts)}
-        ids = self._tokenize(list(heads.values()))
-        odd = [t for t, h in heads.items() if h is not t and len(ids[h]) <= tokens + _TAIL]
-        whole = self._tokenize(odd)
-        return {text: whole[text] if text in whole else ids[heads[text]] for text in heads}
+        return len(self._texts.of([text])[text])
 
     @traced("tokenize", _encoding_facts)
     def encode(
@@ -198,13 +150,11 @@ class PairEncoder:
     ) -> EncodedPairs:
         """Token rows of the pairs, in their order; a pair's windows in the passage's order."""
         pairs = [(self._prompt + query, passage) for query, passage in pairs]
-        queries = self._tokenize([query for query, _ in pairs])
+        queries = self._texts.of([query for query, _ in pairs])
         passages = [passage for _, passage in pairs]
         read_whole = long_passages not in ("truncate", "first")
         ids = (
-            self._tokenize(passages)
-            if read_whole
-            else self._tokenize_heads(passages, self.max_length)
+            self._texts.of(passages) if read_whole else self._texts.heads(passages, self.max_length)
         )
         rows: list[list[int]] = []
         types: list[list[int]] = []
@@ -309,36 +259,8 @@ class PairEncoder:
         spans[:, 1] = [len(passage) for passage in passages]
         for place in np.flatnonzero(~encoded.whole[rows]).tolist():
             start, end = encoded.parts[rows[place]].tolist()
-            spans[place] = self._characters(passages[place], start, end)
+            spans[place] = self._texts.characters(passages[place], start, end)
         return spans
-
-    def _characters(self, text: str, start: int, end: int) -> tuple[int, int]:
-        if end <= start:
-            return 0, 0
-        if readable(text) != text:  # positions in it are not positions in the text
-            return -1, -1
-        first, last = self._bounds(text, start, end)
-        part = text[first:last]
-        return last - len(part.lstrip()), first + len(part.rstrip())
-
-    def _bounds(self, text: str, start: int, end: int) -> tuple[int, int]:
-        """Characters from the first of these tokens to the last; little more is tokenized."""
-        bounds: list[tuple[int, int]] = []
-        at = tokens = 0
-        for block in blocks_of(text):
-            if (
-                len(text) > BLOCK
-                and tokens + (count := len(self._tokenize([block])[block])) <= start
-            ):
-                at, tokens = at + len(block), tokens + count
-                continue
-            offsets = self._tokenizer.encode(block, add_special_tokens=False).offsets
-            some = offsets[max(0, start - tokens) : end - tokens]
-            bounds += [(at + some[0][0], at + max(stop for _, stop in some))] if some else []
-            at, tokens = at + len(block), tokens + len(offsets)
-            if tokens >= end:
-                break
-        return bounds[0][0], bounds[-1][1]
 
     def pad(self, encoded: EncodedPairs, rows: NDArray[np.intp]) -> Batch:
         """The given rows as padded arrays, as long as the longest of them."""

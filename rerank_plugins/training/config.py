@@ -186,6 +186,21 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True)
+class Plan:
+    """What is decided once for a run, and read again when it resumes.
+
+    Attributes:
+        estimate: Cost; its steps are the run's.
+        evaluate_every: Steps between evaluations; 0 for none.
+        metrics: What the evaluator measured of the base.
+    """
+
+    estimate: Estimate
+    evaluate_every: int
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
 class TrainingResult:
     """The outcome of a training run.
 

@@ -8,21 +8,20 @@ import logging
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 import torch
-from sentence_transformers.base.evaluation import SequentialEvaluator
 
 from rerank_plugins.errors import InvalidInputError
-from rerank_plugins.training.config import Estimate, HeldBack, TrainingConfig
+from rerank_plugins.training.config import Estimate, HeldBack, Plan, TrainingConfig
 from rerank_plugins.training.held_back import METRIC, make_evaluator
 from rerank_plugins.training.mining import Group
 from rerank_plugins.training.model import TrainedCrossEncoder
-from rerank_plugins.training.recipes import Examples
-from rerank_plugins.training.trainer import SeededBatches, uses_bf16
+from rerank_plugins.training.prepare import Learned, uses_bf16
+from rerank_plugins.training.trainer import SeededBatches
 
 logger = logging.getLogger(__name__)
 
@@ -53,33 +52,12 @@ _DECISIVE = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What is decided once for a run, and read again when it resumes.
-
-    Attributes:
-        estimate: Cost; its steps are the run's.
-        evaluate_every: Steps between evaluations; 0 for none.
-        metrics: What the evaluator measured of the base.
-    """
-
-    estimate: Estimate
-    evaluate_every: int
-    metrics: dict[str, float]
-
-
 def plan_run(
     config: TrainingConfig,
     path: Path,
-    model: TrainedCrossEncoder,
-    *,
-    groups: Sequence[Group],
-    chosen: Examples,
-    dataset: Any,
-    loss: torch.nn.Module,
+    learned: Learned,
     held_back: Sequence[HeldBack],
-    evaluator: SequentialEvaluator | None,
-    batch: int,
+    *,
     began: float,
 ) -> Plan:
     """The plan kept in the file ``path``, or a new one from a few measured steps.
@@ -91,13 +69,14 @@ def plan_run(
         InvalidInputError: If the kept plan is another configuration's, or ``minutes`` is too
             little for one step.
     """
+    model, evaluator = learned.model, learned.evaluator
     decisive = {name: getattr(config, name) for name in _DECISIVE}
-    decisive |= {"base": str(config.base), "groups": _digest(groups)}
+    decisive |= {"base": str(config.base), "groups": _digest(learned.groups)}
     if path.is_file():
         return _kept(path, decisive)
-    seconds = config.accumulate * _seconds_per_batch(config, model, dataset, loss, batch)
+    seconds = config.accumulate * _seconds_per_batch(config, learned)
     evaluation = _seconds_per_evaluation(model, held_back)
-    whole = math.ceil(math.ceil(len(chosen.index) / batch) / config.accumulate)
+    whole = math.ceil(math.ceil(len(learned.chosen.index) / learned.batch) / config.accumulate)
     steps, evaluations = _steps(
         config, whole, seconds, evaluation, elapsed=time.monotonic() - began + evaluation
     )
@@ -115,8 +94,8 @@ def plan_run(
     parameters = sum(weight.numel() for weight in model.parameters())
     state = parameters * _BYTES_A_PARAMETER
     estimate = Estimate(
-        queries=len(groups),
-        pairs=round(steps * config.accumulate * batch * chosen.pairs_per_row),
+        queries=len(learned.groups),
+        pairs=round(steps * config.accumulate * learned.batch * learned.chosen.pairs_per_row),
         steps=steps,
         epochs=steps / whole,
         seconds_per_step=seconds,
@@ -199,16 +178,11 @@ def _seconds_per_evaluation(model: TrainedCrossEncoder, held_back: Sequence[Held
     return total
 
 
-def _seconds_per_batch(
-    config: TrainingConfig,
-    model: TrainedCrossEncoder,
-    dataset: Any,
-    loss: torch.nn.Module,
-    batch: int,
-) -> float:
+def _seconds_per_batch(config: TrainingConfig, learned: Learned) -> float:
     """Median seconds of a forward and backward pass; leaves weights and chance untouched."""
+    model, loss, dataset = learned.model, learned.loss, learned.dataset
     times = []
-    order = SeededBatches(range(len(dataset)), batch, drop_last=False, seed=config.seed + 1)
+    order = SeededBatches(range(len(dataset)), learned.batch, drop_last=False, seed=config.seed + 1)
     model.train()
     loss.to(model.device)
     with torch.random.fork_rng():

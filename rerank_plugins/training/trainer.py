@@ -18,7 +18,6 @@ from types import FrameType
 from typing import Any
 
 import torch
-from sentence_transformers.base.evaluation import SequentialEvaluator
 from sentence_transformers.base.sampler import DefaultBatchSampler
 from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
 from transformers import (
@@ -31,17 +30,15 @@ from transformers import (
 from transformers.trainer_callback import PrinterCallback
 
 from rerank_plugins.errors import InvalidInputError
-from rerank_plugins.training.config import TrainingConfig
+from rerank_plugins.training.config import Plan, TrainingConfig
 from rerank_plugins.training.held_back import FIRST_STAGE, MEAN_METRIC, METRIC
-from rerank_plugins.training.model import TrainedCrossEncoder
+from rerank_plugins.training.prepare import EMBEDDINGS, Learned, uses_bf16
 
 logger = logging.getLogger(__name__)
 
 _SECONDS_BETWEEN_CHECKPOINTS = 600.0
 _WEIGHT_DECAY = 0.01
 _LOG_LINES = 100
-# Word, position and type tables of BERT and all that descend from it.
-_EMBEDDINGS = r"embeddings\.\w+_embeddings"
 # The trainer writes its state last, so that a checkpoint with all of these is whole.
 _STATE = "trainer_state.json"
 _PARTS = ("model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth")
@@ -190,54 +187,40 @@ class _Rhythm(TrainerCallback):  # type: ignore[misc]
 
 
 def make_trainer(
-    config: TrainingConfig,
-    work: Path,
-    model: TrainedCrossEncoder,
-    *,
-    dataset: Any,
-    loss: torch.nn.Module,
-    evaluator: SequentialEvaluator | None,
-    batch: int,
-    steps: int,
-    evaluate_every: int,
-    interrupt: Interrupt,
+    config: TrainingConfig, work: Path, learned: Learned, plan: Plan, interrupt: Interrupt
 ) -> Trainer:
-    """The trainer of one run, its checkpoints in ``work``.
+    """The trainer of one run.
 
     Args:
         config: Rates, seed, patience.
         work: Folder for checkpoints.
-        model: What to train, in place.
-        dataset: Rows as the loss takes them.
-        loss: On the model.
-        evaluator: What decides which weights are kept; None to keep the last.
-        batch: Rows a batch.
-        steps: Optimizer steps in all.
-        evaluate_every: Steps between evaluations.
+        learned: Model, examples, loss and evaluator.
+        plan: How many steps, and how often it is evaluated.
         interrupt: Stops the run early, with a checkpoint.
 
     Raises:
         InvalidInputError: ``embeddings_rate`` is set and no embedding table is recognized.
     """
+    model, steps = learned.model, plan.estimate.steps
     rates = {}
     if config.embeddings_rate != 1.0:
-        if not any(re.search(_EMBEDDINGS, name) for name, _ in model.named_parameters()):
+        if not any(re.search(EMBEDDINGS, name) for name, _ in model.named_parameters()):
             raise InvalidInputError(
                 f"embeddings_rate must be 1 for {config.base}: its embedding tables are not "
                 "named as those of BERT and its likes"
             )
         if config.embeddings_rate:
-            rates[_EMBEDDINGS] = config.learning_rate * config.embeddings_rate
+            rates[EMBEDDINGS] = config.learning_rate * config.embeddings_rate
     evaluation: dict[str, Any] = {"eval_strategy": "no", "save_strategy": "no"}
     callbacks: list[TrainerCallback] = [
-        _Rhythm(evaluate=evaluator is not None, interrupt=interrupt)
+        _Rhythm(evaluate=learned.evaluator is not None, interrupt=interrupt)
     ]
-    if evaluator is not None:
+    if learned.evaluator is not None:
         evaluation = {
             "eval_strategy": "steps",
-            "eval_steps": evaluate_every,
+            "eval_steps": plan.evaluate_every,
             "save_strategy": "steps",
-            "save_steps": evaluate_every,
+            "save_steps": plan.evaluate_every,
             "load_best_model_at_end": True,
             "metric_for_best_model": MEAN_METRIC,
             "greater_is_better": True,
@@ -246,7 +229,7 @@ def make_trainer(
     arguments = CrossEncoderTrainingArguments(
         output_dir=str(work),
         max_steps=steps,
-        per_device_train_batch_size=batch,
+        per_device_train_batch_size=learned.batch,
         gradient_accumulation_steps=config.accumulate,
         learning_rate=config.learning_rate,
         learning_rate_mapping=rates,
@@ -269,36 +252,13 @@ def make_trainer(
     trainer = Trainer(
         model=model,
         args=arguments,
-        train_dataset=dataset,
-        loss=loss,
-        evaluator=evaluator,
+        train_dataset=learned.dataset,
+        loss=learned.loss,
+        evaluator=learned.evaluator,
         callbacks=callbacks,
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
-
-
-def freeze_embeddings(model: TrainedCrossEncoder, *, frozen: bool) -> None:
-    """Excludes word, position and type tables from training, or includes them."""
-    for name, weight in model.named_parameters():
-        if re.search(_EMBEDDINGS, name):
-            weight.requires_grad_(not frozen)
-
-
-def uses_bf16(config: TrainingConfig, model: TrainedCrossEncoder) -> bool:
-    """Whether to train under bf16 autocast.
-
-    By itself only where the hardware has instructions for it: on a CPU without them it was
-    measured to be ten times slower than fp32.
-    """
-    if config.precision != "auto":
-        return config.precision == "bf16"
-    if model.device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if model.device.type == "cpu":
-        names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-        return any(getattr(torch.cpu, name, bool)() for name in names)
-    return False
 
 
 def last_checkpoint(work: Path) -> Path | None:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from first_stage_tools import embed_words
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -380,3 +380,27 @@ def test_a_child_forked_while_others_search_and_change_answers(tmp_path: Path) -
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert told.stdout.strip() == str(CHILDREN), told.stderr
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    texts=st.lists(TEXT, min_size=1, max_size=60),
+    removed=st.sets(st.integers(0, 59)),
+    masked=st.sets(st.integers(0, 59)),
+    k=st.integers(0, 12),
+    query=TEXT.filter(bool),
+)
+def test_the_best_few_are_the_first_of_all_that_match(
+    texts: list[str], removed: set[int], masked: set[int], k: int, query: str
+) -> None:
+    """Looking for ``k`` leaves out most passages early, and never one of the best."""
+    stage = bm25()
+    for start in range(0, len(texts), 7):  # several segments
+        stage.add(texts[start : start + 7])
+    stage.remove(sorted(key for key in removed if key < len(texts)))
+    mask = np.asarray([key not in masked for key in range(len(texts))])
+    every = [one for one in stage.search(query, len(texts)) if mask[one.key]]
+    found = stage.search(query, k, mask=mask)
+    assert [(one.key, one.score) for one in found] == [(one.key, one.score) for one in every[:k]]
+    surveyed = stage.survey(query, k, mask=mask).candidates
+    assert [(one.key, one.score) for one in surveyed] == [(one.key, one.score) for one in found]

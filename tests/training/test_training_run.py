@@ -161,7 +161,7 @@ class Slow(torch.nn.Module):
 @pytest.fixture
 def slow_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a laptop with a large model."""
-    monkeypatch.setattr("rerank_plugins.training.loop.loss_for", lambda _, model, __: Slow(model))
+    monkeypatch.setattr("rerank_plugins.training.prepare.loss_for", lambda _, model, __: Slow(model))
 
 
 @pytest.mark.usefixtures("slow_batches")
@@ -277,7 +277,7 @@ def test_a_rate_for_embeddings_that_are_not_found_is_refused(
     """An architecture that names its tables otherwise gets the rule, not a stray error."""
     from rerank_plugins.training import trainer
 
-    monkeypatch.setattr(trainer, "_EMBEDDINGS", "no_such_table")
+    monkeypatch.setattr(trainer, "EMBEDDINGS", "no_such_table")
     with pytest.raises(InvalidInputError, match="embeddings_rate must be 1"):
         run(base, tmp_path / "out", embeddings_rate=4.0)
 

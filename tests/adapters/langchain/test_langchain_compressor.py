@@ -16,11 +16,11 @@ from rerank_plugins.errors import (
     UnknownModelError,
 )
 from rerank_plugins.langchain import CrossEncoderCompressor
-from rerank_plugins.langchain.testing import CompressorConformance
 from rerank_plugins.models.loading import load_reranker
 from rerank_plugins.reranking.reranker import Reranker
 from rerank_plugins.scoring.base import PairScores
 from rerank_plugins.testing import OverlapScorer
+from rerank_plugins.testing.compressors import CompressorConformance
 
 
 class FixedScorer(OverlapScorer):

@@ -9,7 +9,7 @@ import pytest
 from langchain_core.documents import BaseDocumentCompressor
 from langchain_core.runnables import RunnableLambda
 
-from rerank_plugins.langchain.testing import CompressorConformance
+from rerank_plugins.testing.compressors import CompressorConformance
 
 
 class Simple(BaseDocumentCompressor):

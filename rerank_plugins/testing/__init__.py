@@ -3,6 +3,8 @@
 Nothing here needs a model, so a chain or a query engine can be tested in milliseconds::
 
     reranker = Reranker(OverlapScorer())
+
+`rerank_plugins.testing.compressors` has a conformance class for LangChain's compressors.
 """
 
 from __future__ import annotations
