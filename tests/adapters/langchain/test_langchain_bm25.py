@@ -124,7 +124,7 @@ class TestFilter:
 
     def test_a_misspelt_filter_is_an_error(self, retriever, query):
         """Not an unfiltered answer."""
-        with pytest.raises(TypeError, match="filters"):
+        with pytest.raises(InvalidInputError, match="unknown option: filters"):
             retriever.invoke(query, filters={"number": 2})
 
     @settings(max_examples=40, deadline=None)

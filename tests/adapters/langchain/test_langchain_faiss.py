@@ -135,7 +135,8 @@ class TestRetriever:
         assert len(retriever.invoke(query)) == 3
         assert len(retriever.invoke(query, k=1)) == 1
         assert retriever.invoke(query, k=0) == []
-        assert len(retriever.invoke(query, k=None)) == 5
+        assert len(retriever.invoke(query, k=None)) == 3
+        assert len(store.as_retriever(k=5).invoke(query)) == 5
         assert len(await store.as_retriever().ainvoke(query)) == 4
         with pytest.raises(InvalidInputError, match="k must be"):
             store.as_retriever(k=-1)
