@@ -26,6 +26,7 @@ from rerank_plugins.models.catalog import (
 from rerank_plugins.reranking.options import RerankerOptions, ScoringOptions
 from rerank_plugins.reranking.reranker import Reranker
 from rerank_plugins.scoring.base import Scorer
+from rerank_plugins.scoring.checkpoint import Checkpoint
 from rerank_plugins.scoring.cross_encoder import CrossEncoderScorer, is_cross_encoder
 from rerank_plugins.scoring.engines import EngineName, Precision
 from rerank_plugins.scoring.lightweight import Lightweight
@@ -98,10 +99,17 @@ def load_scorer(
             allow_pickle_weights=allow_pickle_weights,
             form=form,
             known_form=None if profile is None else profile.form,
+            make_int8=_int8_engine,
         ),
         max_length=max_length,
         instruction=instruction,
     )
+
+
+def _int8_engine(settings: ModelSettings, checkpoint: Checkpoint, engine: str) -> Any:
+    from rerank_plugins.scoring.quantization import int8_engine
+
+    return int8_engine(settings, checkpoint, engine)
 
 
 def load_reranker(

@@ -7,6 +7,7 @@ import threading
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -47,6 +48,19 @@ Engine = (
 )
 
 
+class Int8Maker(Protocol):
+    """Makes the int8 engine of a checkpoint: `rerank_plugins.scoring.quantization.int8_engine`.
+
+    That measures the engine by a scorer of the checkpoint, and so knows this module.
+    """
+
+    def __call__(
+        self, settings: ModelSettings, checkpoint: Checkpoint, engine: str
+    ) -> TorchEngine | OpenVINOEngine:
+        """The engine of that name, with its agreement."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class ModelSettings:
     """Everything that decides which weights are loaded, and how.
@@ -64,6 +78,7 @@ class ModelSettings:
         allow_pickle_weights: Whether weights other than safetensors may be read.
         form: How pairs are put to a causal language model, in place of what it says itself.
         known_form: The same for a checkpoint that says nothing: the catalogue's.
+        make_int8: Makes the engine of ``precision="int8"``.
     """
 
     name: str = field(compare=False)
@@ -78,6 +93,7 @@ class ModelSettings:
     allow_pickle_weights: bool = False
     form: str | Lightweight | None = None
     known_form: str | None = None
+    make_int8: Int8Maker | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         check_engine(self.engine, self.precision, self.device)
@@ -182,9 +198,11 @@ class LoadedModel:
             "allow_pickle_weights": settings.allow_pickle_weights,
         }
         if self.choice.precision == "int8":
-            from rerank_plugins.scoring.quantization import int8_engine
-
-            return int8_engine(settings, self.checkpoint, self.choice.engine)
+            if settings.make_int8 is None:
+                raise UnsupportedModelError(
+                    "these settings do not say how an int8 model is made: use load_scorer()"
+                )
+            return settings.make_int8(settings, self.checkpoint, self.choice.engine)
         if self.choice.engine == "openvino":
             try:
                 return OpenVINOEngine.load(

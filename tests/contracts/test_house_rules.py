@@ -73,6 +73,7 @@ def test_no_module_but_an_adapter_loads_anything_heavy() -> None:
         for source in SOURCES
         if source.relative_to(PACKAGE).with_suffix("").parts[0] not in MAY_BE_HEAVY
         and source.name != "__main__.py"
+        and source != PACKAGE / "testing" / "compressors.py"  # for LangChain's compressors
     ]
     assert len(light) > 20
     assert imported_by("\n".join(f"import {name}" for name in light)) == set()

@@ -282,10 +282,12 @@ def test_an_interrupt_at_any_moment_leaves_the_old_or_the_new(name: str) -> None
     choose = random.Random(0)
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
-        start = time.perf_counter()
-        for _ in range(5):
+        times = []
+        for _ in range(9):
+            start = time.perf_counter()
             texts[stage.add(["a h"])[0]] = "a h"
-        usual = (time.perf_counter() - start) / 5
+            times.append(time.perf_counter() - start)
+        usual = min(times)  # a busy machine makes some of them long
         hit = 0
         for number in range(120):
             new = [f"{WORDS[number % 8]} a", f"b n{number % 3}"]

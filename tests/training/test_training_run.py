@@ -161,7 +161,9 @@ class Slow(torch.nn.Module):
 @pytest.fixture
 def slow_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a laptop with a large model."""
-    monkeypatch.setattr("rerank_plugins.training.prepare.loss_for", lambda _, model, __: Slow(model))
+    monkeypatch.setattr(
+        "rerank_plugins.training.prepare.loss_for", lambda _, model, __: Slow(model)
+    )
 
 
 @pytest.mark.usefixtures("slow_batches")
