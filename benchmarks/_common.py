@@ -46,12 +46,14 @@ def checkpoint(folder: Path, shape: str) -> Path:
     """
     import torch
     from tokenizers import Tokenizer
-    from transformers import AutoModelForSequenceClassification, BertConfig
+    from transformers import BertConfig
     from transformers import BertForSequenceClassification as Bert
 
+    from rerank_plugins.scoring.torch_engine import load_model
+
     if shape == "bundled":
-        model: Any = AutoModelForSequenceClassification.from_pretrained(
-            bundled_folder(), dtype=torch.float32
+        model: Any = load_model(
+            bundled_folder(), torch.float32, trust_remote_code=False, allow_pickle_weights=False
         )
     else:
         layers, hidden = map(int, shape.split("x"))
