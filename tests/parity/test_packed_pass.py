@@ -7,7 +7,10 @@ against the kernel's documented contract.
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -336,6 +339,23 @@ def test_int8_of_architectures_without_a_packed_pass(
     assert np.abs(found - exact.numpy()).max() > 1e-4, "nothing was quantized"
     alone = engine.logits(Batch(ids[:1], np.ones_like(ids[:1]), None))
     np.testing.assert_allclose(alone[0], found[0], atol=1e-4)
+
+
+def test_int8_products_are_whole_on_a_processor_without_vnni() -> None:
+    """There two products of 8 bits are summed in 16; the largest values must fit."""
+    code = (
+        "import torch; from rerank_plugins.scoring.linear import Int8Linear\n"
+        "ones = torch.ones(64, 512)\n"
+        "print(set(Int8Linear(ones, torch.zeros(64))(ones).flatten().tolist()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "{512.0}"
 
 
 def rounded(values: torch.Tensor, largest: int) -> torch.Tensor:
