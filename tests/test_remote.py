@@ -11,6 +11,7 @@ import pickle
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,7 +21,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scoring_server import Handler, Server, overlap, results, right, scoring_server
+from scoring_server import Handler, Server, overlap, refusing, results, right, scoring_server
 
 from rerank_plugins import RemoteScorer, Reranker
 from rerank_plugins.errors import (
@@ -493,6 +494,50 @@ def test_a_failed_request_ends_the_others_of_its_call(server: Server) -> None:
     with pytest.raises(RemoteStatusError):
         scored(scorer_of(server, concurrency=1, max_texts=1), "q", list("abcdefghij"))
     assert len(server.asked) <= 2
+
+
+def late_after(seconds: float, texts: int) -> Any:
+    """A server that keeps requests of more than so many texts for so long."""
+
+    def behaviour(handler: Handler, asked: Any) -> None:
+        if len(asked.passages) > texts:
+            handler.server_state.stopping.wait(seconds)
+        right(handler, asked)
+
+    return behaviour
+
+
+def test_a_deadline_ends_the_requests_that_are_under_way(server: Server) -> None:
+    """What came in time is ranked, the rest stays below in its order; nobody waits longer."""
+    server.always = late_after(3, texts=1)
+    reranker = Reranker(scorer_of(server, max_texts=2, timeout=30), deadline_ms=600)
+    start = time.perf_counter()
+    ranking = reranker.rerank(QUERY, [*PASSAGES[:2], "alone"])
+    assert time.perf_counter() - start < 2.5
+    assert ranking.scored == 1
+    assert [ranked.source for ranked in ranking] == ["model", "first_stage", "first_stage"]
+    assert [ranked.candidate.text for ranked in ranking][1:] == PASSAGES[:2]
+    server.always = right
+    assert reranker.rerank(QUERY, PASSAGES).scored == len(PASSAGES)
+
+
+def test_a_server_that_hangs_costs_the_deadline_and_no_more(server: Server) -> None:
+    """Nothing was scored: the ranking says so, in the first stage's order."""
+    server.always = late_after(3, texts=0)
+    reranker = Reranker(scorer_of(server, timeout=30, retries=5), deadline_ms=300)
+    start = time.perf_counter()
+    ranking = reranker.rerank(QUERY, PASSAGES)
+    assert time.perf_counter() - start < 2.5
+    assert "deadline of 300" in (ranking.error or "")
+    assert [ranked.candidate.text for ranked in ranking] == PASSAGES
+
+
+def test_a_refusal_under_a_deadline_is_an_error_and_no_lateness(server: Server) -> None:
+    """What fails is not taken for what is late."""
+    server.always = refusing(400)
+    reranker = Reranker(scorer_of(server), deadline_ms=5000)
+    with pytest.raises(RemoteStatusError):
+        reranker.rerank(QUERY, PASSAGES)
 
 
 def _in_child(scorer: RemoteScorer, answer: Any) -> None:

@@ -16,6 +16,7 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from rerank_plugins._cpus import limit_threads
 from rerank_plugins._progress import progress
 from rerank_plugins._text import stream_safe
 from rerank_plugins._threads import fork_safe_lock
@@ -218,6 +219,7 @@ class _MeanPooled:
         from rerank_plugins.scoring.packed import PackedBody
         from rerank_plugins.scoring.weights import read_tensors
 
+        limit_threads(torch, "get_num_threads", "set_num_threads")
         self.dimension = int(config["hidden_size"])
         self.precision = "bf16" if native_bf16() else "fp32"
         try:

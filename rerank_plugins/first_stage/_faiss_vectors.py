@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Final
 
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Self
 
+from rerank_plugins._cpus import limit_threads
 from rerank_plugins._progress import progress
 from rerank_plugins._threads import fork_safe_lock
 from rerank_plugins.errors import IndexDamagedError
@@ -265,7 +267,9 @@ def _fill(index: Any, vectors: Vectors) -> None:
         index.add(np.ascontiguousarray(vectors[start : start + _CHUNK]))
 
 
+@cache
 def _faiss() -> Any:
     import faiss
 
+    limit_threads(faiss, "omp_get_max_threads", "omp_set_num_threads")
     return faiss

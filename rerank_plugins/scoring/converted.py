@@ -9,6 +9,7 @@ cache where that folder cannot be written to.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import rerank_plugins
+from rerank_plugins._files import flush, make_folders
 
 logger = logging.getLogger(__name__)
 
@@ -193,7 +195,7 @@ def _written(
     place: Path, key: str, write: Callable[[Path], None] | None, facts: dict[str, Any]
 ) -> bool:
     try:
-        place.mkdir(parents=True, exist_ok=True)
+        make_folders(place)
         with tempfile.TemporaryDirectory(dir=place, prefix=".writing-") as temporary:
             new = Path(temporary) / "new"
             new.mkdir()
@@ -202,8 +204,12 @@ def _written(
             checksums = {file.name: sha256(file) for file in sorted(new.iterdir())}
             manifest: dict[str, Any] = {"files": checksums, "facts": facts}
             manifest["checksum"] = _checksum(manifest)
-            (new / _MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+            with (new / _MANIFEST).open("x", encoding="utf-8") as out:
+                out.write(json.dumps(manifest, indent=1))
+            for path in (*new.iterdir(), new):
+                flush(path)
             _put(new, place / key, Path(temporary))
+            flush(place)
     except (OSError, RuntimeError) as error:  # OpenVINO tells of a full disk by the latter
         logger.info("no converted model can be kept in %s: %s", place, error)
         return False
@@ -217,8 +223,9 @@ def _put(new: Path, target: Path, aside: Path) -> None:
             target.rename(aside / f"old-{attempt}")
         try:
             new.rename(target)
-        except OSError:
-            if attempt == _ATTEMPTS - 1 or not target.exists():
+        except OSError as error:
+            # Another process put its own there in between.
+            if attempt == _ATTEMPTS - 1 or error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
         else:
             return

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rerank_plugins._cpus import thread_limit
 from rerank_plugins._threads import after_fork_in_child, fork_safe_lock
 from rerank_plugins.errors import OutOfMemoryError, UnsupportedModelError
 from rerank_plugins.scoring import converted
@@ -60,13 +61,15 @@ class OpenVINOEngine:
         self.facts = facts
         # The parts of an int8 model that are not quantized run in bf16 where that is native.
         coarse = precision == "bf16" or (precision == "int8" and native_bf16())
-        settings = {
+        settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": "bf16" if coarse else "f32",
             # One batch at a time on all cores; pinned threads of several processes would
             # all sit on the same cores.
             "PERFORMANCE_HINT": "LATENCY",
             "ENABLE_CPU_PINNING": False,
         }
+        if (threads := thread_limit()) is not None:
+            settings["INFERENCE_NUM_THREADS"] = threads
         self._model, self._settings = model, settings
         self._lock = fork_safe_lock()
         self._request: Any = self._compiled()

@@ -14,6 +14,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from rerank_plugins._files import make_file
 from rerank_plugins._threads import fork_safe_lock
 from rerank_plugins.errors import InvalidInputError
 
@@ -68,7 +69,7 @@ class ScoreFile:
             self._connection: sqlite3.Connection | None = self._connect(patience)
         except InvalidInputError:
             raise
-        except (sqlite3.Error, ValueError) as error:  # a NUL in the name raises ValueError
+        except (sqlite3.Error, OSError, ValueError) as error:  # a NUL in the name: ValueError
             raise InvalidInputError(
                 f"a cache's path must be a cache of scores or a new file, but {str(self.path)!r} "
                 f"cannot be used: {error}. Name another; a damaged cache can be deleted"
@@ -83,6 +84,7 @@ class ScoreFile:
     def _connect(self, patience: float) -> sqlite3.Connection:
         import sqlite3
 
+        make_file(self.path)
         connection = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None)
         try:
             connection.execute(f"PRAGMA busy_timeout={round(1000 * patience)}")

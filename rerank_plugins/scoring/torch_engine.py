@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
+from rerank_plugins._cpus import limit_threads
 from rerank_plugins.errors import InvalidInputError, UnsupportedModelError
 from rerank_plugins.scoring import engines
 from rerank_plugins.scoring.attention import Attention, attention_by_row, attention_on_cuda
@@ -250,6 +251,7 @@ def torch_device(name: str) -> torch.device:
     """The device of that name; ``auto`` is CUDA, then MPS, then the CPU."""
     import torch
 
+    limit_threads(torch, "get_num_threads", "set_num_threads")
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from rerank_plugins._files import make_file
 from rerank_plugins._threads import fork_safe_lock
 from rerank_plugins.errors import InvalidInputError
 
@@ -46,6 +47,7 @@ class VectorFile:
         self._lock = fork_safe_lock()
         self._warned = False
         try:
+            make_file(path)
             with self._connected() as connection:
                 self._check(connection)
                 with connection:

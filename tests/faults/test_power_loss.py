@@ -17,6 +17,7 @@ from disk import Disk, Step, recorded
 from rerank_plugins.errors import IndexNotFoundError, StorageError
 from rerank_plugins.first_stage import BM25
 from rerank_plugins.first_stage.conformance import PASSAGES
+from rerank_plugins.scoring import converted
 
 pytestmark = pytest.mark.skipif(
     not os.path.isdir("/proc/self/fd"),  # noqa: PTH112
@@ -62,6 +63,29 @@ def outcomes(
         during |= now()
         disk.apply(step)
     return during, now()
+
+
+def test_a_kept_conversion_outlives_a_loss_of_power(tmp_path: Path) -> None:
+    """At each step nothing or all of it is found; once it is kept, all of it."""
+    root = tmp_path / "root"
+    root.mkdir()
+    places = [root / "some" / "where"]
+
+    def write(file: Path) -> None:
+        file.write_bytes(b"<graph/>")
+        file.with_suffix(".bin").write_bytes(b"weights")
+
+    steps = recorded(root, lambda: converted.keep(places, "key", write, {"parameters": 3}))
+    shutil.rmtree(root)
+    root.mkdir()
+    disk = Disk(root)
+    for step in steps:
+        disk.apply(step)
+    for state in disk.states():
+        disk.write(state)
+        found = converted.find(places, "key")
+        assert found is not None
+        assert (found.folder / "model.bin").read_bytes() == b"weights"
 
 
 @pytest.fixture

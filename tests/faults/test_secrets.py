@@ -8,7 +8,7 @@ import pickle
 import socket
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -92,15 +92,38 @@ def everything(error: BaseException) -> str:
     return "\n".join(told)
 
 
+@pytest.fixture
+def spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], str]]:
+    """All that OpenTelemetry would export, texts and messages recorded too, as JSON."""
+    pytest.importorskip("opentelemetry.sdk.trace", reason="OpenTelemetry's SDK is absent")
+    from opentelemetry import trace
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    monkeypatch.setenv("RERANK_PLUGINS_TRACE_TEXTS", "1")
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    # A process may have one provider only, so not that one.
+    monkeypatch.setattr(trace, "get_tracer", provider.get_tracer)
+    yield lambda: "\n".join(span.to_json() for span in exporter.get_finished_spans())
+    provider.shutdown()
+
+
+@pytest.mark.parametrize("level", [1, logging.DEBUG, logging.INFO, logging.WARNING])
 @pytest.mark.parametrize("where", echoes(b"k"))
 def test_a_key_that_a_server_repeats_comes_out_nowhere(
-    where: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    where: str,
+    level: int,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    spans: Callable[[], str],
 ) -> None:
-    """Errors with all their chain, rankings, logs of every level, pickles and descriptions."""
+    """Errors with all their chain, rankings, spans, logs, pickles and descriptions."""
     monkeypatch.setenv("SECRET_KEY", KEY)
     caplog.set_level(1)
     for name in ("httpx", "httpcore"):
-        caplog.set_level(1, logger=name)
+        caplog.set_level(level, logger=name)
     with serving(echoes(KEY.encode())[where]) as url:
         scorer = RemoteScorer(url, api_key_env="SECRET_KEY", retries=1, timeout=5)
         with pytest.raises(RemoteError) as caught:
@@ -121,8 +144,12 @@ def test_a_key_that_a_server_repeats_comes_out_nowhere(
             for record in caplog.records
         ),
         caplog.text,
+        spans(),
     ]
-    assert any(logging.getLogger("httpcore").name in record.name for record in caplog.records)
+    assert "rerank_plugins.score" in spans()
+    assert type(caught.value).__name__ in spans()
+    heard = any(record.name.startswith("httpcore") for record in caplog.records)
+    assert heard == (level <= logging.DEBUG)
     for text in told:
         for form in (KEY, repr(KEY)[1:-1], repr(repr(KEY))[2:-2], json.dumps(KEY)[1:-1]):
             assert form not in text

@@ -16,6 +16,7 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
+from rerank_plugins._files import flush, make_folders
 from rerank_plugins.errors import IndexNotFoundError, IndexWriteError, StorageError
 from rerank_plugins.first_stage.storage._manifest import (
     BROKEN,
@@ -103,7 +104,7 @@ def save(path: str | os.PathLike[str], kind: str, fill: Callable[[Writer], objec
     made: list[Path] = []
     try:
         _check_target(root)
-        _make(root, made)
+        make_folders(root, made)
         with _locked(root):
             try:
                 _sweep(root)
@@ -117,15 +118,6 @@ def save(path: str | os.PathLike[str], kind: str, fill: Callable[[Writer], objec
             f"the index could not be written to {root}: {error}; "
             "if there was one before, it is still there and whole"
         ) from error
-
-
-def _make(root: Path, made: list[Path]) -> None:
-    """Makes the folder and its parents, each known to the disk; notes those that it made."""
-    missing = [folder for folder in (root, *root.parents) if not folder.exists()]
-    for folder in reversed(missing):
-        folder.mkdir(exist_ok=True)
-        made.append(folder)
-        _flush(folder.parent)
 
 
 @contextmanager
@@ -160,7 +152,7 @@ def _replace(root: Path, kind: str, fill: Callable[[Writer], object]) -> None:
             file.name: {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
             for file in sorted(folder.iterdir())
         }
-        _flush(folder)
+        flush(folder)
         # Left by a save that was killed, or a link planted for us to write through: "x" follows
         # none.
         fresh.unlink(missing_ok=True)
@@ -179,7 +171,7 @@ def _replace(root: Path, kind: str, fill: Callable[[Writer], object]) -> None:
             )
             out.flush()
             os.fsync(out.fileno())
-        _flush(root)
+        flush(root)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         with suppress(OSError):
@@ -187,8 +179,8 @@ def _replace(root: Path, kind: str, fill: Callable[[Writer], object]) -> None:
         raise
     # From here on the new files must stay: the rename may be done whatever comes after.
     fresh.replace(root / MANIFEST)
-    _flush(root)
-    _flush(root.parent)
+    flush(root)
+    flush(root.parent)
 
 
 def _check_target(root: Path) -> None:
@@ -212,14 +204,3 @@ def _sweep(root: Path) -> None:
         if FOLDER.fullmatch(entry.name) and entry.name != kept:
             # Windows keeps files that are mapped; the next save tries again.
             shutil.rmtree(entry, ignore_errors=True)
-
-
-def _flush(folder: Path) -> None:
-    """Makes the names in a folder outlive a loss of power."""
-    if os.name == "nt":  # where folders cannot be opened
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

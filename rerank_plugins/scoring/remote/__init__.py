@@ -8,6 +8,7 @@ import os
 import re
 import weakref
 from collections.abc import Sequence
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -57,6 +58,9 @@ class RemoteScorer:
     The server decides what is cut from long passages; ``truncated`` is False for all. TEI and
     vLLM are asked to cut rather than to refuse.
 
+    A deadline (``Reranker(deadline_ms=)``) holds for its requests too: at that moment those
+    still under way are given up, and their passages stand below as the first stage had them.
+
     The API key is read from the environment whenever a request leaves. It is kept nowhere
     else, and is in no log, description or error. `httpx` reads proxies from the environment.
 
@@ -91,6 +95,7 @@ class RemoteScorer:
     """
 
     first_stage_weight = 0.0
+    keeps_deadlines = True
 
     def __init__(
         self,
@@ -144,12 +149,12 @@ class RemoteScorer:
             InvalidInputError: ``options.long_passages`` asks for windows: the server decides
                 what becomes of long passages; or the API key is gone from the environment.
         """
-        return loop.run(self._score(pairs, options)) if pairs else _placed([], [])
+        return loop.run(self._score(pairs, options)) if pairs else _placed([], [], [])
 
     async def ascore(self, pairs: Sequence[tuple[str, str]], options: ScoreOptions) -> PairScores:
         """`score` without a thread that waits; cancelling it cancels the requests."""
         if not pairs:
-            return _placed([], [])
+            return _placed([], [], [])
         return await asyncio.wrap_future(loop.start(self._score(pairs, options)))
 
     async def _score(self, pairs: Sequence[tuple[str, str]], options: ScoreOptions) -> PairScores:
@@ -160,7 +165,8 @@ class RemoteScorer:
             )
         sent = [(well_formed(query), well_formed(passage)) for query, passage in pairs]
         distinct = {pair: place for place, pair in enumerate(dict.fromkeys(sent))}
-        scores = np.empty(len(distinct), dtype=np.float64)
+        scores = np.zeros(len(distinct), dtype=np.float64)
+        known = np.zeros(len(distinct), dtype=np.bool_)
         client = self._connected()
 
         async def ask(shard: Shard) -> None:
@@ -168,16 +174,21 @@ class RemoteScorer:
             body = request_body(protocol, shard, model=self.model, raw=self.raw_scores)
             answer = await client.post(body)
             scores[shard.places] = read_scores(protocol, answer, len(shard.passages))
+            known[shard.places] = True
 
         parts = shards(list(distinct), max_texts=self.max_texts, max_bytes=self.max_bytes)
         requests = [asyncio.ensure_future(ask(shard)) for shard in parts]
+        left = None if options.stop_at is None else max(0.0, options.stop_at - perf_counter())
         try:
-            await asyncio.gather(*requests)
+            ended, _ = await asyncio.wait(
+                requests, timeout=left, return_when=asyncio.FIRST_EXCEPTION
+            )
+            await asyncio.gather(*ended)  # raises what failed; what is late is left out
         finally:
             for request in requests:
                 request.cancel()
-        logits = to_logits(scores, raw=self.raw_scores)
-        return _placed(logits, [distinct[pair] for pair in sent])
+        scores[known] = to_logits(scores[known], raw=self.raw_scores)
+        return _placed(scores, known, [distinct[pair] for pair in sent])
 
     def _connected(self) -> Client:
         """The client of the running loop; only that loop's thread comes here."""
@@ -233,9 +244,13 @@ def _close(client: Client) -> None:
         asyncio.run_coroutine_threadsafe(client.close(), client.loop)
 
 
-def _placed(logits: Any, places: list[int]) -> PairScores:
-    taken = np.asarray(logits, dtype=np.float64)[np.asarray(places, dtype=np.intp)]
-    return PairScores(taken, np.zeros(len(places), dtype=np.bool_))
+def _placed(logits: Any, known: Any, places: list[int]) -> PairScores:
+    taken = np.asarray(places, dtype=np.intp)
+    return PairScores(
+        np.asarray(logits, dtype=np.float64)[taken],
+        np.zeros(len(places), dtype=np.bool_),
+        scored=np.asarray(known, dtype=np.bool_)[taken],
+    )
 
 
 def _endpoint(url: object, path: str) -> str:

@@ -1,0 +1,109 @@
+"""Mutation testing: small changes of the package, each of which some test must notice.
+
+    make mutants                                    # all of them: hours; goes on where it stopped
+    make mutants SAMPLE=150                         # so many of each area, drawn by SEED (1)
+    python tests/faults/mutants.py --report         # scores so far, and what survived
+    mutmut show NAME                                # one change
+
+mutmut makes the changes (``[tool.mutmut]`` of pyproject.toml says of what, and which tests look
+at them), in the folder ``mutants``, which keeps the results. What survives and may is explained
+in MUTANTS.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import math
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+AREAS = {
+    "rerank_plugins.reranking.": "reranking",
+    "rerank_plugins.context.": "context",
+    "rerank_plugins.collection.": "collection",
+    "rerank_plugins.first_stage.analysis.": "analysis",
+}
+NOTICED = {1, 3, 24, 36, 152, 255, -24, -9, -11}  # a test failed, ran for ever, or crashed
+
+
+def area(name: str) -> str:
+    """Which area a mutant belongs to."""
+    return next((area for start, area in AREAS.items() if name.startswith(start)), "faults")
+
+
+def sample(mutants: Iterable[Sequence[Any]], count: int | None, seed: int) -> list[Sequence[Any]]:
+    """So many mutants of each area, the same ones for the same seed; None for all."""
+    drawn: dict[str, list[Sequence[Any]]] = {}
+    for mutant in sorted(mutants, key=lambda mutant: _place(mutant[1], seed)):
+        drawn.setdefault(area(mutant[1]), []).append(mutant)
+    return [mutant for of_area in drawn.values() for mutant in of_area[:count]]
+
+
+def _place(name: str, seed: int) -> str:
+    return hashlib.sha256(f"{seed} {name}".encode()).hexdigest()
+
+
+def wilson(hits: int, tries: int) -> tuple[float, float]:
+    """The 95% interval of a share (Wilson's score interval)."""
+    z = 1.96
+    share, spread = hits / tries, z * z / tries
+    middle = (share + spread / 2) / (1 + spread)
+    half = z / (1 + spread) * math.sqrt(share * (1 - share) / tries + spread / tries / 4)
+    return middle - half, middle + half
+
+
+def report(mutants: Iterable[Sequence[Any]]) -> str:
+    """The table of scores and the names of what survived."""
+    lines = [
+        "| Area | Mutants | Tried | Noticed | Score | 95% interval |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    by_area: dict[str, list[Sequence[Any]]] = {}
+    for mutant in mutants:
+        by_area.setdefault(area(mutant[1]), []).append(mutant)
+    survivors = []
+    for name, of_area in sorted(by_area.items()):
+        tried = [mutant for mutant in of_area if mutant[2] is not None]
+        noticed = sum(mutant[2] in NOTICED for mutant in tried)
+        survivors += sorted(mutant[1] for mutant in tried if mutant[2] not in NOTICED)
+        figures = [f"{len(of_area):,}", f"{len(tried):,}", f"{noticed:,}"]
+        if tried:
+            low, high = wilson(noticed, len(tried))
+            figures += [f"{noticed / len(tried):.1%}", f"{low:.1%} to {high:.1%}"]
+        else:
+            figures += ["", ""]
+        lines.append(f"| {name} | {' | '.join(figures)} |")
+    return "\n".join([*lines, "", "Survived:", *survivors])
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sample", type=int, help="mutants of each area; left out, all")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--report", action="store_true", help="only tell what is known")
+    options = parser.parse_args()
+    os.chdir(Path(__file__).parents[2])
+    # Processes that a test starts import what is mutated, too.
+    os.environ["PYTHONPATH"] = str(Path("mutants").absolute())
+    from mutmut import __main__ as mutmut
+
+    collect = mutmut.collect_source_file_mutation_data
+
+    def drawn(**names: Any) -> Any:
+        mutants, files = collect(**names)
+        return sample(mutants, options.sample, options.seed), files
+
+    if not options.report:
+        mutmut.collect_source_file_mutation_data = drawn
+        mutmut._run((), options.processes)
+    sys.stdout.write(report(drawn(mutant_names=())[0]) + "\n")
+
+
+if __name__ == "__main__":
+    main()
