@@ -11,7 +11,7 @@ PIP_INSTALL := $(RUN)/python -m pip install --quiet --disable-pip-version-check 
 WORKERS ?= 2
 
 .PHONY: notebooks docs pictures
-.PHONY: help demo test test-fast lint bounds outputs bench clean
+.PHONY: help demo test test-fast lint bounds outputs bench mutants clean
 
 help:
 	@echo "make demo   install into $(VENV) and answer one question in each of four languages"
@@ -20,6 +20,7 @@ help:
 	@echo "make lint   only the checks of style, types and imports"
 	@echo "make bounds  resolve the lowest versions that pyproject.toml allows"
 	@echo "make bench  time engines and first stages beside their peers (hours; question sets in BENCH_DATA)"
+	@echo "make mutants  small changes of the package, each of which a test must notice (hours; SAMPLE=150)"
 	@echo "make notebooks  run the notebooks anew, in place"
 	@echo "make pictures  screenshots of rankings and of a report, in Chromium, into build/pictures; README's too"
 	@echo "make docs   build the documentation into build/docs"
@@ -57,6 +58,12 @@ bounds: $(VENV)/.test-installed
 			--output-file build/lowest-$$version.txt >/dev/null; \
 		case $$? in 0) ;; 2) echo "    no answer from the index: not checked" ;; *) exit 1 ;; esac; \
 	done
+
+# Goes on where it stopped; the folder mutants keeps the results.
+mutants: $(VENV)/.test-installed
+	@$(PIP_INSTALL) -e ".[mutants]"
+	@$(RUN)/python tests/faults/mutants.py --processes $(WORKERS) \
+		$(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED))
 
 # Peers that clash get environments of their own under BENCH_PEERS.
 bench: $(VENV)/.test-installed
@@ -101,4 +108,4 @@ outputs: $(VENV)/.test-installed
 	@PYTHONPATH=. $(RUN)/python tests/pages.py
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build dist mutants *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
