@@ -6,8 +6,6 @@ from collections.abc import Callable, Hashable
 from sys import getsizeof
 from typing import Final, TypeVar, cast
 
-from rerank_plugins._threads import fork_safe_lock
-
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
@@ -24,7 +22,8 @@ class ByteBoundedDict(dict[K, V]):
     New entries go into the young generation, which is the dictionary itself, so that a look-up
     costs what it costs in any dictionary. Once it holds half of the bound it becomes the old
     one, and the one before is forgotten; an entry of the old that is asked for becomes young
-    again. Safe to share between threads.
+    again. Safe to share between threads: each step is atomic, but for the count of bytes, which
+    may miss an entry where the interpreter changes threads inside it.
 
     Args:
         max_bytes: Bound of both generations together, as far as ``size`` tells.
@@ -34,10 +33,10 @@ class ByteBoundedDict(dict[K, V]):
     def __init__(self, max_bytes: int, size: Callable[[K, V], int] | None = None) -> None:
         super().__init__()
         self.max_bytes = max_bytes
+        self._largest = max_bytes // _LARGEST
         self._size = size_of_texts if size is None else size
         self._older: dict[K, V] = {}
         self._held = 0  # bytes of the young generation
-        self._lock = fork_safe_lock()
 
     def find(self, key: K) -> V | None:
         """The value, marked as recently used; None if absent."""
@@ -49,17 +48,14 @@ class ByteBoundedDict(dict[K, V]):
     def keep(self, key: K, value: V) -> None:
         """Holds a value, unless it takes a large part of the bound alone."""
         size = self._size(key, value) + _ENTRY
-        if size * _LARGEST > self.max_bytes:
+        if size > self._largest or key in self:
             return
-        with self._lock:
-            if key in self:
-                return
-            if 2 * (self._held + size) > self.max_bytes:
-                self._older = dict(self)
-                self.clear()
-                self._held = 0
-            self[key] = value
-            self._held += size
+        if 2 * (self._held + size) > self.max_bytes:
+            self._older = dict(self)
+            self.clear()
+            self._held = 0
+        self[key] = value
+        self._held += size
 
 
 class Memo(ByteBoundedDict[K, V]):
@@ -81,7 +77,7 @@ class Memo(ByteBoundedDict[K, V]):
         self._compute = compute
 
     def __missing__(self, key: K) -> V:
-        value = self._older.get(key, _NOTHING)
+        value = self._older.get(key, _NOTHING) if self._older else _NOTHING
         found = self._compute(key) if value is _NOTHING else cast("V", value)
         self.keep(key, found)
         return found

@@ -164,8 +164,9 @@ def built(passages: Iterable[Sequence[str]], first: int, vocabulary: Vocabulary)
     """Counts passages whose keys start with ``first``."""
     parts: list[Postings] = []
     ids, bounds = array("i"), array("q", [0])
+    number = vocabulary.__getitem__
     for passage in passages:
-        ids.extend([vocabulary[term] for term in passage])
+        ids.extend(map(number, passage))
         bounds.append(len(ids))
         if len(bounds) > _BUILT_TOGETHER:
             parts.append(_counted(ids, bounds, first))

@@ -15,7 +15,7 @@ stand apart ("1 000", telephone numbers) get their whole beside them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cache
+from functools import cache, partial
 from itertools import chain
 from typing import Any, Final
 
@@ -41,7 +41,7 @@ _SPACED_NUMBER: Final = regex.compile(
 _SPACED_THOUSANDS: Final = regex.compile(r"\d{1,3}(?:[ \u00a0\u2009\u202f]\d{3})+")
 _LONG_NUMBER: Final = 7
 # Between words without being part of one; gone before the cut, fewer pieces differ.
-_BREAKS: Final = ('"', "(", ")", ". ", ", ", "، ")
+_BREAKS: Final = ('"', "(", ")", "[", "]", "«", "»", "“", "”", ". ", ", ", "، ")
 _MEMO_BYTES: Final = 128_000_000
 
 
@@ -83,6 +83,9 @@ class LanguageAnalyzer(Analyzer):
     def __init__(self, language: str) -> None:
         super().__init__(language)
         self._arabic = _exact if language == "neutral" else arabic.stem
+        self._latin = (
+            partial(latin.stem, language=language) if language in latin.LANGUAGES else folded
+        )
         # A corpus has far fewer distinct pieces than pieces.
         self._memo: Memo[str, tuple[str, ...]] = Memo(
             self._terms_of_piece, max_bytes=_MEMO_BYTES, size=_remembered
@@ -131,29 +134,28 @@ class LanguageAnalyzer(Analyzer):
         return [self.term(token)]
 
     def _terms_of_piece(self, piece: str) -> tuple[str, ...]:
-        word = simple_word(piece)
+        word = simple_word(piece, self.name)
         if not word:
-            return tuple(self._terms_of_tokens(piece))
+            return self._terms_of_tokens(piece)
         if word < "\u0600":  # Latin: a simple word is that or Arabic
-            return (self._stem(word),)
+            return (self._latin(word),)
         return tuple(map(self._arabic, arabic.name_parts(word)))
 
-    def _terms_of_tokens(self, piece: str) -> Iterator[str]:
+    def _terms_of_tokens(self, piece: str) -> tuple[str, ...]:
+        terms: list[str] = []
         for text, kind in tokens(normalized(piece), self.name):
-            if kind == "word":
-                yield from self._terms_of_word(text)
+            if kind == "exact":
+                terms.append(_exact(text))
+            elif arabic.is_arabic(text):
+                terms += map(self._arabic, arabic.name_parts(text))
             else:
-                yield _exact(text)
-
-    def _terms_of_word(self, word: str) -> Iterable[str]:
-        if arabic.is_arabic(word):
-            return map(self._arabic, arabic.name_parts(word))
-        return (self._stem(word),)
+                terms.append(self._latin(text))
+        return tuple(terms)
 
     def _stem(self, word: str) -> str:
         if arabic.is_arabic(word):
             return self._arabic(word)
-        return latin.stem(word, self.name) if self.name in latin.LANGUAGES else folded(word)
+        return self._latin(word)
 
 
 def _exact(text: str) -> str:

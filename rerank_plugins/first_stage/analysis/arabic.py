@@ -17,8 +17,11 @@ from __future__ import annotations
 import re
 from typing import Final
 
-# Alef forms and alef maqsura, teh marbuta, the seats of hamza, letters of loan words.
-_LETTERS: Final = str.maketrans("أإآىةؤئڤپچگ", "ااايهءءفبجك")
+# Alef forms and alef maqsura, teh marbuta, the seats of hamza, letters of loan words. Letters
+# that stay are listed too: `str.translate` raises and catches an error for each that is not.
+_LETTERS: Final = {code: code for code in range(0x621, 0x64B)} | str.maketrans(
+    "أإآىةؤئڤپچگ", "ااايهءءفبجك"
+)
 
 _GOD: Final = re.compile("(?:[وفبكت]?الله|[وف]?لله|اللهم)")
 _COMBINED: Final = ("وبال", "وكال", "فبال", "فكال", "وال", "بال", "كال", "فال")
@@ -54,8 +57,7 @@ _FUTURE: Final = {"ي": 4, "ت": 4, "ن": 5, "ا": 5}  # by what follows the س
 _ALEF_LAM: Final = re.compile("(?:[وفبك]?ال|[وف]?لل)?([اأإآ])ل(?=..)")
 
 # Spellings that no rule brings together.
-_HUNDRED: Final = re.compile("مائ(?=[ةت])")
-_HAMZA_ON_ALEF: Final = re.compile("يأ(?=ة)")
+_RESPELT: Final = (("مائة", "مئة"), ("مائت", "مئت"), ("يأة", "يئة"))
 
 _SERVANT: Final = re.compile("([وفلبك]?عبد)(ال..+)")
 _FATHER: Final = re.compile("([وفلبك]?[أا]بو)((?!ا)...+|ال...+)")
@@ -67,6 +69,7 @@ _OF_FAITH: Final = re.compile(
 )
 _OWNER: Final = re.compile("(ذو|ذي|ذا)(ال...+)")
 _NAMES: Final = (_SERVANT, _OF_FAITH, _OF_GOD, _FATHER, _OWNER)
+_MAY_BE_NAME: Final = re.compile("عبدال|الدين$|الله$|^.?.بو|^ذ")
 
 
 def is_arabic(word: str) -> bool:
@@ -81,7 +84,7 @@ def is_arabic(word: str) -> bool:
 
 def name_parts(word: str) -> list[str]:
     """The words of a name that is written as one: ``عبدالله`` is ``عبد الله``."""
-    if word.find("ال", 2) > 0 or "بو" in word[:3]:  # nearly none
+    if (word.find("ال", 2) > 0 or "بو" in word[:3]) and _MAY_BE_NAME.search(word):
         for pattern in _NAMES:
             found = pattern.fullmatch(word)
             if found:
@@ -91,8 +94,9 @@ def name_parts(word: str) -> list[str]:
 
 def letters(word: str) -> str:
     """One letter for alefs with and without hamza, for ى and ي, ة and ه, and for hamza seats."""
-    if "ة" in word or "ت" in word:
-        word = _HAMZA_ON_ALEF.sub("يئ", _HUNDRED.sub("مئ", word))
+    if "ئ" in word or "أة" in word:
+        for spelling, other in _RESPELT:
+            word = word.replace(spelling, other)
     word = word.translate(_LETTERS).replace("اميرك", "امريك")
     return word.replace("يء", "ء")  # شيء, شئ; شاطىء, شاطئ
 

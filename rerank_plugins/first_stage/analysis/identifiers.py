@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Final, NamedTuple
 
 import regex
@@ -73,8 +73,14 @@ _PLAIN: Final = regex.compile(
     rf"|\p{{Lu}}?[[\p{{L}}\p{{M}}]--[\p{{Lu}}\p{{Script=Arabic}}{_UNSPACED}]]+|\p{{Lu}}+",
     flags=regex.VERSION1,
 )
-_EDGE: Final = r"""['.,:،?()\[\]"!;«»“”؛؟…-]*"""
-_SIMPLE: Final = re.compile(f"{_EDGE}([ء-غف-ي]+|[A-ZÀ-ÖØ-ÞŁŚŻŹĆ]?[a-zß-öø-ÿąćęłńśźżœ]+){_EDGE}")
+# What may stand before and behind a word without being part of it; a full stop before is: .NET
+_BEFORE: Final = "'’‘,:،?()[]\"!;«»„“”؛؟…–-"
+_BEHIND: Final = _BEFORE + "."
+_SIMPLE: Final = re.compile("[ء-غ\u0640-\u0652]+|[A-ZÀ-ÖØ-ÞŁŚŻŹĆ]?[a-zß-öø-ÿąćęłńśźżœ]+")
+# The two commonest compounds: numbers, and Latin words with the same kind of sign between them.
+_NUMBER: Final = re.compile("[0-9]+(?:[.,:/^-][0-9]+)+")
+_L: Final = "[A-Za-zÀ-ÖØ-öø-ɏ]{2,}"
+_JOINED: Final = re.compile(rf"(?!(?i:www)\.){_L}(?:(?:[.-]{_L})+|(?:/{_L})+)")
 _TASHKEEL: Final = re.compile("[\u0640\u064b-\u0652]+")
 _PARTS: Final = regex.compile(
     r"(?P<number>\p{Nd}+(?:[.,:/^-]\p{Nd}+)*)"
@@ -105,62 +111,85 @@ _GRAPHEME: Final = regex.compile(r"\X")
 _SKIN: Final = regex.compile(r"\p{Emoji_Modifier}|\u200D")
 
 
-def simple_word(piece: str) -> str:
-    """The word that a piece is, less punctuation at its edges, or nothing if it is more.
+def simple_word(piece: str, language: str) -> str:
+    """The word or number that a piece is, less punctuation at its edges, or nothing if it is more.
 
     A short cut past `normalized` and `tokens`, which give the same for it: nearly every piece
-    of running text is one word in the letters of our languages, composed and without marks.
+    of running text is one word in the letters of our languages, composed.
     """
-    found = _SIMPLE.fullmatch(piece)
-    return _TASHKEEL.sub("", found[1]) if found else ""
+    word = piece.lstrip(_BEFORE).rstrip(_BEHIND)
+    if "'" in word or "’" in word or "-" in word:
+        word = without_clitics(word.replace("’", "'"), language)
+    if word.isascii():
+        if word.isalpha():
+            return word if word.isupper() or word[1:].islower() or len(word) == 1 else ""
+        return word if word.isdecimal() else ""
+    if not _SIMPLE.fullmatch(word):
+        return ""
+    return _TASHKEEL.sub("", word) if word > "\u0600" else word
 
 
-def tokens(text: str, language: str) -> Iterator[Token]:
+def tokens(text: str, language: str) -> list[Token]:
     """The tokens of a normalized text, in order; a compound follows its parts."""
     if _PLAIN.fullmatch(text):  # nearly all
-        yield Token(text)
-        return
+        return [Token(text)]
+    if _NUMBER.fullmatch(text):
+        return _number(text)
+    if _JOINED.fullmatch(text):
+        return _joined(without_clitics(text, language))
     if "." in text:
         text = _ACRONYM.sub(lambda found: found[0].replace(".", ""), text)
-    for found in _RUN.finditer(text):
-        run = found["run"]
-        if run is None:
-            yield from _symbol(found[0])
+    found: list[Token] = []
+    for run, symbol in _RUN.findall(text):
+        if symbol:
+            found += _symbol(symbol)
             continue
-        run = without_clitics(run, language)
-        if _PLAIN.fullmatch(run):
-            yield Token(run)
+        word = without_clitics(run, language)
+        if _PLAIN.fullmatch(word):
+            found.append(Token(word))
         else:
-            yield from _compound(run)
+            found += _compound(word)
+    return found
 
 
-def _compound(run: str) -> Iterator[Token]:
+def _joined(run: str) -> list[Token]:
+    """`_compound` of Latin words with hyphens and full stops, or with slashes, between them."""
+    parts = run.replace(".", "-").replace("/", "-").split("-")
+    found = list(chain.from_iterable(map(_letters, parts)))
+    whole = "".join(parts)
+    return [*found, Token(whole)] if len(parts) > 1 and len(whole) <= MAX_WHOLE else found
+
+
+def _compound(run: str) -> list[Token]:
     """The parts of a run, then each piece of an address that has several, then the whole."""
-    run = _SCHEME.sub("", run)
-    parts = list(_PARTS.finditer(run))
-    if len(parts) == 1 and parts[0]["number"] == run:
-        yield from _number(run)
-        return
-    ordinal = _ORDINAL.fullmatch(run) is not None
-    for part in parts[:1] if ordinal else parts:
-        if part["number"]:
-            yield from _number(part["number"])
-        elif part["unspaced"]:
-            yield from _pairs(part["unspaced"])
+    run = _SCHEME.sub("", run) if run[0] in "hHwW" else run
+    parts = [(part[0], part.lastgroup) for part in _PARTS.finditer(run)]
+    if parts == [(run, "number")]:
+        return _number(run)
+    if run[0].isdigit() and _ORDINAL.fullmatch(run):
+        del parts[1:]
+    found: list[Token] = []
+    for part, kind in parts:
+        if kind == "number":
+            found += _number(part)
+        elif kind == "unspaced":
+            found += _pairs(part)
+        elif kind == "sign":
+            found += _letters(part.rstrip("+#"))
+            found.append(Token(part, "exact"))
         else:
-            yield from _letters(part["arabic"] or part["word"])
-            if part["sign"]:
-                yield Token(part[0], "exact")
+            found += _letters(part)
     wholes = [whole_of(run)]
     segments = _SEGMENTS.split(run)
     if len(segments) > 1:
         wholes += [
             whole_of(s) for s in segments if len(_PARTS.findall(s, endpos=2 * MAX_WHOLE)) > 1
         ]
-    plain = {part[0] for part in parts}
+    plain = {part for part, _ in parts}
     for whole in dict.fromkeys(wholes):
         if whole and whole not in plain and len(whole) <= MAX_WHOLE:
-            yield Token(whole, "word" if whole.isalpha() else "exact")
+            found.append(Token(whole, "word" if whole.isalpha() else "exact"))
+    return found
 
 
 def whole_of(run: str) -> str:
@@ -179,32 +208,30 @@ def whole_of(run: str) -> str:
     return joined.replace(",", ".")
 
 
-def _letters(word: str) -> Iterator[Token]:
+def _letters(word: str) -> list[Token]:
     """A word, and its humps where it has several of two letters or more."""
-    yield Token(word)
-    if not word.isupper() and not word.islower():
+    title = word.isascii() and word[1:].islower()
+    if not (title or word.isupper() or word.islower()):
         humps = [hump for hump in _HUMPS.findall(word) if len(hump) > 1]
         if len(humps) > 1:
-            for hump in humps:
-                yield Token(hump)
+            return list(map(Token, (word, *humps)))
+    return [Token(word)]
 
 
-def _number(number: str) -> Iterator[Token]:
+def _number(number: str) -> list[Token]:
     """The groups of a number and its wholes: as written, with one sign for the decimal point."""
     if number.isdecimal():
-        yield Token(number)
-        return
+        return [Token(number)]
     thousands = _THOUSANDS.fullmatch(number)
     groups = _SEPARATORS.split(number)
-    if not thousands or len(groups) > 3:
-        for group in groups:
-            yield Token(group)
-    yield Token(number.replace(",", "."), "exact")
+    found = [] if thousands and len(groups) <= 3 else list(map(Token, groups))
+    found.append(Token(number.replace(",", "."), "exact"))
     if thousands:
         separator = thousands[1]
-        yield Token(number.replace(separator, "").replace(",", "."), "exact")
+        found.append(Token(number.replace(separator, "").replace(",", "."), "exact"))
     elif sum(map(len, groups)) >= _LONG_NUMBER and [len(group) for group in groups] != [4, 4]:
-        yield Token("".join(groups), "exact")  # dates, telephone and account numbers
+        found.append(Token("".join(groups), "exact"))  # dates, telephone and account numbers
+    return found
 
 
 def _pairs(text: str) -> Iterator[Token]:

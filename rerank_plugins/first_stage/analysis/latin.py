@@ -44,8 +44,12 @@ _ACCENTED: Final = {
     language: {folded(ending): ending for ending in endings.split()}
     for language, endings in _ACCENTED_ENDINGS.items()
 }
-_BARE: Final = {
-    language: tuple(sorted(endings, key=len, reverse=True))
+# The same by their last two letters, the longest first.
+_BY_TAIL: Final = {
+    language: {
+        tail: sorted((bare for bare in endings if bare[-2:] == tail), key=len, reverse=True)
+        for tail in {bare[-2:] for bare in endings}
+    }
     for language, endings in _ACCENTED.items()
 }
 
@@ -61,18 +65,21 @@ def without_clitics(run: str, language: str) -> str:
 
 def stem(word: str, language: str) -> str:
     """The term of a word: the same with its accents and without."""
-    word = _stem(folded(word), language)
+    word = folded(word)
+    stemmed = _stem(word, language)
     # Snowball takes one Polish ending; many words have two: Krakowa, Kraków.
-    return _stem(word, language) if language == "pl" else word
+    return _stem(stemmed, language) if language == "pl" and stemmed != word else stemmed
 
 
 def _stem(bare: str, language: str) -> str:
-    return folded(snowball.stem(_with_accents(bare, language), language))
+    if bare[-2:] in _BY_TAIL[language]:
+        bare = _with_accents(bare, language)
+    word = snowball.stem(bare, language)
+    return word if word.isascii() else folded(word)
 
 
 def _with_accents(bare: str, language: str) -> str:
-    if bare.endswith(_BARE[language]):
-        for ending in _BARE[language]:
-            if bare.endswith(ending):
-                return bare[: -len(ending)] + _ACCENTED[language][ending]
+    for ending in _BY_TAIL[language][bare[-2:]]:
+        if bare.endswith(ending):
+            return bare[: -len(ending)] + _ACCENTED[language][ending]
     return bare

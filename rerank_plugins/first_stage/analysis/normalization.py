@@ -52,6 +52,11 @@ _UNDECOMPOSED: Final = str.maketrans(
     {"ł": "l", "ø": "o", "đ": "d", "ð": "d", "ħ": "h", "ŧ": "t", "ı": "i", "ŋ": "n", "ĸ": "k"}
     | {"œ": "oe", "æ": "ae", "þ": "th", "ĳ": "ij", "ŀ": "l", "ƒ": "f"}
 )
+# Composed letters and what they decompose to, for words that need no more than this table.
+_LATIN: Final = {code: chr(code) for code in range(0x80)} | {
+    code: _DIACRITICS.sub("", normalize("NFD", chr(code).translate(_UNDECOMPOSED)))
+    for code in range(0xC0, 0x180)
+}
 
 
 def normalized(text: str) -> str:
@@ -71,8 +76,11 @@ def folded(word: str) -> str:
 
     Scripts in which marks are letters keep them (Devanagari, Thai).
     """
-    word = word.casefold()
     if word.isascii():
-        return word
+        return word.lower()
+    word = word.casefold()
+    bare = word.translate(_LATIN)
+    if bare.isascii():
+        return bare
     bare = _DIACRITICS.sub("", normalize("NFD", word.translate(_UNDECOMPOSED)))
     return normalize("NFC", bare) or word  # a mark that stands alone stays

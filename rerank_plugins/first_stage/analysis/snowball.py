@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from rerank_plugins.errors import MissingDependencyError
 
@@ -27,9 +27,10 @@ def stem(word: str, language: str) -> str:
         MissingDependencyError: No installed library has the language.
     """
     stemmers: dict[str, Callable[[str], str]] = _OF_THREAD.__dict__
-    if language not in stemmers:
-        stemmers[language] = _stemmer(_NAMES[language])
-    return stemmers[language](word)
+    stem_word = stemmers.get(language)
+    if stem_word is None:
+        stem_word = stemmers[language] = _stemmer(_NAMES[language])
+    return stem_word(word) or word
 
 
 def _stemmer(name: str) -> Callable[[str], str]:
@@ -37,7 +38,7 @@ def _stemmer(name: str) -> Callable[[str], str]:
 
     if name in Stemmer.algorithms():
         # Analyzers remember what they stemmed; PyStemmer need not.
-        return _checked(Stemmer.Stemmer(name, 0).stemWord)
+        return cast("Callable[[str], str]", Stemmer.Stemmer(name, 0).stemWord)
     try:
         module: Any = __import__(f"snowballstemmer.{name}_stemmer", fromlist=["_"])
     except ImportError:
@@ -45,8 +46,4 @@ def _stemmer(name: str) -> Callable[[str], str]:
             f"PyStemmer {Stemmer.version()} has no {name} stemmer and snowballstemmer 3.1 is not "
             "installed: pip install 'PyStemmer>=3.1' or 'snowballstemmer>=3.1'"
         ) from None
-    return _checked(getattr(module, f"{name.capitalize()}Stemmer")().stemWord)
-
-
-def _checked(stem_word: Callable[[str], str]) -> Callable[[str], str]:
-    return lambda word: stem_word(word) or word
+    return cast("Callable[[str], str]", getattr(module, f"{name.capitalize()}Stemmer")().stemWord)
