@@ -26,6 +26,7 @@ from rerank_plugins.first_stage import BM25, Dense, Hybrid, _dense_segments, _me
 WORDS = tuple("abcdefgh")
 TEXT = st.lists(st.sampled_from(WORDS), max_size=6).map(" ".join)
 QUERIES = ("a b c", "h", "d d e", "f g a h")
+LONG = os.environ.get("RERANK_PLUGINS_LONG_TESTS") == "1"  # 3,000 steps for each stage
 
 
 @pytest.fixture(autouse=True)
@@ -140,7 +141,8 @@ def test_any_changes_leave_what_an_index_built_anew_would_be(name: str) -> None:
 
     Machine.make, Machine.near = staticmethod(make), near
     case = Machine.TestCase
-    case.settings = settings(max_examples=25, stateful_step_count=15, deadline=None)
+    examples, steps = (30, 100) if LONG else (25, 15)
+    case.settings = settings(max_examples=examples, stateful_step_count=steps, deadline=None)
     case().runTest()
 
 
