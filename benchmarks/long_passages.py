@@ -143,7 +143,7 @@ def documents(options: argparse.Namespace) -> None:
             )  # fmt: skip
             reranker.warm_up()
             start = time.perf_counter()
-            ranking = reranker.rerank(query, [document, *short], top_k=21)
+            ranking = reranker.rerank(query, [document, *short])
             seconds = time.perf_counter() - start
             scored = {item.candidate.key for item in ranking if item.logit is not None}
             print(f"| {size // 1000} kB | {way} | {seconds:.2f} | {len(scored - {0})} of 20 | "
