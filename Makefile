@@ -10,7 +10,7 @@ PIP_INSTALL := $(RUN)/python -m pip install --quiet --disable-pip-version-check 
 # Tests share the cores among this many processes.
 WORKERS ?= 2
 
-.PHONY: notebooks docs pictures
+.PHONY: notebooks docs linkcheck words pictures
 .PHONY: help demo test test-fast lint bounds outputs bench mutants clean
 
 help:
@@ -24,6 +24,8 @@ help:
 	@echo "make notebooks  run the notebooks anew, in place"
 	@echo "make pictures  screenshots of rankings and of a report, in Chromium, into build/pictures; README's too"
 	@echo "make docs   build the documentation into build/docs"
+	@echo "make linkcheck  ask the sites that the documentation links to (needs a network)"
+	@echo "make words  count turns of phrase that are not idiomatic technical English"
 	@echo "make outputs  run the pages' code blocks and write down what they print"
 	@echo "make clean  remove $(VENV) and everything built"
 
@@ -59,7 +61,7 @@ bounds: $(VENV)/.test-installed
 		case $$? in 0) ;; 2) echo "    no answer from the index: not checked" ;; *) exit 1 ;; esac; \
 	done
 
-# Goes on where it stopped; the folder mutants keeps the results.
+# Resumes where it stopped; the folder mutants keeps the results.
 mutants: $(VENV)/.test-installed
 	@$(PIP_INSTALL) -e ".[mutants]"
 	@$(RUN)/python tests/faults/mutants.py --processes $(WORKERS) \
@@ -102,6 +104,14 @@ docs: $(VENV)/.test-installed
 	@$(PIP_INSTALL) -e ".[docs]"
 	@echo "==> Building the documentation into build/docs"
 	@$(RUN)/sphinx-build --quiet --fail-on-warning --keep-going docs build/docs
+
+# Links to other sites; needs a network. Links within are checked by every build.
+linkcheck: $(VENV)/.test-installed
+	@$(PIP_INSTALL) -e ".[docs]"
+	@$(RUN)/sphinx-build --quiet --keep-going -b linkcheck docs build/linkcheck
+
+words:
+	@$(PYTHON) tests/words.py
 
 # After a change that moves scores, so that pages show what a reader gets.
 outputs: $(VENV)/.test-installed

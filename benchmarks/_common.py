@@ -85,7 +85,7 @@ def checkpoint(folder: Path, shape: str) -> Path:
 
 
 def jobs(data: Path, candidates: int, tokens: int | None = None, seed: int = 0) -> Iterator[Job]:
-    """Real queries with passages of their own set, the four languages in turn, without end.
+    """Real queries with passages of the same set, the four languages in turn, without end.
 
     Passages are cut at 20 to 400 words (log-uniform), so that lengths are mixed as where
     splitters keep paragraphs whole; or every pair is brought to exactly ``tokens`` tokens.

@@ -90,7 +90,7 @@ def main() -> None:
     print(f"| one question, {options.candidates} passages | median ms |\n|---|---|")
     print(f"| vectors, passages new | {milliseconds(vectors.rerank, asked):.0f} |")
     scorer.score([(query, text) for query, texts in asked for text in texts])
-    # A question of its own each time: its vector is not known, the passages' are.
+    # A different question each time: its vector is not known, the passages' are.
     again, last = ([(query + mark, texts) for query, texts in asked] for mark in (" ?", " ??"))
     print(f"| vectors, passages known | {milliseconds(vectors.rerank, again):.1f} |")
     print(f"| then the cross-encoder over {HEAD} | {milliseconds(cascade.rerank, last):.0f} |")

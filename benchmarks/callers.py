@@ -107,7 +107,7 @@ def measured(how: str, callers: int, passages: int, seconds: float, engine: str)
 
 
 def main() -> None:
-    """Runs each setting in processes of its own; prints a row per setting."""
+    """Runs each setting in separate processes; prints a row per setting."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--before", type=Path, help="another checkout of this package")
     parser.add_argument("--callers", nargs="+", type=int, default=[1, 8, 64])

@@ -1,7 +1,7 @@
 """What one change costs: add one, replace one, delete one, beside a checkout of an older commit.
 
 BM25 over SaudiNewsNet cut at 600 characters, repeated with variation. Build, query, changes and
-memory at each size, each version and size in a process of its own. Times are milliseconds of
+memory at each size, each version and size in a separate process. Times are milliseconds of
 the processor (medians), so that other work on the machine counts little.
 
 With ``--terms`` both versions are given the same terms: those of 100,000 passages, read once by

@@ -92,7 +92,7 @@ def jobs(data: Path, questions: int) -> Iterator[Job]:
 
 
 class Counting:
-    """A scorer that counts the tokens it would read, and lets a clock of tokens go on."""
+    """A scorer that counts the tokens it would read, and advances a clock of tokens."""
 
     def __init__(self, scorer: CachedScorer) -> None:
         self.scorer = scorer

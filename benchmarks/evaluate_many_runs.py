@@ -1,7 +1,7 @@
 """Measures of a run of very many queries: time, and memory that does not grow with the run.
 
 Writes a TREC run of random rankings and its judgements, then evaluates it as
-``rerank-plugins evaluate --qrels ... --run ...`` does, in a process of its own, and prints the
+``rerank-plugins evaluate --qrels ... --run ...`` does, in a separate process, and prints the
 seconds and how much more memory that process took at its peak than before it began.
 
 Usage: python benchmarks/evaluate_many_runs.py [--queries 100000] [--depth 100]
@@ -37,7 +37,7 @@ def write(folder: Path, queries: int, depth: int) -> tuple[Path, Path]:
 
 
 def evaluate(qrels: Path, run: Path) -> None:
-    """Prints what it took; a process of its own, so that the peak is its own."""
+    """Prints what it took; a separate process, so that the peak belongs to it alone."""
     judgements = read_qrels(qrels)
     parsed = _peak()
     start = time.perf_counter()

@@ -5,7 +5,7 @@ same terms and LangChain's and LlamaIndex's BM25Retriever as their users get the
 where those are feasible. LlamaIndex's asks for an older PyStemmer than ours and works with ours:
 `pip install --no-deps llama-index-retrievers-bm25`; where it is missing it is left out. Vectors:
 FAISS exact, HNSW and IVF-PQ over the embedded encoder, with their recall against the exact index.
-Each measurement runs in a process of its own, so that memory is its own; slopes are between the
+Each measurement runs in a separate process, so that memory is its own; slopes are between the
 smallest and the largest size.
 
 Usage: python benchmarks/first_stage_scale.py --data DIR [--sizes 10000 100000 1000000]
@@ -246,7 +246,7 @@ MEASURES = {"ours": ours, "rank_bm25": rank_bm25, "langchain": langchain,
 
 
 def measured(name: str, size: int, options: argparse.Namespace, *more: str) -> dict[str, Any]:
-    """One measurement, in a process of its own."""
+    """One measurement, in a separate process."""
     command = [sys.executable, __file__, "--measure", name, "--size", str(size)]
     command += ["--data", str(options.data), "--seconds", str(options.seconds), *more]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)

@@ -26,7 +26,7 @@ print(json.dumps({one: sorted(graph.find_modules_directly_imported_by(one)) for 
 
 
 def arrows(root: Path) -> dict[str, list[str]]:
-    """Which modules of the package each imports; by a process of its own, which imports them."""
+    """Which modules of the package each imports; in a separate process, which imports them."""
     import json
 
     done = subprocess.run(

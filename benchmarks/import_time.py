@@ -1,4 +1,4 @@
-"""How long ``import rerank_plugins`` takes, of its own and with what it imports.
+"""How long ``import rerank_plugins`` takes, alone and with what it imports.
 
 python benchmarks/import_time.py
 """
@@ -35,7 +35,7 @@ def main() -> None:
     runs = [imported() for _ in range(RUNS)]
     own = statistics.median(run[0] for run in runs)
     whole = statistics.median(run[1] for run in runs)
-    print(f"import rerank_plugins: {own:.2f} ms of its own, {whole:.2f} ms in all")
+    print(f"import rerank_plugins: {own:.2f} ms alone, {whole:.2f} ms in all")
     print(f"(medians of {RUNS} runs; slowest {max(run[1] for run in runs):.2f} ms in all)")
 
 

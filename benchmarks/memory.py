@@ -2,7 +2,7 @@
 
     python benchmarks/memory.py [--shapes bundled 12x768] [--candidates 100]
 
-Each way runs in a process of its own: it imports its library, notes its memory, loads the
+Each way runs in a separate process: it imports its library, notes its memory, loads the
 model, scores one query with passages of 20 to 500 words, and notes the peak: of all resident
 memory, and of what is not backed by a file (anonymous), which is what other processes have to
 do without. Weights that are mapped from a file belong to the first alone, and processes with

@@ -4,7 +4,7 @@
         [--parts shapes latency overhead] [--candidates 100] [--rounds 5] [--peers NAME ...]
 
 DIR of the data holds one folder a set and split with corpus.jsonl.gz and queries.jsonl.gz.
-Peers that clash with this environment get one of their own under `--environments`, made when
+Peers that clash with this environment get a separate one under `--environments`, made when
 it is not there; without that option they are left out. What does not install or run is in the
 table, with the reason.
 
@@ -160,7 +160,7 @@ def users(folder: Path) -> Iterator[tuple[str, Peer]]:
 
 
 class Elsewhere:
-    """A peer in an environment of its own, kept running between the rounds."""
+    """A peer in a separate environment, kept running between the rounds."""
 
     def __init__(self, name: str, folder: Path, environments: Path | None) -> None:
         if environments is None:

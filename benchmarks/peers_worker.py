@@ -1,4 +1,4 @@
-"""A peer in an environment of its own; started by `peers.py`, needs nothing of this library.
+"""A peer in a separate environment; started by `peers.py`, needs nothing of this library.
 
     python peers_worker.py PEER CHECKPOINT
 
@@ -171,7 +171,7 @@ def main() -> None:
         print(json.dumps(message), file=told, flush=True)
 
     try:
-        with redirect_stdout(sys.stderr):  # what a library prints is no answer
+        with redirect_stdout(sys.stderr):  # what a library prints is not an answer
             score = make(folder)
     except Exception as error:  # noqa: BLE001 - whatever it is, the report shows it
         tell({"error": f"{type(error).__name__}: {error}"})

@@ -7,7 +7,7 @@ ordering; and the seconds that the first filter takes, which indexes the field.
     python benchmarks/retriever_changes.py --data DIR --sizes 10000 100000 --out changes.json
 
 DIR holds ``saudinewsnet-ar/train/corpus.jsonl.gz``; its texts are cut to 600 characters. Without
-it, texts are made-up words. Past their number they are repeated with a word of their own.
+it, texts are made-up words. Past their number they are repeated with an added word.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ def check_each(name: str, given: object, kind: type[T], called: str) -> list[T]:
         called: What these are called in the plural.
 
     Raises:
-        InvalidInputError: If it is no iterable, or an element is something else.
+        InvalidInputError: If it is not iterable, or an element is something else.
     """
     listed = list(check_iterable(name, given))
     for position, one in enumerate(listed):

@@ -111,7 +111,7 @@ class RemoteConnectionError(RemoteError):
 
 
 class RemoteTimeoutError(RemoteError):
-    """There was no complete response within the timeout, retries included."""
+    """No complete response arrived within the timeout, retries included."""
 
 
 class RemoteStatusError(RemoteError):

@@ -58,7 +58,7 @@ class TinyCheckpoints(Mapping[str, Path]):
     ``bge``, ``ara``, ``rstar``, ``camembert``, ``polish``: one for each model of the
     catalog, with its architecture, tokenizer class, token types and position count.
 
-    Others, each a trap of its own: ``two_labels`` and ``two_labels_reversed`` (the relevant
+    Others, each a separate trap: ``two_labels`` and ``two_labels_reversed`` (the relevant
     class second, first), ``three_labels``, ``no_head`` (a base model), ``identity`` (its
     authors put no activation over the logit), ``fp16`` (``bge``, stored in half precision),
     ``no_limit`` (``bge``, whose tokenizer states no length), ``pickle_only`` (``bge`` with its

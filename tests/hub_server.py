@@ -22,7 +22,7 @@ from urllib.parse import unquote, urlsplit
 
 
 def _files(folder: Path) -> list[Path]:
-    """What is published of a folder; what an engine keeps in a folder of its own is not."""
+    """What is published of a folder; what an engine keeps in a separate folder is not."""
     places = [folder, *folder.glob("[0-9]_*")]
     return sorted(file for place in places for file in place.iterdir() if file.is_file())
 

@@ -1,7 +1,7 @@
 """Screenshots of what the library shows in a browser: `make pictures`, and test_pictures.
 
 Pages are those of the samples. Chromium is started without any profile and without network
-services of its own; nothing is fetched.
+separate services; nothing is fetched.
 """
 
 from __future__ import annotations

@@ -195,7 +195,7 @@ class _QuietServer(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that breaks off is no news here."""
+        """A client that disconnects is not worth reporting."""
 
 
 @contextmanager

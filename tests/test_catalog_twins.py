@@ -68,7 +68,7 @@ def test_a_name_loads_with_its_form(
 def test_the_modules_of_a_cross_encoder_are_fetched_too(
     tiny_cross_encoders: Mapping[str, Path], hub: Hub, tmp_path: Path, name: str
 ) -> None:
-    """Heads and token ids lie in folders of their own; a cached copy has them."""
+    """Heads and token ids lie in separate folders; a cached copy has them."""
     folder = tiny_cross_encoders[name]
     hub.publish("someone/modular", folder)
     expected = loaded(folder).predict(PAIRS[:6])

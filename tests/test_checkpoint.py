@@ -101,7 +101,7 @@ def test_the_activation_is_read_where_either_generation_keeps_it(
 
 
 def test_three_labels_are_refused(tiny_checkpoints: Mapping[str, Path]) -> None:
-    """An NLI model is no cross-encoder for relevance."""
+    """An NLI model is not a relevance cross-encoder."""
     with pytest.raises(UnsupportedModelError, match=r"one label or two, but .* has 3"):
         read_checkpoint(tiny_checkpoints["three_labels"])
 

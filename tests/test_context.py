@@ -132,7 +132,7 @@ def test_passages_are_whole_unless_a_single_one_is_cut(
 def test_the_text_is_the_labelled_passages_and_nothing_else(
     builder: ContextBuilder, passages: list[ContextPassage]
 ) -> None:
-    """Labels ascend from 1 in the order of the text, each on a line of its own."""
+    """Labels ascend from 1 in the order of the text, each on a separate line."""
     context = builder.build(passages)
     assert [p.label for p in context.passages] == [
         builder.label(number) for number in range(1, len(context.passages) + 1)
@@ -285,7 +285,7 @@ def test_shorter_passages_fill_the_room_that_a_long_one_left() -> None:
 
 
 def test_the_minimum_score_is_inclusive_and_zero_is_a_minimum() -> None:
-    """A score equal to the minimum stays; 0.0 is no missing option."""
+    """A score equal to the minimum stays; 0.0 does not count as missing."""
     passages: list[tuple[str, str | None, float | None]] = [
         ("first", None, 0.0),
         ("second", None, -0.5),
@@ -489,7 +489,7 @@ def test_bad_options_are_named_with_their_rule(options: dict[str, object], messa
     ],
 )
 def test_bad_passages_are_named_by_their_number(items: object, message: str) -> None:
-    """What is no passage is refused before anything is packed."""
+    """Anything but a passage is refused before anything is packed."""
     with pytest.raises(InvalidInputError, match=message):
         ContextBuilder(10, count_tokens=count_words).build(items)
 
@@ -554,7 +554,7 @@ def test_no_text_makes_the_search_for_sentences_slow(text: str) -> None:
     "text", ["\ud800 lone. Surrogate", "nul\x00 byte. More", "\u202eturned. Back"]
 )
 def test_odd_characters_pass_through(text: str) -> None:
-    """What came in comes out; cleaning is no task of the packing."""
+    """What came in comes out; packing does not clean."""
     assert ContextBuilder(50, count_tokens=count_words).build([text]).passages[0].text == text
 
 

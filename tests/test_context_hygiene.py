@@ -61,7 +61,7 @@ def test_a_fenced_context_looks_like_this() -> None:
 )
 @pytest.mark.parametrize("strip", [False, True])
 def test_a_passage_cannot_close_its_own_fence(attack: str, strip: bool) -> None:
-    """What the passage says stays within, and the next passage has a block of its own."""
+    """What the passage says stays within, and the next passage has a separate block."""
     text = built(attack, "Harmless.", fence=True, strip_invisible=strip)
     (_, first), (header, second) = blocks(text)
     assert ORDER in first

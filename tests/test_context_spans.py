@@ -92,7 +92,7 @@ def test_an_unknown_way_is_named() -> None:
 
 
 def test_langchain_s_documents_bring_their_spans() -> None:
-    """As the compressor stamped them; what is no span is no error."""
+    """As the compressor stamped them; an invalid span is ignored."""
     from langchain_core.documents import Document
 
     from rerank_plugins.langchain.context import pack_context
@@ -109,7 +109,7 @@ def test_langchain_s_documents_bring_their_spans() -> None:
 def test_spans_count_in_the_document_where_metadata_is_scored_too(
     tiny_checkpoints: Mapping[str, Path],
 ) -> None:
-    """The title in front of the text is no part of it."""
+    """The title in front of the text is not part of it."""
     from langchain_core.documents import Document
 
     from rerank_plugins.langchain import CrossEncoderCompressor

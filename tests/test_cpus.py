@@ -40,7 +40,7 @@ def test_version_2(tmp_path: Path, told: str, expected: int | None) -> None:
 
 @pytest.mark.parametrize(("quota", "expected"), [("-1\n", None), ("250000\n", 3), ("1000\n", 1)])
 def test_version_1(tmp_path: Path, quota: str, expected: int | None) -> None:
-    """Two files; -1 is no limit."""
+    """Two files; -1 means unlimited."""
     given = groups(
         tmp_path,
         "12:memory:/a\n4:cpu,cpuacct:/\n",

@@ -225,7 +225,7 @@ def test_a_context_holds_no_unscored_passage_to_a_minimum() -> None:
 
 
 def test_a_failure_under_a_deadline_is_a_failure() -> None:
-    """Half a ranking is no excuse: the whole list keeps its order, and says why."""
+    """Half a ranking is not enough: the whole list keeps its order, and says why."""
     with Clock() as clock:
 
         class Failing(SlowScorer):
@@ -300,7 +300,7 @@ async def test_arerank_keeps_to_it_and_counts_the_wait_for_a_thread() -> None:
 
 
 def test_a_deadline_of_a_call_stands_in_for_the_reranker_s_own() -> None:
-    """And infinity is none."""
+    """Infinity means no limit."""
     with Clock() as clock:
         reranker = Reranker(SlowScorer(clock, 0.010), deadline_ms=100)
         assert reranker.rerank(QUERY, PASSAGES).scored < 11

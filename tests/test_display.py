@@ -56,7 +56,7 @@ class Page(HTMLParser):
             self.marked.append("")
 
     def handle_startendtag(self, tag, attrs):
-        """An element of its own."""
+        """A separate element."""
         self.tags.append((tag, dict(attrs)))
 
     def handle_endtag(self, tag):

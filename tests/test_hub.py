@@ -299,7 +299,7 @@ def test_a_stalled_connection_is_given_up(hub: Hub, cache: str, pattern: str) ->
 def test_no_network_and_nothing_cached_names_the_network(
     monkeypatch: pytest.MonkeyPatch, cache: str
 ) -> None:
-    """A refused connection is no wrong name."""
+    """A refused connection is not reported as a wrong name."""
     with running_hub() as hub:
         talk_to(hub, monkeypatch)
     with pytest.raises(ModelDownloadError, match=r"the network .*at fault.*'bundled'"):
@@ -391,7 +391,7 @@ def test_pickled_weights_are_refused_before_anything_is_fetched_unless_allowed(
 def test_pickled_weights_are_not_fetched_beside_safetensors(
     tiny_checkpoints: Mapping[str, Path], hub: Hub, cache: str, tmp_path: Path
 ) -> None:
-    """Allowing them is no reason to fetch the same weights twice."""
+    """Allowing them does not fetch the same weights twice."""
     folder = without(tiny_checkpoints["bge"], tmp_path / "both")
     shutil.copy(tiny_checkpoints["pickle_only"] / "pytorch_model.bin", folder)
     hub.publish(BGE, folder)
@@ -415,7 +415,7 @@ def test_code_is_fetched_only_when_it_is_trusted(
 def test_weights_in_several_files_are_used_only_when_all_are_there(
     tiny_checkpoints: Mapping[str, Path], hub: Hub, cache: str, tmp_path: Path
 ) -> None:
-    """A large model comes in shards; one of two is no model."""
+    """A large model comes in shards; one of two is incomplete."""
     from transformers import AutoModelForSequenceClassification
 
     folder = without(tiny_checkpoints["bge"], tmp_path / "shards", "model.safetensors")
@@ -444,7 +444,7 @@ def test_a_name_that_no_model_can_have_is_a_wrong_name(hub: Hub, cache: str, nam
 def test_the_environment_s_endpoint_is_used(
     tiny_checkpoints: Mapping[str, Path], tmp_path: Path
 ) -> None:
-    """HF_ENDPOINT and HF_HOME, as users set them, in a process of its own."""
+    """HF_ENDPOINT and HF_HOME, as users set them, in a separate process."""
     with running_hub() as hub:
         hub.publish(BGE, tiny_checkpoints["bge"])
         result = subprocess.run(

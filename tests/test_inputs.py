@@ -85,7 +85,7 @@ TEXTS = {
 def test_an_awkward_passage_is_scored_and_comes_back_unchanged(
     reranker: Reranker, passage: str
 ) -> None:
-    """As passage a finite score of its own; what comes back is the very text that went in."""
+    """Each passage gets a finite score; what comes back is the very text that went in."""
     ranking = reranker.rerank(QUESTIONS["en"], [PLAIN, passage])
     assert sorted(ranking.keys) == [0, 1]
     assert np.isfinite(ranking.scores).all()
@@ -223,7 +223,7 @@ def test_numpy_scalars_are_numbers(reranker: Reranker, top_n: Any, length: int) 
 def test_numpy_scalars_that_are_no_whole_numbers_are_refused(
     reranker: Reranker, top_n: Any
 ) -> None:
-    """A float is no count, numpy's neither."""
+    """A float is not a count, nor is numpy's."""
     with pytest.raises(InvalidInputError, match="top_n must be a whole number"):
         reranker.rerank("museum", [PLAIN], top_n=top_n)
 

@@ -145,7 +145,7 @@ def test_a_load_that_failed_is_tried_again(
     ],
 )
 def test_a_wrong_name_is_answered_at_once_with_the_near_ones(name: str, message: str) -> None:
-    """No server is needed to see that this is no name."""
+    """No server is needed to see that this is not a name."""
     with pytest.raises(UnknownModelError, match=message) as raised:
         load_reranker(name)
     assert repr(name) in str(raised.value)

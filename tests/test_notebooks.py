@@ -71,7 +71,7 @@ def test_notebook_runs_and_its_outputs_are_kept(path, tmp_path, monkeypatch):
         kernel_name="python3",
         resources={"metadata": {"path": str(tmp_path)}},
     ).execute()
-    # A library's warning at the first conversion of a model is no output of the notebook.
+    # A library's warning at the first conversion of a model is not output of the notebook.
     shown = [[one for one in kinds(cell) if one != "stderr"] for cell in code_cells(run)]
     assert shown == [kinds(cell) for cell in code_cells(kept)]
     assert any(shown)

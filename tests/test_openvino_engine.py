@@ -140,7 +140,7 @@ def test_every_shape_runs_on_the_model_compiled_once(
 def test_another_architecture_is_converted_whole(
     copy_of: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """An ELECTRA's head reads its first token in a way of its own: nothing is left out."""
+    """An ELECTRA's head reads its first token differently: nothing is left out."""
     folder = copy_of("rstar")
     shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
     torch.manual_seed(3)

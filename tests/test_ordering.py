@@ -23,7 +23,7 @@ def test_a_cut_through_a_tie_keeps_the_first_of_it() -> None:
 
 @pytest.mark.parametrize(("k", "length"), [(None, 3), (0, 0), (1, 1), (3, 3), (99, 3)])
 def test_k_bounds_the_length(k: int | None, length: int) -> None:
-    """None is all, 0 is none, more than there are is all."""
+    """None means all, 0 means nothing, more than available means all."""
     assert len(descending([3.0, 1.0, 2.0], k=k)) == length
 
 

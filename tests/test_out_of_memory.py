@@ -113,7 +113,7 @@ def test_a_pair_that_does_not_fit_alone_is_a_named_error(
         scorer.score([*PAIRS[:3], long], ScoreOptions())
     assert isinstance(told.value, ScoringError)
     assert isinstance(told.value, MemoryError)
-    # The error was that pair's: others go on.
+    # The error was that pair's: others continue.
     assert np.isfinite(scorer.score(PAIRS[:3], ScoreOptions()).logits).all()
 
 

@@ -1,6 +1,6 @@
 """The built wheel and sdist, used without the source folder beside them.
 
-The wheel is built and installed for real, into an environment of its own that finds the
+The wheel is built and installed for real, into a separate environment that finds the
 libraries of the running one through a path file. A framework's absence is played by an import
 hook that refuses its modules, since installing torch anew for each case would take minutes;
 what an environment without the framework raises at the same import is the same error.

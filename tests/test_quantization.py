@@ -50,7 +50,7 @@ class Told:
         self.logits = logits
 
     def score(self, pairs: Sequence[tuple[str, str]], options: ScoreOptions) -> PairScores:
-        """One a pair, whatever the query."""
+        """One per pair, whatever the query."""
         values = np.array([self.logits[passage] for _, passage in pairs])
         return PairScores(values, np.zeros(len(pairs), dtype=bool))
 

@@ -377,7 +377,7 @@ def test_a_bad_option_is_an_error_before_any_work(tmp_path: Path, options: dict[
 
 
 def test_a_dataset_without_the_columns_is_an_error(tmp_path: Path) -> None:
-    """The message has what is there and how to rename it."""
+    """The message lists the existing columns and how to rename them."""
     with pytest.raises(InvalidInputError, match=r"\['query_id'\] are missing.*rename_columns"):
         rerank_dataset(dataset([{"id": 1, "query": "q", "candidates": []}]), tmp_path)
     with pytest.raises(InvalidInputError, match=r"must be a ray.data.Dataset, but got list"):

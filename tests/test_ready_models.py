@@ -33,7 +33,7 @@ class TestCrossEncoderScorer(ScorerConformance):
 
     @pytest.fixture
     def scorer(self, tiny_cross_encoders: Mapping[str, Path]) -> CrossEncoderScorer:
-        """With a prompt of its own."""
+        """With its configured prompt."""
         return CrossEncoderScorer(loaded(tiny_cross_encoders["prompted"]))
 
 
@@ -92,7 +92,7 @@ def test_it_pickles_and_copies(tiny_cross_encoders: Mapping[str, Path]) -> None:
 def test_an_activation_that_is_not_known_is_named(
     tiny_cross_encoders: Mapping[str, Path],
 ) -> None:
-    """Its scores would be on a scale of their own."""
+    """Its scores would be on a different scale."""
     model = loaded(tiny_cross_encoders["bert"], activation_fn=torch.nn.Tanh())
     with pytest.raises(UnsupportedModelError, match=r"activation_fn.*Tanh"):
         CrossEncoderScorer(model)

@@ -401,7 +401,7 @@ def test_without_httpx_the_error_names_the_extra() -> None:
 
 
 def test_connections_are_kept_and_shared(server: Server) -> None:
-    """Calls in a row, from several threads and loops, do not each open one of their own."""
+    """Calls in a row, from several threads and loops, do not each open a connection."""
     scorer = scorer_of(server, concurrency=1)
     for _ in range(10):
         scored(scorer)
@@ -469,7 +469,7 @@ async def test_as_many_coroutines_ask_at_once_as_the_concurrency_allows(
 
 
 async def test_cancelling_stops_the_request_and_leaves_the_scorer_usable(server: Server) -> None:
-    """With one slot only, a request that went on after its cancellation would block the next."""
+    """With one slot only, a request still running after its cancellation would block the next."""
     arrived = threading.Event()
 
     def hang(handler: Handler, asked: Any) -> None:

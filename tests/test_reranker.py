@@ -106,7 +106,7 @@ def test_the_ranking_knows_model_counts_and_times() -> None:
     [(None, [3, 2, 1, 0]), (0, []), (1, [3]), (4, [3, 2, 1, 0]), (99, [3, 2, 1, 0])],
 )
 def test_top_n_cuts_the_ranking(top_n: int | None, expected: list[int]) -> None:
-    """None is all, 0 is none, more than there are is all."""
+    """None means all, 0 means nothing, more than available means all."""
     assert keys(Reranker(TableScorer(TABLE), top_n=top_n)) == expected
     assert keys(Reranker(TableScorer(TABLE)), top_n=top_n) == expected
 
@@ -136,7 +136,7 @@ def test_a_threshold_keeps_what_reaches_it() -> None:
 
 
 def test_a_threshold_of_zero_is_a_threshold() -> None:
-    """0.0 is no None: on logits it drops what is below."""
+    """0.0 differs from None: on logits it drops what is below."""
     assert keys(Reranker(TableScorer(TABLE), scale="logit", score_threshold=0.0)) == [3, 2, 1]
     assert keys(Reranker(TableScorer(TABLE), scale="logit"), score_threshold=0.0) == [3, 2, 1]
     override = Reranker(TableScorer(TABLE), scale="logit", score_threshold=4.0)
@@ -175,7 +175,7 @@ def test_no_passages_give_an_empty_ranking(empty: Any) -> None:
 
 @pytest.mark.parametrize("query", ["", " ", "\n\t\u00a0", "\u2003"])
 def test_a_blank_query_is_refused(query: str) -> None:
-    """Whitespace of any kind is no question, even when there is nothing to rank."""
+    """Whitespace of any kind is not a question, even when there is nothing to rank."""
     for passages in (PASSAGES, []):
         with pytest.raises(InvalidInputError, match="query must not be blank"):
             Reranker(TableScorer(TABLE)).rerank(query, passages)
@@ -225,7 +225,7 @@ def test_the_same_key_twice_is_no_duplicate() -> None:
 
 
 def test_inputs_are_left_as_they_were() -> None:
-    """The caller's list is no scratch paper."""
+    """The caller's list is not modified."""
     given = ["top", "low", "low", "zero"]
     Reranker(TableScorer(TABLE), top_n=1).rerank("query", given)
     assert given == ["top", "low", "low", "zero"]
@@ -235,7 +235,7 @@ def test_inputs_are_left_as_they_were() -> None:
 
 
 def test_batch_tokens_and_long_passages_reach_the_scorer() -> None:
-    """The reranker has no batching of its own."""
+    """The reranker does not batch."""
     scorer = TableScorer(TABLE)
     Reranker(scorer, batch_tokens=123, long_passages="mean").rerank("query", PASSAGES)
     Reranker(scorer).rerank("query", PASSAGES)
@@ -448,7 +448,7 @@ def test_a_model_that_recovers_is_used_again() -> None:
 
 
 def test_the_caller_s_mistakes_are_raised_whatever_on_error_says() -> None:
-    """A blank query is no failure of the model."""
+    """A blank query is not a model failure."""
     reranker = Reranker(OverlapScorer(), on_error="first_stage")
     with pytest.raises(InvalidInputError):
         reranker.rerank(" ", PASSAGES)

@@ -46,7 +46,7 @@ def words(text: str) -> list[str]:
 
 
 def stems(text: str, language: str) -> list[str]:
-    """Snowball stems of the words, an analysis of its own and not the library's."""
+    """Snowball stems of the words, an independent analysis, not the library's."""
     stemmer = pytest.importorskip("Stemmer").Stemmer(SNOWBALL[language])
     stemmed: list[str] = stemmer.stemWords(words(text))
     return stemmed

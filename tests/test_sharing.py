@@ -19,7 +19,7 @@ CALLERS = 64
 
 
 def jobs() -> list[tuple[str, list[str]]]:
-    """Sixty-four queries, each over passages of its own choice and number."""
+    """Sixty-four queries, each over different passages, of different number."""
     questions = list(QUESTIONS.values())
     return [
         (f"{questions[number % 4]} {number}", ALL_PASSAGES[number % 7 : 8 + number % 12])

@@ -52,7 +52,7 @@ def work(first: int, count: int, length: int = 10, **options: Any) -> Work:
 
 
 def started(shared: SharedPass, some: Work) -> threading.Thread:
-    """A caller in a thread of its own, already in the queue or at the model."""
+    """A caller in a separate thread, already in the queue or at the model."""
     thread = threading.Thread(target=shared.run, args=(some,))
     thread.start()
     until(lambda: some in shared._queue or some.finished or shared._leader is some)
@@ -145,7 +145,7 @@ def test_what_does_not_fit_is_tried_in_halves() -> None:
 
 
 def test_time_that_is_up_leaves_the_rest_undone() -> None:
-    """A caller goes at his time, though the model is busy with another's rows."""
+    """A caller leaves at its deadline, though the model is busy with another's rows."""
     model = Model(held=True)
     shared = SharedPass(model, TokenLimit())
     first = started(shared, work(1000, 1))

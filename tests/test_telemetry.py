@@ -205,7 +205,7 @@ async def test_arerank_stays_in_the_caller_s_trace(traced: Traced) -> None:
 
 
 def test_threads_keep_their_traces_apart(traced: Traced) -> None:
-    """A thread without a context starts a trace; one with a context goes on with it."""
+    """A thread without a context starts a trace; one with a context continues it."""
     reranker = Reranker(OverlapScorer())
     tracer = traced.provider.get_tracer("test")
     with ThreadPoolExecutor(8) as threads, tracer.start_as_current_span("request") as request:

@@ -36,7 +36,7 @@ async def test_work_can_see_that_nobody_awaits_it_any_more() -> None:
 
 
 def test_work_outside_a_coroutine_is_never_cancelled() -> None:
-    """There is no flag to look at."""
+    """No flag exists to look at."""
     assert cancellation() is None
 
 

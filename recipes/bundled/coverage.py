@@ -49,7 +49,7 @@ def main() -> None:
     vocabulary = json.loads(teacher.to_str())["model"]["vocab"]
     kept = json.loads((given.work / "pieces.json").read_text(encoding="utf-8"))
     left = sorted(set(range(len(vocabulary))) - set(kept))
-    # As `pieces.choose` would go on: our scripts' pieces in order of probability, then others'.
+    # As `pieces.choose` would continue: our scripts' pieces in order of probability, then others'.
     left.sort(key=lambda piece: not pieces.is_ours(vocabulary[piece][0]))
     place = np.zeros(len(vocabulary) + len(teacher.get_added_tokens_decoder()), dtype=np.intp)
     place[left] = np.arange(1, len(left) + 1)

@@ -145,7 +145,7 @@ def run(folder: Path, work: Path, minutes: float = 6) -> None:
 
 
 def main() -> None:
-    """Make the static encoder, in a work folder of its own."""
+    """Make the static encoder, in a separate work folder."""
     parser = argparse.ArgumentParser(description="Make the static encoder from its data.")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)

@@ -133,7 +133,7 @@ def train(weighted: Counter[str], size: int = SIZE) -> Tokenizer:
 
 
 def join(tokenizer: Tokenizer, weighted: Counter[str]) -> Tokenizer:
-    """Give the commonest words that start with a lone metaspace a piece of their own.
+    """Give the commonest words that start with a lone metaspace a separate piece.
 
     The trainer leaves `▁` a piece, since every mark follows one, and then finds `▁` + `?` or
     `▁` + `à` cheap: one token in nine was a lone metaspace. The joined pieces take the places of

@@ -21,7 +21,7 @@ METRICS: Final = ("cosine", "inner_product", "l2")
 INDEXES: Final = ("auto", "exact", "hnsw", "ivfpq")
 
 # Sums in float32 differ with a vector's place in memory: scores this close, relative to the
-# larger vectors at hand, may be one score.
+# larger vectors present, may be one score.
 _CLOSE: Final = 1e-5
 # Rows whose differences from the query are held at once.
 _CHUNK: Final = 1024
@@ -257,7 +257,7 @@ def _cosine_relevance(score: float) -> float:
 
 
 def _inner_product_relevance(score: float) -> float:
-    """The logistic function: inner products have no bounds of their own."""
+    """The logistic function: inner products are unbounded."""
     return 0.5 + 0.5 * math.tanh(score / 2)
 
 

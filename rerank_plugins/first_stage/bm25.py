@@ -301,7 +301,7 @@ def _stored_analyzer(
     if name is None:
         if given is None:
             raise IndexMismatchError(
-                "the index was made with an analyzer of its own, which is not stored: "
+                "the index was made with a custom analyzer, which is not stored: "
                 "give it again as analyzer="
             )
         return given

@@ -49,7 +49,7 @@ class CrossEncoderPostprocessor(BaseNodePostprocessor):
             similarity_top_k=20, node_postprocessors=[CrossEncoderPostprocessor(top_n=5)]
         )
 
-    What leaves are copies; ids, relationships and metadata are as they came. Their ``score``
+    What leaves are copies; ids, relationships and metadata stay as they came. Their ``score``
     is the relevance score, higher is better. It stands in the metadata too, as
     ``relevance_score``, beside the ``details``:
 
@@ -66,7 +66,7 @@ class CrossEncoderPostprocessor(BaseNodePostprocessor):
     ``relevance_scale`` ``first_stage``.
 
     None of these is in the text that embedders, LLMs or a next reranker read. They are in the
-    ``hash`` of the copies, as all metadata are. The model is loaded at first use, and shared
+    ``hash`` of the copies, as all metadata is. The model is loaded at first use, and shared
     by all postprocessors of the same settings. The ``score`` that nodes bring along is the
     first stage's; models that blend it with their own, as the embedded one does, use it.
 

@@ -101,7 +101,7 @@ class Checkpoint:
         """
         if self.tokenizer is None:
             raise UnsupportedModelError(
-                f"the checkpoint in {self.folder} asks for pairs in a form of its own "
+                f"the checkpoint in {self.folder} asks for pairs in a custom form "
                 f"({', '.join(self.saved.beyond) or 'a causal language model'}), which is not "
                 "supported here"
             )

@@ -30,7 +30,7 @@ class Lightweight:
             effect.
 
     Raises:
-        InvalidInputError: If a value is none of these.
+        InvalidInputError: If a value is not among these.
     """
 
     cutoff_layer: int | None = None

@@ -113,7 +113,7 @@ def compressed(
     to = torch.where(passage, before + (place - before) // ratio, to)
     lengths = real.sum(1, keepdim=True) - long + short
     most = int(lengths.max())
-    to = torch.where(real == 1, to, most)  # padding goes to a column of its own
+    to = torch.where(real == 1, to, most)  # padding goes to a separate column
     sums = hidden.new_zeros(rows, most + 1, size)
     sums.scatter_add_(1, to[..., None].expand_as(hidden), hidden)
     counts = hidden.new_zeros(rows, most + 1).scatter_add_(1, to, torch.ones_like(hidden[..., 0]))
@@ -124,7 +124,7 @@ def compressed(
 
 
 def _part(whole: Any, start: int, stop: int) -> Any:
-    """Some of a Gemma2Model's layers as a model of its own, which shares their weights.
+    """Some of a Gemma2Model's layers as a separate model, which shares their weights.
 
     Only the last part ends with the norm. Positions begin anew in each, as in the original.
     """

@@ -1,7 +1,7 @@
 """A real search server as the first stage: PostgreSQL's full-text search, then the reranker.
 
 The retrievers here are what a user writes over his own database; the library knows nothing of
-PostgreSQL. The server runs in a folder of its own, on a Unix socket, for these tests alone.
+PostgreSQL. The server runs in a separate folder, on a Unix socket, for these tests alone.
 """
 
 from __future__ import annotations
@@ -188,7 +188,7 @@ class TestLangChain:
         return PostgresRetriever(address=database)
 
     def test_what_the_server_finds_is_reranked(self, retriever: Any, database: str) -> None:
-        """The order is the reranker's; ids and metadata are the database's; async is the same."""
+        """The order is the reranker's; ids and metadata are the server's; async is the same."""
         from rerank_plugins.langchain import RerankingRetriever
 
         ours = RerankingRetriever(first_stage=retriever, k=5, candidates=10)

@@ -125,7 +125,7 @@ def test_values_that_cannot_be_ordered_are_an_error_that_names_the_record():
 
 
 def test_metadata_that_cannot_be_looked_up_are_an_error_when_filtered_by():
-    """Arrays have no equality of their own."""
+    """Arrays do not define equality as a truth value."""
     with pytest.raises(InvalidInputError, match="'a' is or holds ndarray"):
         kept({"a": 1}, {"a": np.zeros(2)})
     assert kept({"b": 1}, {"a": np.zeros(2), "b": 1}) == [0]

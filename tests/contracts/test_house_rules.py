@@ -62,7 +62,7 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
 
 
 def test_naming_every_public_thing_loads_nothing_heavy() -> None:
-    """All of ``__all__`` can be had without a model library."""
+    """All of ``__all__`` imports without a model library."""
     assert imported_by("from rerank_plugins import *") == set()
 
 
@@ -104,7 +104,7 @@ def test_imports_go_the_ways_that_the_design_allows() -> None:
 
 
 def test_the_public_names_are_these() -> None:
-    """A name comes or goes only with the changelog; each can be had, and ``dir()`` shows it."""
+    """A name comes or goes only with the changelog; each imports, and ``dir()`` shows it."""
     assert rerank_plugins.__all__ == [
         "CATALOG",
         "Candidate",

@@ -95,7 +95,7 @@ def test_labelled_pairs_follow_the_arabic_card_s_protocol(model, tmp_path, capsy
 
 
 def test_presets_state_what_their_cards_report(capsys):
-    """The figures of the facts at hand, as text and as JSON."""
+    """The figures of the measured facts, as text and as JSON."""
     assert main(["evaluate", "--presets"]) == 0
     text = capsys.readouterr().out
     assert all(name in text and one.model in text for name, one in PRESETS.items())

@@ -99,7 +99,7 @@ class Draw:
         return self.random.uniform(low, high)
 
     def any_real(self) -> float:
-        """Any number, and what is none."""
+        """Any number, and other values."""
         return self.one(REALS) if self.yes() else self.real(-10, 10)
 
     def characters(self, most: int) -> str:
@@ -160,7 +160,7 @@ class Draw:
         return self.whole(0, 12)
 
     def query(self) -> Any:
-        """Seldom something that is no text."""
+        """Occasionally something other than text."""
         return self.mostly(self.text, 20)
 
     def candidate(self) -> Candidate:
@@ -1125,7 +1125,7 @@ def fuzz(target: Target, bench: Bench, inputs: int, start: int = 0) -> Outcome:
         deadline=None,
         database=None,
         suppress_health_check=list(hypothesis.HealthCheck),
-        phases=(hypothesis.Phase.generate,),  # a smaller seed is no smaller input
+        phases=(hypothesis.Phase.generate,),  # a smaller seed does not mean a smaller input
     )
     @hypothesis.seed(start)
     @hypothesis.given(seed=st.integers(0, 2**64 - 1))
@@ -1136,7 +1136,7 @@ def fuzz(target: Target, bench: Bench, inputs: int, start: int = 0) -> Outcome:
             check()
         except KeyboardInterrupt:
             raise
-        except BaseException as error:  # a panic of Rust code is no Exception
+        except BaseException as error:  # a panic of Rust code does not derive from Exception
             outcome.failed += 1
             last = traceback.extract_tb(error.__traceback__)[-1]
             place = f"{Path(last.filename).name}:{last.lineno}"

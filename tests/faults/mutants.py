@@ -1,6 +1,6 @@
 """Mutation testing: small changes of the package, each of which some test must notice.
 
-    make mutants                                    # all of them: hours; goes on where it stopped
+    make mutants                                    # all of them: hours; resumes where it stopped
     make mutants SAMPLE=150                         # so many of each area, drawn by SEED (1)
     python tests/faults/mutants.py --report         # scores so far, and what survived
     mutmut show NAME                                # one change

@@ -139,7 +139,7 @@ def full(folder: Path, count: int) -> dict[str, Any]:
 
 
 def refusal(path: Path) -> str:
-    """What the error of a save says; nothing when it was no error."""
+    """What the error of a save says; nothing when it succeeded."""
     try:
         save(path, 1)
     except IndexWriteError as error:

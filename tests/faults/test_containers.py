@@ -1,4 +1,4 @@
-"""Conditions of containers, each made for a process of its own, with both engines."""
+"""Conditions of containers, each made for a separate process, with both engines."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ USER = "import os\nos.setgid(54321)\nos.setuid(54321)\n"
 READ_ONLY = """
 for folder in {read_only}; do mount --bind -o ro "$folder" "$folder" || exit 77; done
 """
-# A /dev of its own, with what every process needs and nothing else.
+# A separate /dev, with what every process needs and nothing else.
 NO_SHARED_MEMORY = """
 mkdir -p {own}/dev && mount -t tmpfs none {own}/dev || exit 77
 for name in null zero full random urandom; do
@@ -83,7 +83,7 @@ def test_a_model_scores_in_a_container(
 def test_a_model_scores_where_mounts_are_a_container_s(
     tiny_checkpoints: Mapping[str, Path], tmp_path: Path, condition: str, engine: str
 ) -> None:
-    """In a mount namespace of its own: the model is loaded, converted again, and scores."""
+    """In a separate mount namespace: the model is loaded, converted again, and scores."""
     if engine == "openvino" and find_spec("openvino") is None:
         pytest.skip("needs openvino")
     folder, cache = tiny_checkpoints["bge"], tmp_path / "cache"

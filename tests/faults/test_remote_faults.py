@@ -230,7 +230,7 @@ FAULTS: dict[str, Fault] = {
     "an object": Fault(saying(b'{"error": "overloaded"}'), WRONG, "must be a list"),
     "another protocol": Fault(saying(b'{"results": []}'), WRONG, "protocol"),
     "null": Fault(saying(b"null"), WRONG, "must be"),
-    "results that are none": Fault(saying(b"[1, 2, 3, 4, 5]"), WRONG, "object"),
+    "results that are not results": Fault(saying(b"[1, 2, 3, 4, 5]"), WRONG, "object"),
     "no results": Fault(changing(lambda found: []), WRONG, "gave 0 for 5"),
     "one too few": Fault(changing(lambda found: found[1:]), WRONG, "gave 4 for 5"),
     "one too many": Fault(changing(lambda found: [*found, found[0]]), WRONG, "gave 6 for 5"),

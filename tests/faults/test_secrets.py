@@ -38,7 +38,7 @@ def echoes(key: bytes) -> dict[str, bytes]:
         "a header": answer("200 OK", JSON + b"X-Key: " + key + b"\r\n", b"[]"),
         "the reason": answer(f"500 {key.decode()}", JSON, b"{}"),
         "a refusal": answer("401 No", JSON, b'{"error": ' + as_json + b"}"),
-        "a body that is no JSON": answer("200 OK", JSON, b"{" + key),
+        "a body that is not JSON": answer("200 OK", JSON, b"{" + key),
         "a body of another form": answer("200 OK", JSON, b'{"key": ' + as_json + b"}"),
         "a result": answer("200 OK", JSON, b'[{"index": ' + as_json + b', "score": 1}]'),
         "escapes": answer("200 OK", JSON, b'[{"index": ' + escaped + b', "score": 1}]'),

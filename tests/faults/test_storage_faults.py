@@ -41,7 +41,7 @@ def embed(texts: list[str]) -> Any:
 
 
 def trial(name: str, folder: Path, count: int = 1) -> dict[str, Any]:
-    """What the trial of that name, in a process of its own, found."""
+    """What the trial of that name, in a separate process, found."""
     done = subprocess.run(
         [sys.executable, HERE / "storage_trials.py", name, folder, str(count)],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""How well the first stage finds passages for real questions, where the data are at hand."""
+"""How well the first stage finds passages for real questions, where the data is available."""
 
 from __future__ import annotations
 

@@ -153,7 +153,7 @@ def test_by_scores_a_graph_estimates_the_spread() -> None:
 
 
 def test_by_scores_lists_of_other_stages_are_standardized_over_all_candidates() -> None:
-    """What a list lacks is put below its last, by the mean distance between two of its own."""
+    """What a list lacks is put below its last, by the mean distance between its neighbours."""
     words, vectors = Scored({1: 8.0, 2: 6.0, 3: 2.0}), Scored({3: 0.5, 4: 0.4, 1: 0.1})
     found = scores_of(words, vectors, weights=[3, 1])
     # The last of each is a passage that nobody found.

@@ -293,7 +293,7 @@ def test_a_body_alone_is_read_by_its_bare_names(tiny_checkpoints: Mapping[str, P
 def test_int8_is_near_fp32_and_does_not_depend_on_the_batch(
     tiny_checkpoints: Mapping[str, Path], name: str
 ) -> None:
-    """Each token has a scale of its own; a scale for the batch would change with it."""
+    """Each token has a separate scale; a scale for the batch would change with it."""
     model = model_of(tiny_checkpoints[name])
     batch = batch_of(model, LENGTHS)
     expected = plain(model, batch)

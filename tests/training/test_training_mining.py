@@ -43,7 +43,7 @@ class Ranked(Overlap):
     def search(
         self, query: str, k: int, *, mask: NDArray[np.bool_] | None = None
     ) -> list[Candidate]:
-        """By score; 0 is no match."""
+        """By score; 0 means no match."""
         found = [
             (score, key)
             for key, score in enumerate(self._scores)
@@ -71,7 +71,7 @@ def ids(groups: list[Group]) -> set[str]:
 
 
 def test_likely_right_answers_are_passed_over() -> None:
-    """Copies, overlapping chunks, passages with the answer and judged ones are no negatives."""
+    """Copies, overlapping chunks, passages with the answer and judged ones are not negatives."""
     groups = mine(answers={"q": ["ptolemy ii"]})
     assert ids(groups) == {"hard", "harder", "easy"}
     assert [group.positive for group in groups] == [CORPUS["right"], CORPUS["judged"]]

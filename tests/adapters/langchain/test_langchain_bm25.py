@@ -154,7 +154,7 @@ class TestInputs:
 
     @pytest.mark.parametrize("texts", [[], [""], ["", "   "], ["\x00", "\u202e"]])
     def test_a_corpus_of_nothing_finds_nothing(self, texts):
-        """It is no error to have no documents yet."""
+        """Having no documents yet is not an error."""
         assert BM25Retriever.from_texts(texts).invoke("museum") == []
 
     def test_generators_are_read_once_and_wholly(self, documents):

@@ -120,7 +120,7 @@ class TestChains:
         assert "".join([part async for part in chain.astream(query)]) == "At nine."
 
     def test_a_compressor_is_a_step_of_a_chain(self, documents, reranker, query):
-        """It is no runnable, so it stands in a lambda, as LangChain advises."""
+        """It is not a runnable, so it stands in a lambda, as LangChain advises."""
         compressor = CrossEncoderCompressor(reranker=reranker, top_n=1)
         step = RunnableLambda(
             lambda given: compressor.compress_documents(given["documents"], given["query"])

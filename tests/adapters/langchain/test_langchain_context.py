@@ -27,7 +27,7 @@ def cited():
 
 
 def test_labels_and_sources_stand_before_the_text(cited):
-    """The metadata field ``source`` by default; what is no text is shown as text."""
+    """The metadata field ``source`` by default; other values are shown as text."""
     assert format_context(count_tokens=_by_words).invoke(cited) == (
         "[1] museum.md\nيفتح المتحف في التاسعة.\n\n"
         "[2]\nIt closes at six.\n\n"

@@ -130,7 +130,7 @@ class TestRetriever:
         assert json.loads(json.dumps([one.metadata for one in found]))
 
     async def test_the_nearest_k_wins(self, store, query):
-        """Of call, search_kwargs and field; zero is a k, None is no k."""
+        """Of call, search_kwargs and field; zero is a k, None is not."""
         retriever = store.as_retriever(k=5, search_kwargs={"k": 3})
         assert len(retriever.invoke(query)) == 3
         assert len(retriever.invoke(query, k=1)) == 1

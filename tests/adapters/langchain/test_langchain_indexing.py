@@ -36,7 +36,7 @@ class Loader(BaseLoader):
 
 
 class Clock(InMemoryRecordManager):
-    """A record manager whose time goes on by a second at each look, however fast the machine."""
+    """A record manager whose time advances by a second at each look, however fast the machine."""
 
     def __init__(self):
         super().__init__("museum")

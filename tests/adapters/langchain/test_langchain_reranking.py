@@ -212,7 +212,7 @@ def test_langsmith_params_carry_the_inner_provider(documents, reranker):
 
 
 def test_an_empty_first_stage_gives_nothing(reranker, query):
-    """No documents are no error."""
+    """An empty list of documents is not an error."""
     assert (
         RerankingRetriever(first_stage=Plain(documents=[]), reranker=reranker).invoke(query) == []
     )

@@ -42,7 +42,7 @@ def reranked() -> list[NodeWithScore]:
 
 
 def test_the_text_has_passages_best_first_with_labels_and_sources():
-    """The labels can be cited; neither scores nor other metadata are in the text."""
+    """The labels can be cited; neither scores nor other metadata appear in the text."""
     nodes = reranked()
     text = format_context(nodes, max_tokens=1000, count_tokens=words)
     assert text == "\n\n".join(

@@ -210,7 +210,7 @@ WANTED = st.one_of(
 def test_filters_mean_what_they_mean_in_the_simple_store(metadata, parts, condition):
     """Every operator, value and condition; where that store raises, so do we, or nobody asks."""
     for _, operator, value in parts:
-        # One that is no list is an error here, whatever the records hold.
+        # One that is not a list is an error here, whatever the records hold.
         assume(operator not in ("in", "nin") or isinstance(value, (str, list)))
     filters = MetadataFilters(
         filters=[
@@ -259,7 +259,7 @@ def test_filters_stand_inside_filters():
 def test_a_source_document_is_deleted_whole(retriever):
     """By the id that LlamaIndex knows it by."""
     if isinstance(retriever, RerankingRetriever) or len(getattr(retriever, "retrievers", ())) == 3:
-        pytest.skip("it has no nodes of its own, or shares them with others")
+        pytest.skip("it has no nodes, or shares them with others")
     if any(not hasattr(one, "nodes") for one in getattr(retriever, "retrievers", ())):
         pytest.skip("an index of LlamaIndex's own is in it")
     retriever.delete_ref_doc("book-1")

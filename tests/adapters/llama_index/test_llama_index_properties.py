@@ -161,7 +161,7 @@ def test_retrieving_and_reranking_in_one_is_the_two_in_turn(nodes, query, k):
 
 
 def test_the_fake_scorer_tells_passages_apart():
-    """The properties above would hold for a constant too; this one is none."""
+    """The properties above would hold for a constant too; this one is not constant."""
     nodes = [NodeWithScore(node=TextNode(text=t)) for t in ("museum", "river", "museum opens")]
     reranked = adapter().postprocess_nodes(nodes, query_str="museum opens")
     assert [n.node.text for n in reranked] == ["museum opens", "museum", "river"]

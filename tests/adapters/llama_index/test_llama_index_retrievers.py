@@ -170,7 +170,7 @@ def test_one_source_of_nodes_is_needed():
 
 
 def test_an_index_whose_store_keeps_the_text_is_refused():
-    """Its docstore is empty, and a retriever that finds nothing would be no answer."""
+    """Its docstore is empty, and a retriever that finds nothing would not help."""
 
     class TextStore(SimpleVectorStore):
         stores_text: bool = True
@@ -202,7 +202,7 @@ async def test_a_blank_query_finds_nothing(make, query):
 
 
 def test_wrong_input_is_refused_by_position():
-    """Elements that are no nodes, and bad options, are named."""
+    """Elements that are not nodes, and bad options, are named."""
     with pytest.raises(InvalidInputError, match="number 1 is str"):
         BM25Retriever([nodes()[0], "text"])
     with pytest.raises(InvalidInputError, match="similarity_top_k"):
