@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import pytest
+import torch
+import transformers
 from cross_encoders import loaded
 from hub_server import Hub, running_hub
 from test_hub import talk_to
 from texts import PAIRS
 
 from rerank_plugins import CATALOG
+from rerank_plugins.errors import UnsupportedModelError
 from rerank_plugins.models.loading import _warn_once, load_scorer
 from rerank_plugins.scoring.base import ScoreOptions
 
@@ -64,6 +69,108 @@ def test_a_name_loads_with_its_form(
     np.testing.assert_allclose(found, twin, atol=1e-4)
 
 
+JINA = "jinaai/jina-reranker-v2-base-multilingual"
+GTE = "Alibaba-NLP/gte-multilingual-reranker-base"
+
+
+def with_code(folder: Path, to: Path, place: str = "", **changes: object) -> Path:
+    """A copy whose config.json names classes of its own, in a file beside it or elsewhere."""
+    shutil.copytree(folder, to)
+    config = json.loads((to / "config.json").read_text())
+    del config["model_type"]
+    config["auto_map"] = {
+        "AutoConfig": f"{place}configuration_own.OwnConfig",
+        "AutoModelForSequenceClassification": f"{place}modeling_own.OwnModel",
+    }
+    (to / "config.json").write_text(json.dumps(config | changes))
+    if not place:
+        (to / "configuration_own.py").write_text(
+            "from transformers import XLMRobertaConfig\n"
+            "class OwnConfig(XLMRobertaConfig):\n    model_type = 'xlm-roberta'\n"
+        )
+        (to / "modeling_own.py").write_text(
+            "from transformers import XLMRobertaForSequenceClassification as Native\n"
+            "from .configuration_own import OwnConfig\n"
+            "class OwnModel(Native):\n    config_class = OwnConfig\n"
+        )
+    return to
+
+
+def test_jina_s_form_runs_its_code_only_when_it_is_trusted(
+    tiny_checkpoints: Mapping[str, Path],
+    hub: Hub,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its config.json names no model type, only classes in files beside it."""
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "m"))
+    plain = tiny_checkpoints["bge"]
+    hub.publish(JINA, with_code(plain, tmp_path / "jina"))
+    with pytest.raises(UnsupportedModelError, match="trust_remote_code"):
+        load_scorer(JINA, cache_folder=tmp_path / "cache").describe()
+    scorer = load_scorer(
+        JINA, cache_folder=tmp_path / "cache", trust_remote_code=True, precision="fp32"
+    )
+    found = scorer.score(PAIRS[:6], ScoreOptions()).logits
+    expected = load_scorer(plain, precision="fp32").score(PAIRS[:6], ScoreOptions()).logits
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_gte_s_form_takes_its_code_from_elsewhere(
+    tiny_checkpoints: Mapping[str, Path],
+    hub: Hub,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Never fetched behind one's back: the error names the repository, and how to fetch it."""
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "m"))
+    for holder in ("huggingface_hub.constants", "transformers.utils.hub.constants"):
+        monkeypatch.setattr(f"{holder}.HF_HUB_CACHE", str(tmp_path / "client"))
+    plain, place = tiny_checkpoints["bge"], "Alibaba-NLP/new-impl"
+    with_code(plain, tmp_path / "code")
+    hub.publish(place, tmp_path / "code")
+    hub.publish(GTE, with_code(plain, tmp_path / "gte", f"{place}--", model_type="new"))
+    options = {"cache_folder": tmp_path / "cache", "precision": "fp32"}
+    with pytest.raises(UnsupportedModelError, match="trust_remote_code"):
+        load_scorer(GTE, **options).describe()
+    with pytest.raises(UnsupportedModelError, match=r"snapshot_download\('Alibaba-NLP/new-impl'"):
+        load_scorer(GTE, trust_remote_code=True, **options).describe()
+    for file in ("configuration_own.py", "modeling_own.py"):
+        huggingface_hub.hf_hub_download(place, file)
+    scorer = load_scorer(GTE, trust_remote_code=True, **options)
+    found = scorer.score(PAIRS[:6], ScoreOptions()).logits
+    expected = load_scorer(plain, precision="fp32").score(PAIRS[:6], ScoreOptions()).logits
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.skipif(not hasattr(transformers, "GteConfig"), reason="this transformers has no GTE")
+@pytest.mark.parametrize("engine", ["auto", "sentence-transformers"])
+def test_gte_s_architecture_loads_where_transformers_has_it(
+    tiny_cross_encoders: Mapping[str, Path], tmp_path: Path, engine: str
+) -> None:
+    """Under transformers' own model type: no code but the library's."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_cross_encoders["xlm-roberta"])
+    config = transformers.GteConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=512,
+        initializer_range=0.5,
+        num_labels=1,
+        pad_token_id=1,
+    )
+    torch.manual_seed(0)
+    transformers.GteForSequenceClassification(config).eval().save_pretrained(tmp_path / "gte")
+    tokenizer.save_pretrained(tmp_path / "gte")
+    expected = loaded(tmp_path / "gte").predict(PAIRS[:8], activation_fn=torch.nn.Identity())
+    scorer = load_scorer(tmp_path / "gte", engine=engine, precision="fp32")
+    found = scorer.score(PAIRS[:8], ScoreOptions()).logits
+    assert np.std(expected) > 0.05
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
 @pytest.mark.parametrize("name", ["dense", "causal_chat", "prompted", "one_token"])
 def test_the_modules_of_a_cross_encoder_are_fetched_too(
     tiny_cross_encoders: Mapping[str, Path], hub: Hub, tmp_path: Path, name: str
@@ -93,8 +200,6 @@ def test_a_module_s_path_does_not_lead_out_of_the_cache(
     tiny_cross_encoders: Mapping[str, Path], hub: Hub, tmp_path: Path
 ) -> None:
     """A repository may name any path."""
-    from rerank_plugins.errors import UnsupportedModelError
-
     folder = Path(shutil.copytree(tiny_cross_encoders["causal"], tmp_path / "x"))
     text = (folder / "modules.json").read_text().replace("1_LogitScore", "../../x")
     (folder / "modules.json").write_text(text)

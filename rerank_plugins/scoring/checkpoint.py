@@ -23,6 +23,7 @@ from rerank_plugins.scoring.checkpoint_files import (
     check_shape,
     check_shards,
     check_sizes,
+    code_elsewhere,
 )
 from rerank_plugins.scoring.checkpoint_files import (
     defaults as defaults_of,
@@ -265,7 +266,16 @@ def _read_by_transformers(folder: Path, *, trust_remote_code: bool) -> tuple[Any
                 "pip install sentencepiece protobuf"
             )
     options = {"trust_remote_code": trust_remote_code, "local_files_only": True}
-    config = AutoConfig.from_pretrained(folder, **options)
+    try:
+        config = AutoConfig.from_pretrained(folder, **options)
+    except OSError as error:
+        if trust_remote_code and (elsewhere := code_elsewhere(folder)):
+            raise UnsupportedModelError(
+                f"the checkpoint in {folder} takes its code from {elsewhere[0]!r}, which is not in "
+                "the Hub client's cache: if you trust that too, fetch it once with "
+                f"huggingface_hub.snapshot_download({elsewhere[0]!r}, allow_patterns='*.py')"
+            ) from error
+        raise
     # Before the tokenizer, which may be large too.
     check_shape(config, folder)
     return config, AutoTokenizer.from_pretrained(folder, **options)

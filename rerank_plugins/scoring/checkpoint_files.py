@@ -40,6 +40,13 @@ def check_shards(folder: Path) -> None:
             )
 
 
+def code_elsewhere(folder: Path) -> list[str]:
+    """The other repositories that the checkpoint's classes come from."""
+    named = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("auto_map", {})
+    places = [str(value).partition("--") for value in named.values()]
+    return sorted({repository for repository, between, _ in places if between})
+
+
 def check_shape(config: Any, folder: Path) -> None:
     """Refuses a config of a model far larger than the weights beside it.
 
