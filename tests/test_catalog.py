@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from rerank_plugins import CATALOG
 from rerank_plugins.errors import InvalidInputError
-from rerank_plugins.models.catalog import BUNDLED, BUNDLED_ENCODER, near_names, with_language
+from rerank_plugins.models.catalog import (
+    BUNDLED,
+    BUNDLED_ENCODER,
+    bundled_folder,
+    near_names,
+    with_language,
+)
 
 FIVE = {
     "BAAI/bge-reranker-large": (("zh", "en"), 512, "MIT"),
@@ -70,3 +78,20 @@ def test_a_name_near_to_none_lists_them_all() -> None:
     """Who is quite wrong sees what there is."""
     told = near_names("xyzzy")
     assert all(name in told for name in CATALOG)
+
+
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [(BUNDLED, "BM25 + bundled"), (BUNDLED_ENCODER, "BM25 + bundled-encoder, .3 BM25 (default)")],
+)
+def test_the_bundled_models_figures_have_one_source(name: str, row: str) -> None:
+    """The catalog's headline is the mean in the card's table: both come from figures.json."""
+    card = (bundled_folder().parent / "README.md").read_text(encoding="utf-8")
+    best, base = re.findall(r"(?<!\d)\.\d{3}", CATALOG[name].headline)
+    cells = [
+        [cell.strip() for cell in line.strip("| ").split("|")]
+        for line in card.splitlines()
+        if line.startswith("|")
+    ]
+    assert any(line[0] == row and line[-1] == best for line in cells)
+    assert any(line[0] == "BM25" and line[-1] == base for line in cells)
