@@ -8,6 +8,7 @@ each setting, what is done with it, the test.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -155,6 +156,8 @@ def read_saved(folder: Path, config: Mapping[str, Any], *, remote_code: bool) ->
     causal = task in _CAUSAL_TASKS and kinds[-1:] == ["LogitScore"] and not beyond
     if chat and not causal:
         beyond.append("the chat template")
+    if not causal and _cuts_the_beginning(folder):
+        beyond.append("truncation_side='left'")
     prompts = {str(name): str(text or "") for name, text in dict(card.get("prompts") or {}).items()}
     return SavedSettings(
         prompt=_default_prompt(folder, prompts, card.get("default_prompt_name")),
@@ -176,6 +179,8 @@ def _as_plain(folder: Path, config: Mapping[str, Any], adapter: tuple[str, ...])
     causal = architecture.endswith("ForCausalLM") and not adapter
     chat = _has_chat_template(folder)
     beyond = [*adapter, *(["the chat template"] if chat and not causal else [])]
+    if not causal and _cuts_the_beginning(folder):
+        beyond.append("truncation_side='left'")
     beyond += [
         name
         for name in ("processor_config.json", "preprocessor_config.json")
@@ -271,6 +276,19 @@ def _named_activation(folder: Path, file: str, path: object) -> str | None:
             "it: CrossEncoderScorer(CrossEncoder(..., activation_fn=torch.nn.Sigmoid()))"
         )
     return name
+
+
+def _cuts_the_beginning(folder: Path) -> bool:
+    """Whether the tokenizer cuts texts on the left, as transformers reads its two files."""
+    stated = (_read(folder, "tokenizer_config.json") or {}).get("truncation_side")
+    if stated is not None:
+        return bool(stated == "left")
+    file = folder / "tokenizer.json"
+    if not file.is_file():
+        return False
+    with file.open(encoding="utf-8", errors="replace") as content:
+        beginning = content.read(1 << 10)  # it stands before the vocabulary
+    return re.search(r'"truncation"\s*:\s*\{[^}]*"direction"\s*:\s*"Left"', beginning) is not None
 
 
 def _has_chat_template(folder: Path) -> bool:

@@ -246,6 +246,10 @@ def load_cross_encoder(
             ) from error
         raise
     _check_weights(model, folder)
+    if type(model[-1]).__name__ != "LogitScore" and model.tokenizer is not None:
+        # On the left, padding moves the token that an encoder's head reads, and a score would
+        # depend on its batch. Decoders' heads find the last real token on either side.
+        model.tokenizer.padding_side = "right"
     encoder = SentenceTransformersEncoder(model, prompt=checkpoint.saved.prompt)
     engine = SentenceTransformersEngine(model, encoder.constants(), precision=settled)
     return model, told_by(model, checkpoint, encoder.max_length), engine
