@@ -155,6 +155,11 @@ def test_the_wheel_holds_every_file_of_the_package_and_nothing_else(wheel: Path)
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 
+def test_the_wheel_stays_below_80_megabytes(wheel: Path) -> None:
+    """With all three bundled models in it."""
+    assert wheel.stat().st_size < 80e6
+
+
 def test_the_sdist_holds_every_file_of_the_repository(sdist: Path) -> None:
     """Whoever packages it for a distribution finds tests, docs, examples and notebooks."""
     with tarfile.open(sdist) as archive:
