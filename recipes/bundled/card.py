@@ -1,14 +1,31 @@
-"""Stage 9: the figures of `figures.json` as the table of the card, between its markers."""
+"""Stage 7: the figures of `figures.json` as tables, between the markers of the pages they stand on.
+
+    python -m recipes.bundled.card
+
+brings the package's own card and the project's README up to date.
+"""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from rerank_plugins.models.catalog import bundled_folder
 
 BEGIN, END = "<!-- figures -->", "<!-- /figures -->"
+LANGUAGES = {"ar": "Arabic", "fr": "French", "pl": "Polish", "en": "English"}
+# What README says of a system of `figures.json`.
+IN_WORDS = {
+    "LangChain's default": "LangChain's `BM25Retriever`, as it comes",
+    "BM25": "our BM25",
+    "BM25 + cross-encoder": "our BM25, its first ten reranked with `bundled`",
+    "BM25 + vectors": "our BM25, reranked with `bundled-encoder`",
+    "BM25 + both": "our BM25, reranked with both (`Cascade`)",
+    "hybrid": "`HybridRetriever` (BM25 and `bundled-encoder`)",
+    "hybrid + cross-encoder": "`HybridRetriever`, its first ten reranked with `bundled`",
+}
 
 
 def table(figures: dict[str, Any]) -> str:
@@ -36,16 +53,55 @@ def table(figures: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def summary(figures: dict[str, Any]) -> str:
+    """nDCG@10 in Markdown: a row per system in README's words, a column per language."""
+    sets: dict[str, dict[str, Any]] = figures["sets"]
+    by_language: dict[str, list[str]] = {}
+    for name in sets:
+        by_language.setdefault(name.split("/")[0].rsplit("-", 1)[-1], []).append(name)
+    kept = {code: by_language[code] for code in LANGUAGES if code in by_language}
+    heads = [f"{LANGUAGES[code]} ({len(names)})" for code, names in kept.items()]
+    lines = [
+        f"| nDCG@10 | {' | '.join(heads)} | mean of {len(sets)} sets |",
+        "|---" * (len(kept) + 2) + "|",
+    ]
+    for system, words in IN_WORDS.items():
+        if any(system not in row["systems"] for row in sets.values()):
+            continue
+        value = {name: row["systems"][system]["nDCG@10"] for name, row in sets.items()}
+        means = [fmean(value[name] for name in names) for names in kept.values()]
+        cells = map(_figure, [*means, fmean(value.values())])
+        lines.append(f"| {words} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def _figure(value: float) -> str:
     return f"{value:.3f}".lstrip("0")
+
+
+def between(text: str, made: str) -> str:
+    """The page with that table between its markers."""
+    before, rest = text.split(BEGIN)
+    _, after = rest.split(END)
+    return f"{before}{BEGIN}\n{made}\n{END}{after}"
 
 
 def fill(out: Path) -> None:
     """Put the table into the folder's `README.md`; without one, into a copy of the package's."""
     card = out / "README.md"
     kept = card if card.exists() else bundled_folder().parent / "README.md"
-    text = kept.read_text(encoding="utf-8")
     figures = json.loads((out / "figures.json").read_text(encoding="utf-8"))
-    before, rest = text.split(BEGIN)
-    _, after = rest.split(END)
-    card.write_text(f"{before}{BEGIN}\n{table(figures)}\n{END}{after}", encoding="utf-8")
+    card.write_text(between(kept.read_text(encoding="utf-8"), table(figures)), encoding="utf-8")
+
+
+def main() -> None:
+    """Fill the package's card and the project's README."""
+    folder = bundled_folder().parent
+    fill(folder)
+    readme = Path(__file__).parents[2] / "README.md"
+    figures = json.loads((folder / "figures.json").read_text(encoding="utf-8"))
+    readme.write_text(between(readme.read_text("utf-8"), summary(figures)), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
