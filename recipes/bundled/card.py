@@ -14,7 +14,7 @@ from typing import Any
 
 from rerank_plugins.models.catalog import bundled_folder
 
-BEGIN, END = "<!-- figures -->", "<!-- /figures -->"
+FIGURES, FIRST_STAGES = "figures", "first stages"
 LANGUAGES = {"ar": "Arabic", "fr": "French", "pl": "Polish", "en": "English"}
 # What README says of a system of `figures.json`.
 IN_WORDS = {
@@ -79,11 +79,25 @@ def _figure(value: float) -> str:
     return f"{value:.3f}".lstrip("0")
 
 
-def between(text: str, made: str) -> str:
+def first_stages(figures: dict[str, Any]) -> str:
+    """Means of all sets in Markdown: a row per system, a column per measure."""
+    sets: dict[str, dict[str, Any]] = figures["first_stages"]
+    measures = ("nDCG@10", "MRR@10", "Recall@50")
+    lines = [f"| | {' | '.join(measures)} |", "|---" * (len(measures) + 1) + "|"]
+    for name in next(iter(sets.values()))["systems"]:
+        values = [
+            fmean(row["systems"][name][measure] for row in sets.values()) for measure in measures
+        ]
+        lines.append(f"| {name} | {' | '.join(map(_figure, values))} |")
+    return "\n".join(lines)
+
+
+def between(text: str, made: str, mark: str = FIGURES) -> str:
     """The page with that table between its markers."""
-    before, rest = text.split(BEGIN)
-    _, after = rest.split(END)
-    return f"{before}{BEGIN}\n{made}\n{END}{after}"
+    begin, end = f"<!-- {mark} -->", f"<!-- /{mark} -->"
+    before, rest = text.split(begin)
+    _, after = rest.split(end)
+    return f"{before}{begin}\n{made}\n{end}{after}"
 
 
 def fill(out: Path) -> None:
@@ -94,13 +108,27 @@ def fill(out: Path) -> None:
     card.write_text(between(kept.read_text(encoding="utf-8"), table(figures)), encoding="utf-8")
 
 
-def main() -> None:
-    """Fill the package's card and the project's README."""
-    folder = bundled_folder().parent
-    fill(folder)
-    readme = Path(__file__).parents[2] / "README.md"
+def pages() -> dict[Path, str]:
+    """The package's card, the project's README and the documentation, with their tables."""
+    folder, project = bundled_folder().parent, Path(__file__).parents[2]
     figures = json.loads((folder / "figures.json").read_text(encoding="utf-8"))
-    readme.write_text(between(readme.read_text("utf-8"), summary(figures)), encoding="utf-8")
+    card, readme, models = folder / "README.md", project / "README.md", project / "docs/models.md"
+    tables = [
+        (card, table(figures), FIGURES),
+        (card, first_stages(figures), FIRST_STAGES),
+        (readme, summary(figures), FIGURES),
+        (models, first_stages(figures), FIRST_STAGES),
+    ]
+    found: dict[Path, str] = {}
+    for page, made, mark in tables:
+        found[page] = between(found.get(page) or page.read_text("utf-8"), made, mark)
+    return found
+
+
+def main() -> None:
+    """Bring them up to date."""
+    for page, text in pages().items():
+        page.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
