@@ -22,7 +22,7 @@ WORDS = "embeddings.word_embeddings.weight"
 VECTORS = {"scale": 64.0, "middle": 0.859, "first_stage_weight": 0.3}
 SETTINGS = {
     "window_tokens": 128,
-    "long_passages": "max",
+    "long_passages": "best",
     "first_stage_weight": 0.4,
     "max_length": 256,
 }
