@@ -82,7 +82,7 @@ CATALOG: dict[str, ModelProfile] = {
             "12x384",
             256,
             "Apache-2.0",
-            _measured("sets", "BM25 + bundled"),
+            _measured("sets", "BM25 + cross-encoder"),
             "ships with the package, needs no network",
         ),
         ModelProfile(
