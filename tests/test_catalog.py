@@ -82,7 +82,10 @@ def test_a_name_near_to_none_lists_them_all() -> None:
 
 @pytest.mark.parametrize(
     ("name", "row"),
-    [(BUNDLED, "BM25 + cross-encoder"), (BUNDLED_ENCODER, "BM25 + bundled-encoder, .3 BM25 (default)")],
+    [
+        (BUNDLED, "BM25 + cross-encoder"),
+        (BUNDLED_ENCODER, "BM25 + bundled-encoder, .3 BM25 (default)"),
+    ],
 )
 def test_the_bundled_models_figures_have_one_source(name: str, row: str) -> None:
     """The catalog's headline is the mean in the card's table: both come from figures.json."""
