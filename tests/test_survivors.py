@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from rerank_plugins import Cascade, Reranker
+from rerank_plugins import Candidate, Cascade, ContextBuilder, Reranker
+from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.evaluation.significance import randomization_test
-from rerank_plugins.reranking.scored import _below
+from rerank_plugins.first_stage.analysis import analyzer_for
+from rerank_plugins.reranking.scored import _below, with_unread
 from rerank_plugins.scoring.token_cache import TokenCache
 from rerank_plugins.testing import OverlapScorer
 
@@ -39,3 +43,29 @@ def test_a_p_value_counts_the_sample_itself() -> None:
     one, other = [1.0] * 60, [0.0] * 60
     assert randomization_test(one, other, resamples=99) == pytest.approx(1 / 100)
     assert randomization_test(one, other, resamples=999) == pytest.approx(1 / 1000)
+
+
+@pytest.mark.parametrize(("keep", "ranks"), [(None, [1, 2, 3, 4]), (3, [1, 2, 3]), (1, [1, 2])])
+def test_what_no_model_reads_takes_the_next_ranks(keep: int | None, ranks: list[int]) -> None:
+    """Below the others in its own order, marked, and counted among the candidates."""
+    ranking = Reranker(OverlapScorer()).rerank("museum", ["a museum", "a bus"])
+    images = [Candidate(2, ""), Candidate(3, "")]
+    both = with_unread(ranking, images, keep)
+    assert [ranked.rank for ranked in both] == ranks
+    assert list(both.scores) == sorted(both.scores, reverse=True)
+    assert {ranked.source for ranked in both[2:]} <= {"first_stage"}
+    assert both.candidates == 4
+
+
+@pytest.mark.parametrize("flag", ["fence", "strip_invisible"])
+def test_a_flag_that_is_none_is_named(flag: str) -> None:
+    """By its own name."""
+    wrong: dict[str, Any] = {flag: "yes"}
+    with pytest.raises(InvalidInputError, match=flag):
+        ContextBuilder(100, **wrong)
+
+
+@pytest.mark.parametrize(("language", "text"), [("en", "running shoes"), ("fr", "chevaux blancs")])
+def test_where_no_language_shows_words_have_the_terms_of_each(language: str, text: str) -> None:
+    """Neither in the passage nor in the corpus."""
+    assert set(analyzer_for("auto-neutral")(text)) >= set(analyzer_for(language)(text))

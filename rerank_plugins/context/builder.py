@@ -29,6 +29,7 @@ from rerank_plugins.context.sentences import (
 )
 from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.models.catalog import bundled_folder
+from rerank_plugins.scoring.long_texts import blocks_of
 
 Order: TypeAlias = Literal["relevance", "edges"]
 Parts: TypeAlias = Literal["whole", "spans"]
@@ -231,7 +232,10 @@ def _count_with_bundled(text: str) -> int:
     """Tokens of the text for the model that ships, special tokens left out."""
     # A tokenizer (or an HTTP client) cannot encode a lone surrogate.
     encodable = text.encode("utf-8", "replace").decode("utf-8")
-    return len(_bundled_tokenizer().encode(encodable, add_special_tokens=False).ids)
+    tokenizer = _bundled_tokenizer()
+    # In blocks: of a word of a million characters, it would take more than linear time.
+    blocks = blocks_of(encodable)
+    return sum(len(tokenizer.encode(block, add_special_tokens=False).ids) for block in blocks)
 
 
 @cache

@@ -209,3 +209,26 @@ def test_metadata_that_cannot_be_copied_is_an_error():
     assert own({"a": [1, {"b": (2,)}]}) == {"a": [1, {"b": (2,)}]}
     with pytest.raises(InvalidInputError, match="can be copied"):
         own({"lock": threading.Lock()})
+
+
+def test_vectors_that_records_bring_are_not_computed_again():
+    """Not one text is embedded, and a search by vector finds the record whose it is."""
+    asked = []
+
+    def embed(texts):
+        asked.extend(texts)
+        return np.ones((len(texts), 2), dtype=np.float32)
+
+    dense = Dense(embed=embed)
+    collection = Collection([dense])
+    vectors = np.eye(2, dtype=np.float32)
+    collection.add(
+        Record(f"{at}", f"text {at}", {}, vector=vectors[at : at + 1]) for at in range(2)
+    )
+    assert asked == []
+    assert [found.key for found in dense_of(collection).view.search_by_vector(vectors[1], 1)] == [1]
+
+
+def dense_of(collection):
+    """The stage of vectors, as it is now."""
+    return collection.view.stages[0]
