@@ -50,6 +50,8 @@ class LightweightEngine:
         self._parts = [_part(model.model, *edge) for edge in pairwise(edges)]
         self.device = next(model.parameters()).device
         self.precision = precision
+        self._unscaled = self._scale()
+        self._try_parts()
 
     @property
     def parameters(self) -> int:
@@ -78,6 +80,7 @@ class LightweightEngine:
         for number, part in enumerate(self._parts):
             if number:
                 hidden, real, types = compressed(hidden, real, types, self._ratio)
+                hidden = hidden / self._unscaled
             hidden = part(
                 inputs_embeds=hidden, attention_mask=real, use_cache=False
             ).last_hidden_state
@@ -85,6 +88,39 @@ class LightweightEngine:
         logits: torch.Tensor = self._model.lm_head[0]["linear_head"](last).float()
         cap = self._model.config.final_logit_softcapping
         return logits if cap is None else cap * torch.tanh(logits / cap)
+
+    def _scale(self) -> torch.Tensor:
+        """What a part multiplies its input with; 1 in newer versions of transformers.
+
+        Gemma 2 scales its embeddings: there in the embedding layer, before in the forward pass.
+        """
+        import torch
+
+        whole = self._model.model
+        dtype = next(whole.parameters()).dtype
+        own = hasattr(whole.embed_tokens, "embed_scale")
+        value = 1.0 if own else float(whole.config.hidden_size) ** 0.5
+        return torch.tensor(value, dtype=dtype, device=self.device)
+
+    def _try_parts(self) -> None:
+        """Refuses a version of transformers in which the parts are not the whole."""
+        import torch
+
+        if len(self._parts) == 1:
+            return
+        ids = torch.arange(1, 13, device=self.device)[None]
+        with torch.inference_mode():
+            whole = self._model.model(input_ids=ids, use_cache=False).last_hidden_state
+            hidden = self._model.model.embed_tokens(ids)
+            for number, part in enumerate(self._parts):
+                hidden = hidden / self._unscaled if number else hidden
+                hidden = part(inputs_embeds=hidden, use_cache=False).last_hidden_state
+        far = float((hidden - whole).abs().max() / whole.abs().max())
+        if far > (1e-3 if self.precision == "fp32" else 0.1):
+            raise UnsupportedModelError(
+                f"this version of transformers cannot run Gemma 2 in parts ({far:.2g} off): use "
+                "Lightweight(compress_ratio=1), or another version"
+            )
 
 
 def compressed(
