@@ -70,6 +70,8 @@ def by_the_card(
         before, behind = len(asked) + len(sep), len(sep) + len(told)
         with torch.inference_mode():
             hidden = body.embed_tokens(torch.tensor([row]))
+            if not hasattr(body.embed_tokens, "embed_scale"):  # older: in the model's forward
+                hidden = hidden * config.hidden_size**0.5
             for number, layer in enumerate(body.layers[:cut]):
                 if way.compress_ratio > 1 and number in way.compress_layers:
                     inner = hidden[0, before : hidden.shape[1] - behind]
