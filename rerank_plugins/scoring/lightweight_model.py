@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rerank_plugins.errors import UnsupportedModelError
 from rerank_plugins.scoring.checkpoint import Checkpoint
@@ -27,7 +27,10 @@ def _cut_gemma2() -> Any:
 
     class CutGemma2(Gemma2PreTrainedModel):  # type: ignore[misc]
         # Layers behind the cut, and the other heads, are in the checkpoint and are not read.
-        _keys_to_ignore_on_load_unexpected = (r"lm_head\.\d+", r"model\.layers\.\d+")
+        _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [
+            r"lm_head\.\d+",
+            r"model\.layers\.\d+",
+        ]
 
         def __init__(self, config: Any) -> None:
             super().__init__(config)
