@@ -156,7 +156,8 @@ def test_another_architecture_is_converted_whole(
     ElectraForSequenceClassification(config).eval().save_pretrained(folder)
     scorer = load_scorer(folder, engine="openvino", precision="fp32")
     found = scorer.score(PAIRS, ScoreOptions(batch_tokens=777)).logits
-    np.testing.assert_allclose(found, reference(folder)[:, 0], atol=TOLERANCE)
+    # Logits of 7 and more: another order of summation moves their fifth digit.
+    np.testing.assert_allclose(found, reference(folder)[:, 0], rtol=1e-4, atol=TOLERANCE)
 
 
 def test_a_conversion_that_gives_other_logits_is_not_taken(

@@ -210,7 +210,7 @@ def test_what_was_made_is_kept_when_measuring_breaks_off(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    folder = shutil.copytree(tiny_checkpoints["rstar"], tmp_path / "model")
+    folder = copied(tiny_checkpoints["rstar"], tmp_path / "model")
     monkeypatch.setattr(quantization, "agreement", interrupted)
     with pytest.raises(KeyboardInterrupt):
         quantize(load_scorer(folder, engine="openvino"), pairs=PAIRS[:12])
@@ -220,6 +220,11 @@ def test_what_was_made_is_kept_when_measuring_breaks_off(
     assert "agreement" not in told
 
 
+def copied(checkpoint: Path, folder: Path) -> Path:
+    """Without what an earlier test converted: the session shares its checkpoints."""
+    return shutil.copytree(checkpoint, folder, ignore=shutil.ignore_patterns("rerank-plugins-*"))
+
+
 def test_int8_on_torch_is_measured_once_and_the_report_is_kept(
     tiny_checkpoints: Mapping[str, Path],
     tmp_path: Path,
@@ -227,7 +232,7 @@ def test_int8_on_torch_is_measured_once_and_the_report_is_kept(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """At the first use, without OpenVINO or nncf; the next process reads what was found."""
-    folder = shutil.copytree(tiny_checkpoints["rstar"], tmp_path / "model")
+    folder = copied(tiny_checkpoints["rstar"], tmp_path / "model")
     monkeypatch.setattr(engines, "openvino_installed", lambda: False)
     scorer = load_scorer(folder, precision="int8")
     told = json.loads(json.dumps(scorer.describe()))
@@ -255,7 +260,7 @@ def test_a_report_on_torch_that_cannot_be_kept_is_shown(
     tiny_checkpoints: Mapping[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing else is lost: the weights are quantized while they load."""
-    folder = shutil.copytree(tiny_checkpoints["rstar"], tmp_path / "model")
+    folder = copied(tiny_checkpoints["rstar"], tmp_path / "model")
     monkeypatch.setattr(converted, "places", lambda *_, **__: [])
     report = quantize(load_scorer(folder, engine="torch"), pairs=PAIRS[:12])
     assert report["measured_on"] == "own pairs"
@@ -292,7 +297,7 @@ def test_the_command_makes_keeps_and_judges(
     tiny_checkpoints: Mapping[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """On labelled pairs of one's own: half the queries calibrate, the others measure."""
-    folder = shutil.copytree(tiny_checkpoints["rstar"], tmp_path / "model")
+    folder = copied(tiny_checkpoints["rstar"], tmp_path / "model")
     path = tmp_path / "pairs.jsonl"
     rows = [
         {"query": query, "passage": passage, "label": int(place == 0)}
