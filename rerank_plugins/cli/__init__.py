@@ -45,7 +45,7 @@ _COMMANDS = {
     "evaluate": (evaluate, "compare first stages and rerankers on your own questions"),
     "warm-up": (warm_up, "fetch, convert and load models before they are needed"),
     "calibrate": (calibrate, "fit probabilities and a threshold on your own judgements"),
-    "quantize": (quantize, "make an int8 model for OpenVINO and measure it"),
+    "quantize": (quantize, "make an int8 model and measure it"),
 }
 
 
