@@ -25,6 +25,7 @@ from first_stage_scale import lines
 from rerank_plugins import Cascade, Reranker, load_reranker
 from rerank_plugins.bundled import BundledEncoder, StaticEncoder
 from rerank_plugins.first_stage import BM25
+from rerank_plugins.scoring.base import ScoreOptions
 from rerank_plugins.scoring.vectors import VectorScorer
 
 FOLDER = Path(sys.modules[BundledEncoder.__module__].__file__ or "").parent
@@ -89,7 +90,7 @@ def main() -> None:
     crossed.warm_up()
     print(f"| one question, {options.candidates} passages | median ms |\n|---|---|")
     print(f"| vectors, passages new | {milliseconds(vectors.rerank, asked):.0f} |")
-    scorer.score([(query, text) for query, texts in asked for text in texts])
+    scorer.score([(query, text) for query, texts in asked for text in texts], ScoreOptions())
     # A different question each time: its vector is not known, the passages' are.
     again, last = ([(query + mark, texts) for query, texts in asked] for mark in (" ?", " ??"))
     print(f"| vectors, passages known | {milliseconds(vectors.rerank, again):.1f} |")
