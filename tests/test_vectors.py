@@ -260,6 +260,27 @@ def test_against_the_clock_known_passages_first_and_as_many_others_as_fit(
     assert late.scored.tolist() == [False, True]
 
 
+def test_against_the_clock_each_passage_is_looked_up_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """However many turns it takes to encode what is missing."""
+    clock, asked = [0.0], list[str]()
+
+    class Index:
+        def vectors_of(self, texts: Sequence[str]) -> Mapping[str, NDArray[np.float32]]:
+            asked.extend(texts)
+            return {}
+
+    monkeypatch.setattr("rerank_plugins.scoring.vectors.perf_counter", lambda: clock[0])
+    encoder = Slow(clock)
+    passages = [f"abc {n}" for n in range(40)]
+    scores = VectorScorer(encoder, known=Index()).score(
+        [("abc", passage) for passage in passages], ScoreOptions(stop_at=60.0)
+    )
+    assert scores.scored is None
+    assert encoder.encoded == asked == passages
+
+
 def test_a_reranker_by_vectors_keeps_its_deadline() -> None:
     """Scored ones above, the others behind them in the first stage's order."""
     encoder = Letters()

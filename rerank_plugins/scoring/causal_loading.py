@@ -18,7 +18,8 @@ from rerank_plugins.scoring.sentence_transformers_engine import (
 )
 from rerank_plugins.scoring.torch_engine import (
     Precision,
-    bars_on_a_terminal_only,
+    check_complete,
+    loading,
     torch_device,
     torch_dtype,
     torch_precision,
@@ -124,25 +125,14 @@ def _read(
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     own = {"trust_remote_code": trust_remote_code, "local_files_only": True}
-    try:
-        with bars_on_a_terminal_only():
-            tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, **own)
-            model, report = AutoModelForCausalLM.from_pretrained(
-                checkpoint.folder,
-                dtype=dtype,
-                use_safetensors=None if allow_pickle_weights else True,
-                output_loading_info=True,
-                **own,
-            )
-    except Exception as error:
-        raise UnsupportedModelError(
-            f"the checkpoint in {checkpoint.folder} could not be loaded as a causal language "
-            f"model: {error}"
-        ) from error
-    if report["missing_keys"]:
-        missing = sorted(report["missing_keys"])[:4]
-        raise UnsupportedModelError(
-            f"the checkpoint in {checkpoint.folder} has no weights for {missing}: its scores "
-            "would be random"
+    with loading(checkpoint.folder, "a causal language model"):
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, **own)
+        model, report = AutoModelForCausalLM.from_pretrained(
+            checkpoint.folder,
+            dtype=dtype,
+            use_safetensors=None if allow_pickle_weights else True,
+            output_loading_info=True,
+            **own,
         )
+    check_complete(checkpoint.folder, report["missing_keys"])
     return tokenizer, model

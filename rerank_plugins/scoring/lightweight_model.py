@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from rerank_plugins.errors import UnsupportedModelError
 from rerank_plugins.scoring.checkpoint import Checkpoint
 from rerank_plugins.scoring.lightweight import Lightweight
-from rerank_plugins.scoring.torch_engine import bars_on_a_terminal_only
+from rerank_plugins.scoring.torch_engine import check_complete, loading
 
 if TYPE_CHECKING:
     import torch
@@ -56,28 +55,20 @@ def read_cut(
     folder = checkpoint.folder
     raw: Mapping[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     layers = chosen.cut(raw, folder)
-    try:
+    with loading(folder, checkpoint.architecture):
         config = Gemma2Config.from_dict({k: v for k, v in raw.items() if k not in _OWN})
         config.num_hidden_layers = layers
         config.layer_types = config.layer_types[:layers]
         config.attn_logit_softcapping = None  # see lightweight_engine
-        with bars_on_a_terminal_only():
-            tokenizer = AutoTokenizer.from_pretrained(folder, config=config, local_files_only=True)
-            model, report = _cut_gemma2().from_pretrained(
-                folder,
-                config=config,
-                dtype=dtype,
-                attn_implementation="eager",
-                local_files_only=True,
-                use_safetensors=None if allow_pickle_weights else True,
-                output_loading_info=True,
-            )
-    except Exception as error:
-        raise UnsupportedModelError(
-            f"the checkpoint in {folder} could not be loaded as {checkpoint.architecture}: {error}"
-        ) from error
-    if missing := sorted(report["missing_keys"])[:4]:
-        raise UnsupportedModelError(
-            f"the checkpoint in {folder} has no weights for {missing}: its scores would be random"
+        tokenizer = AutoTokenizer.from_pretrained(folder, config=config, local_files_only=True)
+        model, report = _cut_gemma2().from_pretrained(
+            folder,
+            config=config,
+            dtype=dtype,
+            attn_implementation="eager",
+            local_files_only=True,
+            use_safetensors=None if allow_pickle_weights else True,
+            output_loading_info=True,
         )
+    check_complete(folder, report["missing_keys"])
     return tokenizer, model

@@ -154,10 +154,7 @@ def read_saved(folder: Path, config: Mapping[str, Any], *, remote_code: bool) ->
     ):
         beyond.append(f"{_TRANSFORMER}: modality_config")
     causal = task in _CAUSAL_TASKS and kinds[-1:] == ["LogitScore"] and not beyond
-    if chat and not causal:
-        beyond.append("the chat template")
-    if not causal and _cuts_the_beginning(folder):
-        beyond.append("truncation_side='left'")
+    beyond += [] if causal else _of_pairs(folder, chat=chat)
     prompts = {str(name): str(text or "") for name, text in dict(card.get("prompts") or {}).items()}
     return SavedSettings(
         prompt=_default_prompt(folder, prompts, card.get("default_prompt_name")),
@@ -178,9 +175,7 @@ def _as_plain(folder: Path, config: Mapping[str, Any], adapter: tuple[str, ...])
     architecture = next(iter(config.get("architectures") or ()), "")
     causal = architecture.endswith("ForCausalLM") and not adapter
     chat = _has_chat_template(folder)
-    beyond = [*adapter, *(["the chat template"] if chat and not causal else [])]
-    if not causal and _cuts_the_beginning(folder):
-        beyond.append("truncation_side='left'")
+    beyond = [*adapter, *([] if causal else _of_pairs(folder, chat=chat))]
     beyond += [
         name
         for name in ("processor_config.json", "preprocessor_config.json")
@@ -276,6 +271,14 @@ def _named_activation(folder: Path, file: str, path: object) -> str | None:
             "it: CrossEncoderScorer(CrossEncoder(..., activation_fn=torch.nn.Sigmoid()))"
         )
     return name
+
+
+def _of_pairs(folder: Path, *, chat: bool) -> list[str]:
+    """What a classifier's tokenizer does with pairs that the fast engines do not do."""
+    return [
+        *(["the chat template"] if chat else []),
+        *(["truncation_side='left'"] if _cuts_the_beginning(folder) else []),
+    ]
 
 
 def _cuts_the_beginning(folder: Path) -> bool:

@@ -30,6 +30,7 @@ from rerank_plugins.scoring.text_pairs import Pair, Rows, TextPairEncoder
 from rerank_plugins.scoring.torch_engine import (
     Precision,
     bars_on_a_terminal_only,
+    check_complete,
     torch_device,
     torch_dtype,
     torch_precision,
@@ -314,7 +315,7 @@ def _check_weights(model: Any, folder: Path) -> None:
     # transformers marks what it has read (core_model_loading.py); a tied weight counts as read.
     # An adapter's weights are read by peft, which fails where one is missing.
     adapters = [f".{name}." for name in getattr(body, "peft_config", ())]
-    missing = sorted(
+    missing = (
         name
         for name, weight in body.named_parameters()
         if not getattr(weight, "_is_hf_initialized", False)
@@ -322,8 +323,4 @@ def _check_weights(model: Any, folder: Path) -> None:
         and "original_module" not in name
         and not any(adapter in name for adapter in adapters)
     )
-    if missing:
-        raise UnsupportedModelError(
-            f"the checkpoint in {folder} has no weights for {missing[:4]}: it is not a trained "
-            "cross-encoder (its scores would be random)"
-        )
+    check_complete(folder, missing)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -195,28 +195,50 @@ def load_model(
 
     if has_blocks(folder):
         return _model_of_blocks(folder, dtype)
+    with loading(folder, "a sequence-classification model"):
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            folder,
+            dtype=dtype,
+            trust_remote_code=trust_remote_code,
+            use_safetensors=None if allow_pickle_weights else True,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    check_complete(folder, report["missing_keys"])
+    return model
+
+
+@contextmanager
+def loading(folder: Path, kind: str) -> Iterator[None]:
+    """Whatever transformers raises becomes an error that names the checkpoint.
+
+    Args:
+        folder: The checkpoint's.
+        kind: What it is loaded as.
+
+    Raises:
+        UnsupportedModelError: If anything was raised inside.
+    """
     try:
         with bars_on_a_terminal_only():
-            model, report = AutoModelForSequenceClassification.from_pretrained(
-                folder,
-                dtype=dtype,
-                trust_remote_code=trust_remote_code,
-                use_safetensors=None if allow_pickle_weights else True,
-                local_files_only=True,
-                output_loading_info=True,
-            )
+            yield
     except Exception as error:
         raise UnsupportedModelError(
-            f"the checkpoint in {folder} could not be loaded as a sequence-classification "
-            f"model: {error}"
+            f"the checkpoint in {folder} could not be loaded as {kind}: {error}"
         ) from error
-    if report["missing_keys"]:
-        missing = sorted(report["missing_keys"])
+
+
+def check_complete(folder: Path, missing: Iterable[str]) -> None:
+    """Refuses a model of which some weights were made up, as they are for a missing head.
+
+    Raises:
+        UnsupportedModelError: If weights are missing.
+    """
+    if named := sorted(missing)[:4]:
         raise UnsupportedModelError(
-            f"the checkpoint in {folder} has no weights for {missing[:4]}: it is no "
-            "trained cross-encoder (its scores would be random)"
+            f"the checkpoint in {folder} has no weights for {named}: it is not a trained "
+            "cross-encoder (its scores would be random)"
         )
-    return model
 
 
 def _model_of_blocks(folder: Path, dtype: torch.dtype) -> Any:

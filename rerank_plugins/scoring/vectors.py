@@ -174,7 +174,7 @@ class VectorScorer:
                 break
             part, missing = missing[:fitting], missing[fitting:]
             begin = perf_counter()
-            found |= self.vectors_of(part)
+            found |= self._encoded(part)
             pace = (perf_counter() - begin) / sum(len(text) + 1 for text in part)
         return found
 
@@ -200,18 +200,20 @@ class VectorScorer:
         unique = list(dict.fromkeys(texts))
         found = self._already(unique)
         missing = [text for text in unique if text not in found]
-        if missing:
-            vectors, owners = self.encoder.embed_windows(missing)
-            edges = np.searchsorted(owners, np.arange(len(missing) + 1))
-            made = {
-                text: vectors[edges[place] : edges[place + 1]].copy()
-                for place, text in enumerate(missing)
-            }
-            if self._file is not None:
-                self._file.keep({self._key(text): rows for text, rows in made.items()})
-            self._remember(made)
-            found |= made
-        return found
+        return found | self._encoded(missing) if missing else found
+
+    def _encoded(self, texts: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        """The vectors of texts that are not known, which are known from then on."""
+        vectors, owners = self.encoder.embed_windows(texts)
+        edges = np.searchsorted(owners, np.arange(len(texts) + 1))
+        made = {
+            text: vectors[edges[place] : edges[place + 1]].copy()
+            for place, text in enumerate(texts)
+        }
+        if self._file is not None:
+            self._file.keep({self._key(text): rows for text, rows in made.items()})
+        self._remember(made)
+        return made
 
     def _already(self, texts: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         """The vectors that are in memory, in what was given as known, or in the file."""
