@@ -9,36 +9,15 @@ once with the answer among the candidates, once without it, where every answer i
 from __future__ import annotations
 
 import argparse
-import random
 from pathlib import Path
 
 from _common import SETS, machine
 
-from rerank_plugins.evaluation import read_question_set
+from rerank_plugins.evaluation import read_question_set, sample_queries
+from rerank_plugins.evaluation.labelled import labelled_lists
 from rerank_plugins.first_stage import BM25
 from rerank_plugins.models.calibration import calibrate
 from rerank_plugins.models.loading import load_scorer
-from rerank_plugins.scoring.agreement import LabelledList
-
-
-def lists(folder: Path, questions: int, candidates: int) -> list[LabelledList]:
-    """Questions drawn from a set, with BM25's candidates and all relevant passages."""
-    data = read_question_set(folder, folder.parent.name)
-    ids = list(data.corpus)
-    bm25 = BM25(data.corpus.values(), language=folder.parent.name.rsplit("-", 1)[-1])
-    out = []
-    for query in random.Random(0).sample(sorted(data.queries), questions):
-        judged = data.qrels[query]
-        found = [ids[hit.key] for hit in bm25.search(data.queries[query], candidates)]
-        found += [key for key, grade in judged.items() if grade > 0 and key not in found]
-        out.append(
-            LabelledList(
-                data.queries[query],
-                [data.corpus[key] for key in found],
-                [max(0.0, judged.get(key, 0.0)) for key in found],
-            )
-        )
-    return out
 
 
 def main() -> None:
@@ -55,7 +34,9 @@ def main() -> None:
              "answered", "refused where the answer is missing")  # fmt: skip
     print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
     for name in SETS:
-        some = lists(options.data / name, options.questions, options.candidates)
+        whole = read_question_set(options.data / name, name)
+        bm25 = BM25(whole.corpus.values(), language=name.split("/")[0].rsplit("-", 1)[-1])
+        some = labelled_lists(sample_queries(whole, options.questions), bm25, options.candidates)
         found = calibrate(scorer, some, precision=options.precision)
         low, high = found.interval or (float("nan"), float("nan"))
         print(

@@ -27,6 +27,7 @@ from typing import Any
 
 from rerank_plugins import load_reranker
 from rerank_plugins.evaluation import Comparison, compare, html_report, read_question_set, verdicts
+from rerank_plugins.evaluation.labelled import labelled_lists
 from rerank_plugins.first_stage import BM25
 from rerank_plugins.models.calibration import CalibrationReport, calibrate
 from rerank_plugins.models.loading import load_scorer
@@ -95,16 +96,8 @@ def main(out: Path, base: str = "bundled", *, epochs: float = 3.0) -> Outcome:
 
 def labelled(stage: BM25, split: str) -> list[LabelledList]:
     """Questions with their answer and the other passages that BM25 finds."""
-    data = read_question_set(FOLDER, split=split)
-    ids = list(data.corpus)
-    lists = []
-    for query, question in data.queries.items():
-        found = [ids[hit.key] for hit in stage.search(question, CANDIDATES)]
-        found += [one for one in data.positives(query) if one not in found]
-        if len(found) > 1:
-            grades = [data.qrels[query].get(passage, 0.0) for passage in found]
-            lists.append(LabelledList(question, [data.corpus[one] for one in found], grades))
-    return lists
+    lists = labelled_lists(read_question_set(FOLDER, split=split), stage, CANDIDATES)
+    return [some for some in lists if len(some.passages) > 1]
 
 
 if __name__ == "__main__":

@@ -58,31 +58,18 @@ def run(options: argparse.Namespace) -> int:
         RerankPluginsError: Data or the model failed, or the file cannot be written.
     """
     from rerank_plugins.evaluation.data import read_question_set
+    from rerank_plugins.evaluation.labelled import labelled_lists
     from rerank_plugins.first_stage.bm25 import BM25
     from rerank_plugins.models.calibration import calibrate
     from rerank_plugins.models.loading import load_scorer
-    from rerank_plugins.scoring.agreement import LabelledList
 
     check_count("--candidates", options.candidates, minimum=2)
     out = options.out or (Path(options.model) if Path(options.model).is_dir() else None)
     if out is not None and not (out if out.is_dir() else out.absolute().parent).is_dir():
         raise InvalidInputError(f"--out must lie in a folder that exists, but got {out}")
     data = read_question_set(options.dataset, split=options.split)
-    ids = list(data.corpus)
-    say(f"indexing {len(ids):,} passages", only_on_terminal=True)
-    bm25 = BM25(data.corpus.values())
-    lists = []
-    for query, text in data.queries.items():
-        judged = data.qrels[query]
-        found = [ids[hit.key] for hit in bm25.search(text, options.candidates)]
-        found += [one for one, grade in judged.items() if grade > 0 and one not in found]
-        lists.append(
-            LabelledList(
-                text,
-                [data.corpus[one] for one in found],
-                [max(0.0, judged.get(one, 0.0)) for one in found],
-            )
-        )
+    say(f"indexing {len(data.corpus):,} passages", only_on_terminal=True)
+    lists = labelled_lists(data, BM25(data.corpus.values()), options.candidates)
     report = calibrate(load_scorer(options.model), lists, precision=options.precision)
     kept = None if out is None else report.calibration.save(out)
     if options.json:

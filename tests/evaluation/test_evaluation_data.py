@@ -12,6 +12,9 @@ from hypothesis import strategies as st
 
 from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.evaluation import read_pairs, read_qrels, read_run, sample_queries
+from rerank_plugins.evaluation.labelled import labelled_lists
+from rerank_plugins.first_stage import BM25
+from rerank_plugins.training import QuestionSet
 
 PAIRS = [
     ("متى يفتح المتحف؟", "في التاسعة، عدا الاثنين", 1),
@@ -175,3 +178,19 @@ def test_a_sample_is_seeded_and_keeps_order_and_passages(samples):
     assert sample_queries(samples, None) is samples
     with pytest.raises(InvalidInputError, match="at least 1"):
         sample_queries(samples, 0)
+
+
+def test_labelled_lists_hold_what_is_found_and_what_is_missed():
+    """Candidates in their order, then relevant passages that were not found; grades from 0."""
+    corpus = {"a": "the museum opens", "b": "bread", "c": "museum and museum", "d": "أين المتحف"}
+    data = QuestionSet(
+        "museum",
+        corpus,
+        {"q": "museum", "r": "bread"},
+        {"q": {"a": 1.0, "d": 2.0, "c": -1.0}, "r": {"b": 1.0}},
+    )
+    first, second = labelled_lists(data, BM25(corpus.values(), language="en"), 3)
+    assert first.query == "museum"
+    assert list(first.passages) == [corpus["c"], corpus["a"], corpus["d"]]
+    assert list(first.grades) == [0.0, 1.0, 2.0]
+    assert (list(second.passages), list(second.grades)) == (["bread"], [1.0])

@@ -7,11 +7,11 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
+from local_engines import ENGINES
 
 import rerank_plugins
 
@@ -56,14 +56,12 @@ CONDITIONS = {
 }
 
 
-@pytest.mark.parametrize("engine", ["torch", "openvino"])
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("condition", CONDITIONS)
 def test_a_model_scores_in_a_container(
     tiny_checkpoints: Mapping[str, Path], tmp_path: Path, condition: str, engine: str
 ) -> None:
     """Whatever the container lacks: the model is loaded, converted where need be, and scores."""
-    if engine == "openvino" and find_spec("openvino") is None:
-        pytest.skip("needs openvino")
     changes, before, flags = CONDITIONS[condition]
     if before == USER and os.geteuid() != 0:
         pytest.skip("only root can become another user")
@@ -78,14 +76,12 @@ def test_a_model_scores_in_a_container(
     assert told.stdout.split()[-2:] == ["scored", engine], told.stdout + told.stderr
 
 
-@pytest.mark.parametrize("engine", ["torch", "openvino"])
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("condition", MOUNTS)
 def test_a_model_scores_where_mounts_are_a_container_s(
     tiny_checkpoints: Mapping[str, Path], tmp_path: Path, condition: str, engine: str
 ) -> None:
     """In a separate mount namespace: the model is loaded, converted again, and scores."""
-    if engine == "openvino" and find_spec("openvino") is None:
-        pytest.skip("needs openvino")
     folder, cache = tiny_checkpoints["bge"], tmp_path / "cache"
     cache.mkdir()
     read_only = [Path(np.__file__).parents[1], Path(rerank_plugins.__file__).parent]
@@ -153,13 +149,11 @@ print("faiss", _faiss().omp_get_max_threads())
 
 
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one core has no more threads than one")
-@pytest.mark.parametrize("engine", ["torch", "openvino"])
+@pytest.mark.parametrize("engine", ENGINES)
 def test_threads_follow_the_quota_and_not_the_host_s_cores(
     tiny_checkpoints: Mapping[str, Path], tmp_path: Path, one_cpu_of_time: Path, engine: str
 ) -> None:
     """One CPU's worth of time on a machine of several cores: one thread computes."""
-    if engine == "openvino" and find_spec("openvino") is None:
-        pytest.skip("needs openvino")
     changes = {"OMP_NUM_THREADS": None}
     told = run(
         THREADS, tiny_checkpoints["bge"], engine, changes, [], tmp_path, str(one_cpu_of_time)

@@ -6,10 +6,10 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from local_engines import ENGINES
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 TRIES = int(os.environ.get("RERANK_FAULT_TRIES", "2"))
@@ -49,13 +49,11 @@ os._exit(0)
 
 
 @pytest.mark.parametrize("when", ["idle", "busy"])
-@pytest.mark.parametrize("engine", ["torch", "openvino"])
+@pytest.mark.parametrize("engine", ENGINES)
 def test_a_forked_child_answers(
     tiny_checkpoints: Mapping[str, Path], tmp_path: Path, engine: str, when: str
 ) -> None:
     """Whether the parent's threads compute at that moment or not; the scores are the parent's."""
-    if engine == "openvino" and find_spec("openvino") is None:
-        pytest.skip("needs openvino")
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "OMP_NUM_THREADS": "2"}
     folder = str(tiny_checkpoints["rstar"])
     told = subprocess.run(
