@@ -1,4 +1,4 @@
-"""Stage 7a: on the dev parts, how much BM25 to blend in, and how sigmoid becomes a probability."""
+"""Stage 4: on the dev parts, how much BM25 to blend in, and how sigmoid becomes a probability."""
 
 from __future__ import annotations
 

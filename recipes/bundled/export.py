@@ -1,4 +1,4 @@
-"""Stage 7: the files that ship, in half precision."""
+"""Stage 5: the files that ship."""
 
 from __future__ import annotations
 
