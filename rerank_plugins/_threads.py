@@ -16,7 +16,9 @@ import sys
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache, partial, wraps
+from time import monotonic
 from typing import Any, Final, ParamSpec, TypeVar, cast
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -29,7 +31,10 @@ _COMPUTING = 8
 _WAITING = 64
 
 _cancelled: Final = contextvars.ContextVar[threading.Event | None]("cancelled", default=None)
+_LONGEST_PASS: Final = 30.0  # seconds that a fork waits, at most, for others' passes
+
 _locks: Final[WeakSet[Any]] = WeakSet()
+_without_forks: Final[WeakSet[Any]] = WeakSet()
 _renewed: Final[WeakKeyDictionary[Any, str]] = WeakKeyDictionary()
 
 
@@ -98,6 +103,17 @@ def fork_safe_lock() -> threading.Lock:
     return lock
 
 
+def lock_without_forks() -> threading.RLock:
+    """A lock for what no fork may fall into: a process that forks waits until it is free.
+
+    For libraries that keep locks of their own while they compute: a child that is born in the
+    middle of that could never use them. Reentrant, since a signal's handler may fork.
+    """
+    lock = threading.RLock()
+    _without_forks.add(lock)
+    return lock
+
+
 def after_fork_in_child(owner: object, method: str) -> None:
     """Has ``owner.method()`` called in every forked child, as long as the owner lives.
 
@@ -109,7 +125,7 @@ def after_fork_in_child(owner: object, method: str) -> None:
 def _in_child() -> None:
     # A forked child has the executors but none of their threads: work would never start.
     _executor.cache_clear()
-    for lock in list(_locks):
+    for lock in [*_locks, *_without_forks]:
         lock._at_fork_reinit()  # noqa: SLF001  (what threading and logging do themselves)
     _one_openmp_thread()
     for owner, method in list(_renewed.items()):
@@ -141,5 +157,17 @@ def _renew_faiss(faiss: Any) -> None:
         faiss.InterruptCallback.clear_instance()
 
 
+def _before() -> None:
+    until = monotonic() + _LONGEST_PASS
+    for lock in sorted(_without_forks, key=id):  # one order, or two that fork would wait for ever
+        lock.acquire(timeout=max(0.0, until - monotonic()))
+
+
+def _in_parent() -> None:
+    for lock in list(_without_forks):
+        with suppress(RuntimeError):  # of one that was not free in time
+            lock.release()
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_child)
+    os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)

@@ -7,10 +7,11 @@ import os
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
-from rerank_plugins._threads import cancellation, fork_safe_lock, in_thread
+from rerank_plugins._threads import cancellation, fork_safe_lock, in_thread, lock_without_forks
 
 
 async def test_work_can_see_that_nobody_awaits_it_any_more() -> None:
@@ -95,3 +96,40 @@ def test_async_calls_work_while_the_interpreter_ends() -> None:
         "atexit.register(last)\n"
     )
     assert run(code) == "[1, 0]"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_fork_waits_for_a_lock_that_keeps_forks_out_and_leaves_it_free() -> None:
+    """The child finds it open as well."""
+    lock, held = lock_without_forks(), threading.Event()
+    released: list[float] = []
+
+    def compute() -> None:
+        with lock:
+            held.set()
+            time.sleep(0.2)
+            released.append(time.perf_counter())
+
+    thread = threading.Thread(target=compute)
+    thread.start()
+    held.wait()
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if lock.acquire(blocking=False) else 1)
+    forked = time.perf_counter()
+    assert os.waitpid(child, 0)[1] == 0
+    thread.join()
+    assert released[0] <= forked
+    assert lock.acquire(blocking=False)
+    lock.release()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_whoever_holds_a_lock_that_keeps_forks_out_may_fork() -> None:
+    """A signal's handler runs in the middle of anything, and may start a process."""
+    with lock_without_forks() as held:
+        child = os.fork()
+        if child == 0:
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+    assert held

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rerank_plugins._cpus import thread_limit
-from rerank_plugins._threads import after_fork_in_child, fork_safe_lock
+from rerank_plugins._threads import after_fork_in_child, fork_safe_lock, lock_without_forks
 from rerank_plugins.errors import OutOfMemoryError, UnsupportedModelError
 from rerank_plugins.scoring import converted
 from rerank_plugins.scoring.checkpoint import Checkpoint
@@ -71,8 +71,9 @@ class OpenVINOEngine:
         if (threads := thread_limit()) is not None:
             settings["INFERENCE_NUM_THREADS"] = threads
         self._model, self._settings = model, settings
-        self._lock = fork_safe_lock()
-        self._request: Any = self._compiled()
+        self._lock = lock_without_forks()
+        with self._lock:
+            self._request: Any = self._compiled()
         after_fork_in_child(self, "_forget_request")
 
     def _compiled(self) -> Any:
