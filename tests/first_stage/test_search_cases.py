@@ -56,6 +56,10 @@ ar; شاطئ; شاطىء; الشاطيء
 ar; مبادئ; مباديء; المبادئ
 ar; تبدأ; ستبدأ; وستبدأ
 ar; أبو ظبي; أبوظبي
+ar; أبو ظبي; وأبوظبي; لأبوظبي
+ar; قرآن; القرآن; القرءان; والقرءان
+ar; آمنوا; ءامنوا; وءامنوا
+ar; إجراء; إجراءات; والإجراءات
 ar; مئة; مائة; المائة
 ar; موسيقى; موسيقا; الموسيقي
 ar; سوريا; سورية; السورية
@@ -121,6 +125,16 @@ neutral; Straße; STRASSE; strasse
 neutral; Đorđe; dorde
 neutral; Ærø; aero
 neutral; ħaġar; hagar
+en; child; children; children's
+en; woman; women
+en; write; writes; wrote; written; writing
+en; analysis; analyses
+fr; travail; travaux
+fr; œil; oeil; yeux; Yeux
+pl; pies; psy; psa; psów
+pl; dziecko; dzieci; dzieciom
+pl; ręka; ręce; rękami; rece
+pl; książka; książek; książki
 """
 PAIRS = [
     (language.strip(), one.strip(), other.strip())

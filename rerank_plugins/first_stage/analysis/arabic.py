@@ -59,6 +59,8 @@ _ALEF_LAM: Final = re.compile("(?:[وفبك]?ال|[وف]?لل)?([اأإآ])ل(?=
 # Spellings that no rule brings together.
 _RESPELT: Final = (("مائة", "مئة"), ("مائت", "مئت"), ("يأة", "يئة"))
 
+_QURANIC: Final = re.compile("(?:(?<=^)|(?<=^[وفلب])|(?<=قر))ءا(?=ن|..)")
+
 _SERVANT: Final = re.compile("([وفلبك]?عبد)(ال..+)")
 _FATHER: Final = re.compile("([وفلبك]?[أا]بو)((?!ا)...+|ال...+)")
 _OF_GOD: Final = re.compile("(...+)(الله)")
@@ -84,7 +86,7 @@ def is_arabic(word: str) -> bool:
 
 def name_parts(word: str) -> list[str]:
     """The words of a name that is written as one: ``عبدالله`` is ``عبد الله``."""
-    if (word.find("ال", 2) > 0 or "بو" in word[:3]) and _MAY_BE_NAME.search(word):
+    if (word.find("ال", 2) > 0 or "بو" in word[:4]) and _MAY_BE_NAME.search(word):
         for pattern in _NAMES:
             found = pattern.fullmatch(word)
             if found:
@@ -94,6 +96,8 @@ def name_parts(word: str) -> list[str]:
 
 def letters(word: str) -> str:
     """One letter for alefs with and without hamza, for ى and ي, ة and ه, and for hamza seats."""
+    if "ءا" in word:  # the Quran's own spelling: ءامنوا, القرءان
+        word = _QURANIC.sub("ا", word)
     if "ئ" in word or "أة" in word:
         for spelling, other in _RESPELT:
             word = word.replace(spelling, other)

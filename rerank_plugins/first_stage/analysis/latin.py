@@ -12,7 +12,7 @@ from typing import Final
 
 import regex
 
-from rerank_plugins.first_stage.analysis import snowball
+from rerank_plugins.first_stage.analysis import irregular, snowball
 from rerank_plugins.first_stage.analysis.normalization import folded
 
 LANGUAGES: Final = ("fr", "pl", "en")
@@ -66,6 +66,7 @@ def without_clitics(run: str, language: str) -> str:
 def stem(word: str, language: str) -> str:
     """The term of a word: the same with its accents and without."""
     word = folded(word)
+    word = irregular.WORD_OF[language].get(word, word)
     stemmed = _stem(word, language)
     # Snowball takes one Polish ending; many words have two: Krakowa, Kraków.
     return _stem(stemmed, language) if language == "pl" and stemmed != word else stemmed
