@@ -74,6 +74,11 @@ def test_a_wrong_name_finds_the_near_one(wrong: str, right: str) -> None:
     assert f"Did you mean: {right}" in near_names(wrong)
 
 
+def test_a_near_name_is_told_once_though_it_has_two() -> None:
+    """``bundled`` is also ``embedded``."""
+    assert near_names("bundeld").count(f"{BUNDLED},") == 1
+
+
 def test_a_name_near_to_none_lists_them_all() -> None:
     """Who is quite wrong sees what there is."""
     told = near_names("xyzzy")

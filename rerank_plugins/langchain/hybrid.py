@@ -22,6 +22,7 @@ from rerank_plugins.langchain._collected import Collected, results, scored
 from rerank_plugins.langchain._documents import (
     candidates_of,
     copied,
+    documents_of,
     read_filter,
     records_of,
     unstamped,
@@ -136,6 +137,23 @@ class HybridRetriever(Fused, Collected, Retriever):
         words = BM25Retriever(collection=collection)
         vectors = FaissVectorStore(embedding, collection=collection).as_retriever()
         return cls(retrievers=[words, vectors], **options)
+
+    @classmethod
+    def from_texts(
+        cls,
+        texts: Iterable[str],
+        embedding: Embeddings | None = None,
+        metadatas: Iterable[dict[str, Any]] | None = None,
+        *,
+        ids: Iterable[str] | None = None,
+        **options: Any,
+    ) -> Self:
+        """The same over documents made of these texts; ``options`` as in `from_documents`.
+
+        Raises:
+            InvalidInputError: If there are more or fewer metadatas or ids than texts.
+        """
+        return cls.from_documents(documents_of(texts, metadatas, ids), embedding, **options)
 
     def _plan(self, count: int, options: dict[str, Any]) -> Asked:
         """The view that all retrievers share; else they themselves, set up for the call."""

@@ -318,6 +318,6 @@ def near_names(name: str) -> str:
     by_short = {known.rsplit("/", 1)[-1].lower(): known for known in CATALOG} | ALIASES
     short = name.rsplit("/", 1)[-1].lower()
     near = get_close_matches(short, by_short, n=3, cutoff=0.5)
-    names = [by_short[match] for match in near] or list(CATALOG)
+    names = list(dict.fromkeys(by_short[match] for match in near)) or list(CATALOG)
     lead = "Did you mean" if near else "The catalog has"
     return f" {lead}: {', '.join(names)}?" if near else f" {lead}: {', '.join(names)}."

@@ -228,3 +228,15 @@ class TestOneCollection:
         assert again.invoke(query) == hybrid.invoke(query)
         again.delete(["new"])
         assert "new" not in {one.id for one in again.invoke(query)}
+
+
+def test_a_hybrid_takes_texts_as_the_other_retrievers_do() -> None:
+    """With the bundled embeddings; ids and metadata go along."""
+    hybrid = HybridRetriever.from_texts(
+        ["Le musée est fermé.", "The bread is fresh."],
+        metadatas=[{"n": 1}, {"n": 2}],
+        ids="ab",
+        k=1,
+    )
+    (found,) = hybrid.invoke("When is the museum closed?")
+    assert (found.id, found.metadata["n"]) == ("a", 1)
