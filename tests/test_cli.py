@@ -45,6 +45,8 @@ def test_search_prints_reranked_json_lines(language, model, capsys):
             "3",
             "--candidates",
             "10",
+            "--first-stage",
+            "bm25",  # the others also find what answers in another language
             "--language",
             language,
             "--json",
@@ -96,9 +98,22 @@ def test_search_that_finds_nothing_says_so_by_its_exit_code(model, tmp_path, cap
     """Like grep: nothing found is 1, and nothing is printed."""
     corpus = tmp_path / "c.jsonl"
     corpus.write_text('{"text": "a bus"}\n', encoding="utf-8")
-    code = main(["search", "--corpus", str(corpus), "--query", "zebra", "--model", model])
-    assert code == EXIT_NOTHING_FOUND
+    zebra = ["search", "--corpus", str(corpus), "--query", "zebra", "--model", model]
+    assert main([*zebra, "--first-stage", "bm25"]) == EXIT_NOTHING_FOUND
     assert capsys.readouterr().out == ""
+
+
+def test_search_finds_without_a_shared_word_in_a_corpus_that_is_quickly_encoded(
+    model, tmp_path, monkeypatch, capsys
+):
+    """The default is the hybrid, and BM25 where encoding would take long."""
+    corpus = tmp_path / "c.jsonl"
+    corpus.write_text('{"text": "a bus"}\n', encoding="utf-8")
+    zebra = ["search", "--corpus", str(corpus), "--query", "zebra", "--model", model]
+    assert main(zebra) == 0
+    assert "a bus" in capsys.readouterr().out
+    monkeypatch.setattr("rerank_plugins.cli.search._HYBRID_UP_TO", 0)
+    assert main(zebra) == EXIT_NOTHING_FOUND
 
 
 @pytest.mark.parametrize(

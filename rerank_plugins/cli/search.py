@@ -6,12 +6,15 @@ import argparse
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from rerank_plugins._validation import check_count
 from rerank_plugins.candidates import check_query
 from rerank_plugins.cli._io import EXIT_NOTHING_FOUND, read_records, write, write_json
 from rerank_plugins.models.catalog import BUNDLED
+
+# Nothing is kept from one call to the next, and the encoder reads tens of passages a second.
+_HYBRID_UP_TO: Final = 500
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,9 +23,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--query", required=True, help="the question")
     parser.add_argument(
         "--first-stage",
-        choices=("bm25", "faiss", "hybrid"),
-        default="bm25",
-        help="what finds the candidates (default bm25)",
+        choices=("auto", "bm25", "faiss", "hybrid"),
+        default="auto",
+        help="what finds the candidates; auto (default): hybrid up to "
+        f"{_HYBRID_UP_TO} passages, which takes seconds, else bm25",
     )
     parser.add_argument("--model", default=BUNDLED, help=f"the reranker (default {BUNDLED})")
     parser.add_argument("--top-k", type=int, default=5, help="passages printed (default 5)")
@@ -76,9 +80,12 @@ def _first_stage(options: argparse.Namespace, texts: list[str]) -> Any:
     from rerank_plugins.first_stage.dense import Dense
     from rerank_plugins.first_stage.fusion import SHIPPED_WEIGHTS, Hybrid
 
-    if options.first_stage == "faiss":
+    chosen = options.first_stage
+    if chosen == "auto":
+        chosen = "hybrid" if len(texts) <= _HYBRID_UP_TO else "bm25"
+    if chosen == "faiss":
         return Dense(texts)
     bm25 = BM25(texts, language=options.language)
-    if options.first_stage == "bm25":
+    if chosen == "bm25":
         return bm25
     return Hybrid([bm25, Dense(texts)], weights=SHIPPED_WEIGHTS)
