@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, TypeVar, get_args
 from rerank_plugins._names import check_options, own_options
 from rerank_plugins._validation import check_count, check_iterable
 from rerank_plugins.candidates import Ranked, Ranking
-from rerank_plugins.context import ContextBuilder
+from rerank_plugins.context import ContextBuilder, ContextPassage
 from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.models import loading
 from rerank_plugins.models.catalog import BUNDLED
@@ -107,10 +107,34 @@ def context_builder(
     return builder
 
 
-def cited(item: T, metadata: Mapping[str, Any], source: str | Callable[[T], object]) -> str | None:
-    """What to cite a document or node as: by a metadata field, or a function of it."""
+def context_passage(
+    item: T,
+    text: str,
+    metadata: Mapping[str, Any],
+    *,
+    source: str | Callable[[T], object],
+    score: float | None,
+    content: str | None = None,
+) -> ContextPassage:
+    """A document or node as a context takes it.
+
+    Args:
+        item: The document or node.
+        text: What goes into the context.
+        metadata: Where rerankers left their details.
+        source: What to cite it as: a metadata field, or a function of it.
+        score: Counts if it is its model's.
+        content: The part of the text that spans count from; None for all of it.
+    """
     name = source(item) if callable(source) else metadata.get(source)
-    return None if name is None else str(name)
+    span, place = relevance_span(metadata), 0 if content is None else place_of(content, text)
+    judged = metadata.get("relevance_scale") not in ("first_stage", "small_model")
+    return ContextPassage(
+        text,
+        None if name is None else str(name),
+        score if judged else None,
+        None if span is None or place is None else (max(0, span[0] + place), span[1] + place),
+    )
 
 
 def named(reranker: Reranker, top_n: int | None) -> list[tuple[str, object]]:
@@ -143,11 +167,6 @@ def blank(query: object) -> bool:
     if not isinstance(query, str):
         raise InvalidInputError(f"query must be text, but got {type(query).__name__}")
     return not query.strip()
-
-
-def judged_by_the_model(metadata: Mapping[str, Any]) -> bool:
-    """Whether a document's score is its model's, and may be held to a minimum."""
-    return metadata.get("relevance_scale") not in ("first_stage", "small_model")
 
 
 def relevance_span(metadata: Mapping[str, Any]) -> tuple[int, int] | None:

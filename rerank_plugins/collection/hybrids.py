@@ -12,20 +12,10 @@ from numpy.typing import NDArray
 from rerank_plugins.candidates import Candidate
 from rerank_plugins.collection.collection import Collection
 from rerank_plugins.collection.filters import Filter
-from rerank_plugins.collection.records import Record
 from rerank_plugins.collection.stored import Stored
 from rerank_plugins.collection.view import View
 from rerank_plugins.errors import IndexDamagedError, InvalidInputError
 from rerank_plugins.first_stage.fusion import SETTINGS, Hybrid
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a retriever searches: a stage of a collection, and its filter or None."""
-
-    collection: Collection
-    stage: int
-    filter: Any = None
 
 
 @dataclass(frozen=True)
@@ -44,13 +34,15 @@ class Shared:
     kept: Filter | None
     hybrid: Callable[[Iterable[Any]], Hybrid]
 
-    def search(self, query: str, k: int) -> list[tuple[Record, Candidate]]:
-        """At most ``k`` records, best first."""
-        return self.view.fused(self.hybrid, query, k, self.kept, stages=self.stages)
+    def search(self, query: str, k: int) -> list[tuple[Any, Candidate]]:
+        """The framework's objects of at most ``k`` records, the collection's own, best first."""
+        found = self.view.fused(self.hybrid, query, k, self.kept, stages=self.stages)
+        return [(record.item, one) for record, one in found]
 
-    async def asearch(self, query: str, k: int) -> list[tuple[Record, Candidate]]:
+    async def asearch(self, query: str, k: int) -> list[tuple[Any, Candidate]]:
         """`search` that leaves the event loop free and awaits encoders' coroutines."""
-        return await self.view.afused(self.hybrid, query, k, self.kept, stages=self.stages)
+        found = await self.view.afused(self.hybrid, query, k, self.kept, stages=self.stages)
+        return [(record.item, one) for record, one in found]
 
 
 class Found:

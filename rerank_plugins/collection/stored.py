@@ -1,19 +1,23 @@
-"""Collections on disk, and the retrievers and stores that stand on them."""
+"""What retrievers and stores do with their collections: add, remove, search, save, load."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any, ClassVar, cast
 
 import numpy as np
+from numpy.typing import ArrayLike
 from typing_extensions import Self
 
 from rerank_plugins.collection.collection import Collection
-from rerank_plugins.collection.records import Record
-from rerank_plugins.collection.stages import stage_texts
-from rerank_plugins.errors import IndexDamagedError, InvalidInputError
+from rerank_plugins.collection.filters import Filter
+from rerank_plugins.collection.records import Record, check_ids
+from rerank_plugins.collection.stages import position_of, stage_texts
+from rerank_plugins.collection.view import View
+from rerank_plugins.errors import IndexDamagedError, IndexMismatchError, InvalidInputError
 from rerank_plugins.first_stage import storage
 from rerank_plugins.first_stage.fusion import check_restored, restored
 
@@ -21,7 +25,7 @@ _KINDS = ("BM25", "Dense")
 
 
 class Stored:
-    """Saving and loading, for an adapter's retriever or store; its class writes the rest.
+    """An adapter's retriever or store over collections; its class writes the rest.
 
     Attributes:
         _KIND: What the manifest calls it.
@@ -49,6 +53,27 @@ class Stored:
                 as it is, or a retriever is not one of this package.
         """
         storage.save(path, self._KIND, self._write)
+
+    def _add(self, records: Sequence[Record]) -> list[str]:
+        """Adds records to each of its collections; their ids."""
+        for collection in self._collections():
+            collection.add(records)
+        return [str(record.id) for record in records]
+
+    async def _aadd(self, records: Sequence[Record]) -> list[str]:
+        """`_add` that leaves the event loop free and awaits the embedding."""
+        for collection in self._collections():
+            await collection.aadd(records)
+        return [str(record.id) for record in records]
+
+    def _remove(self, ids: Iterable[str] | None, kept: Filter | None = None) -> None:
+        """Removes the records with these ids; without ids, those that pass the filter, or all."""
+        names = None if ids is None else check_ids(ids)
+        for collection in self._collections():
+            if names is None:
+                collection.delete_where(kept)
+            else:
+                collection.delete(names)
 
     def _told(self, collections: list[Collection]) -> dict[str, Any]:
         """Its settings, and those of what it holds; JSON values.
@@ -155,6 +180,43 @@ class Stored:
         return collection
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a retriever searches: a stage of a collection, and its filter or None."""
+
+    collection: Collection
+    stage: int
+    filter: Any = None
+
+
+class Staged(Stored):
+    """One that searches a stage of its ``collection``; `_STAGE` is the stage's class."""
+
+    _STAGE: ClassVar[type[Any]]
+
+    def _at(self: Any) -> int:
+        return position_of(self._STAGE, self.collection)
+
+    def _index(self: Any) -> Any:
+        """The stage as it is now."""
+        return self.collection.view.stages[self._at()]
+
+    def _search(
+        self: Any, query: str, k: int, kept: Filter | None, vector: ArrayLike | None = None
+    ) -> list[tuple[Any, float]]:
+        """The framework's objects of at most ``k`` records, its own, with their scores.
+
+        Args:
+            query: Non-blank text.
+            k: How many at most.
+            kept: What they must pass.
+            vector: The query's embedding, shape (d,), where there is one.
+        """
+        view: View = self.collection.view
+        found = view.search(query, k, kept, stage=self._at(), vector=vector)
+        return [(record.item, 0.0 if one.score is None else one.score) for record, one in found]
+
+
 def place(collection: Collection, collections: list[Collection]) -> int:
     """Where the collection is in the list, at the end if it was not there."""
     for number, one in enumerate(collections):
@@ -162,6 +224,26 @@ def place(collection: Collection, collections: list[Collection]) -> int:
             return number
     collections.append(collection)
     return len(collections) - 1
+
+
+def filter_told(keep: Any) -> dict[str, Any]:
+    """A retriever's filter as a JSON value: a dict, or that there is a function or none."""
+    return {"values": dict(keep)} if isinstance(keep, Mapping) else {"function": keep is not None}
+
+
+def filter_made(told: Mapping[str, Any], given: Any) -> Any:
+    """The filter that `filter_told` told, or the one given in its place.
+
+    Raises:
+        IndexMismatchError: If it was a function and none is given: without it, records would
+            come back that were to be kept back.
+    """
+    if given is None and told.get("function"):
+        raise IndexMismatchError(
+            "the retriever had a function as its filter, which is not stored: "
+            "give it again as filter="
+        )
+    return told.get("values") if given is None else given
 
 
 def _kind_of(stage: object) -> str:

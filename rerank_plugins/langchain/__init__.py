@@ -25,9 +25,8 @@ except ImportError as error:
     ) from error
 
 from rerank_plugins.langchain.bm25 import BM25Retriever
-from rerank_plugins.langchain.compressor import CrossEncoderCompressor
+from rerank_plugins.langchain.compressor import CrossEncoderCompressor, CrossEncoderModel
 from rerank_plugins.langchain.context import format_context, pack_context
-from rerank_plugins.langchain.cross_encoder import CrossEncoderModel
 from rerank_plugins.langchain.embeddings import BundledEmbeddings, EmbeddedEmbeddings
 from rerank_plugins.langchain.faiss import FaissRetriever, FaissVectorStore
 from rerank_plugins.langchain.filters import FilterTranslator

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import math
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import pairwise
-from typing import Any, Final
+from typing import Any
 
-import numpy as np
 from langchain_core.documents import Document
 
 from rerank_plugins._adapters import Detail, score_metadata
+from rerank_plugins._stamps import STAMPS, believed, finite, stamps
 from rerank_plugins._validation import check_each, check_iterable
 from rerank_plugins.candidates import Candidate, Ranking
 from rerank_plugins.collection import Filter, Record, check_id, own, read
 from rerank_plugins.errors import InvalidInputError
 
 MetadataFilter = Mapping[str, Any] | Callable[[Document], bool]
-
-STAMPS: Final = ("retrieval_score", "retrieval_rank", "retrieval_method", "retrieval_list")
 
 
 def read_filter(keep: MetadataFilter | None) -> Filter | None:
@@ -29,11 +24,7 @@ def read_filter(keep: MetadataFilter | None) -> Filter | None:
 
 
 def check_documents(documents: Iterable[Document]) -> list[Document]:
-    """The documents as a list.
-
-    Raises:
-        InvalidInputError: If an element is not a Document.
-    """
+    """The documents as a list; an InvalidInputError if an element is something else."""
     return check_each("documents", documents, Document, "LangChain Documents")
 
 
@@ -83,18 +74,13 @@ def documents_of(
 
 
 def records_of(
-    documents: Iterable[Document],
-    ids: Iterable[str | None] | None = None,
-    vectors: Sequence[Sequence[float]] | None = None,
-    *,
-    named: bool = True,
+    documents: Iterable[Document], ids: Iterable[str | None] | None = None, *, named: bool = True
 ) -> list[Record]:
     """Records of the documents, which are copied.
 
     Args:
         documents: Any.
         ids: In place of the documents' own.
-        vectors: Embeddings of their texts, where those are known already.
         named: Whether a document without an id gets a new one.
 
     Raises:
@@ -109,11 +95,10 @@ def records_of(
             f"{len(given)} documents"
         )
     records = []
-    for place, (name, document) in enumerate(zip(names, given, strict=True)):
+    for name, document in zip(names, given, strict=True):
         id_ = check_id(name) if name is not None else str(uuid.uuid4()) if named else None
         kept = copied(document).model_copy(update={"id": id_})
-        vector = None if vectors is None else vectors[place]
-        records.append(Record(id_, kept.page_content, kept.metadata, kept, vector))
+        records.append(Record(id_, kept.page_content, kept.metadata, kept))
     return records
 
 
@@ -125,25 +110,21 @@ def copied(document: Document, added: Mapping[str, Any] | None = None) -> Docume
 
 
 def retrieved(
-    found: Sequence[tuple[Document, float | None]], query: str, method: str
+    found: Sequence[tuple[Document, float | None]], query: str, method: str, *, stamp: bool
 ) -> list[Document]:
-    """Copies of what a first stage found for the query, best first, stamped with its scores.
-
-    ``retrieval_list`` says which query and which list the stamps belong to.
-    """
-    members = repr([(document.id, score) for document, score in found])
-    mark = f"{_digest(query)}-{_digest(method + members)}"
-    return [
-        copied(document, dict(zip(STAMPS, (score, rank, method, mark), strict=True)))
-        for rank, (document, score) in enumerate(found, start=1)
-    ]
+    """Copies of what a first stage found, best first, as they were added or with its stamps."""
+    if not stamp:
+        return [copied(document) for document, _ in found]
+    written = stamps([(document.id, score) for document, score in found], query, method)
+    return [copied(document, one) for (document, _), one in zip(found, written, strict=True)]
 
 
 def unstamped(document: Document) -> Document:
-    """The document, a copy of ours, without the stamps."""
+    """A copy without the stamps."""
+    bare = copied(document)
     for name in STAMPS:
-        document.metadata.pop(name, None)
-    return document
+        bare.metadata.pop(name, None)
+    return bare
 
 
 def candidates_of(
@@ -152,52 +133,16 @@ def candidates_of(
     metadata_fields: Sequence[str] = (),
     separator: str = "\n",
 ) -> list[Candidate]:
-    """One candidate per document; its key is the position.
-
-    Its first-stage score and rank are the stamped ones if the stamps of all documents belong to
-    one list and this query; else there is no score, and the position is the rank.
-    """
-    scores = [finite(document.metadata.get("retrieval_score")) for document in documents]
-    ranks = [_rank(document.metadata.get("retrieval_rank")) for document in documents]
-    believed = _one_list(documents, query, scores, ranks)
+    """One candidate per document, with what its stamps say; its key is the position."""
+    known = believed([document.metadata for document in documents], query)
     return [
-        Candidate(
-            key=position,
-            text=text_of(document, metadata_fields, separator),
-            score=score if believed else None,
-            rank=rank if believed and rank is not None else position + 1,
-        )
-        for position, (document, score, rank) in enumerate(
-            zip(documents, scores, ranks, strict=True)
-        )
+        Candidate(position, _text_of(document, metadata_fields, separator), score, rank)
+        for position, (document, (score, rank)) in enumerate(zip(documents, known, strict=True))
     ]
 
 
-def _one_list(
-    documents: Sequence[Document],
-    query: str,
-    scores: Sequence[float | None],
-    ranks: Sequence[int | None],
-) -> bool:
-    """Whether all stamps can be of one list: those of others may have no mark, or no ranks."""
-    marks = {document.metadata.get("retrieval_list") for document in documents}
-    methods = {repr(document.metadata.get("retrieval_method")) for document in documents}
-    if len(marks) > 1 or len(methods) > 1:
-        return False
-    mark = marks.pop() if marks else None
-    if mark is not None and str(mark).partition("-")[0] != _digest(query):
-        return False
-    known = [rank for rank in ranks if rank is not None]
-    if known:
-        return len(known) == len(ranks) == len(set(known))
-    given = [score for score in scores if score is not None]
-    return all(score >= following for score, following in pairwise(given))
-
-
-def text_of(document: Document, metadata_fields: Sequence[str], separator: str) -> str:
+def _text_of(document: Document, metadata_fields: Sequence[str], separator: str) -> str:
     """The metadata fields that the document has, then its text."""
-    if not metadata_fields:
-        return document.page_content
     values = (document.metadata.get(name) for name in metadata_fields)
     fields = [str(value) for value in values if value is not None and value != ""]
     return separator.join([*fields, document.page_content])
@@ -215,18 +160,3 @@ def reranked(
         scores = score_metadata(item, ranking, details, prefix, document.page_content)
         found.append(copied(document, native | scores))
     return found
-
-
-def finite(value: object) -> float | None:
-    """The value as a float; None if it is not a finite number."""
-    real = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    return float(value) if real and math.isfinite(value) else None  # type: ignore[arg-type]
-
-
-def _rank(value: object) -> int | None:
-    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    return int(value) if whole and int(value) >= 1 else None  # type: ignore[call-overload]
-
-
-def _digest(text: str) -> str:
-    return hashlib.blake2b(text.strip().encode(errors="replace"), digest_size=6).hexdigest()

@@ -29,7 +29,6 @@ from langchain_core.runnables.configurable import DynamicRunnable
 from langchain_core.runnables.passthrough import RunnableAssign
 from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
 
-from rerank_plugins._names import check_options, own_options
 from rerank_plugins._threads import in_thread
 from rerank_plugins.errors import InvalidInputError
 
@@ -50,24 +49,10 @@ _HELD: Final[dict[Any, tuple[str, ...]]] = {
 
 
 def check_stage(name: str, stage: object) -> None:
-    """Checks that an inner retriever can be asked.
-
-    Raises:
-        InvalidInputError: If it is neither a retriever nor another runnable.
-    """
+    """An InvalidInputError if an inner retriever is neither a retriever nor another runnable."""
     if not isinstance(stage, Runnable):
         hint = ": give its as_retriever()" if isinstance(stage, VectorStore) else ""
         raise InvalidInputError(f"{name} must be a retriever, but got {type(stage).__name__}{hint}")
-
-
-def check_fields(retriever: type[BaseRetriever], fields: Mapping[str, Any]) -> None:
-    """Checks that a retriever has the fields that it is given beside its own options.
-
-    Raises:
-        InvalidInputError: If it does not have one of them.
-    """
-    known = {*own_options(retriever), *retriever.model_fields}
-    check_options(retriever.__name__, fields.keys() - retriever.model_fields.keys(), known)
 
 
 def handed(stage: RetrieverLike, k: int | None, options: Options) -> RetrieverLike:
@@ -84,11 +69,7 @@ def handed(stage: RetrieverLike, k: int | None, options: Options) -> RetrieverLi
 
 
 def found_by(stage: object, documents: object) -> list[Document]:
-    """What a stage gave, as a list.
-
-    Raises:
-        InvalidInputError: If it gave something else than documents.
-    """
+    """What a stage gave, as a list; an InvalidInputError if it is something else."""
     if not isinstance(documents, Iterable) or isinstance(documents, (str, Mapping)):
         raise InvalidInputError(
             f"a first stage must give a list of Documents, but {type(stage).__name__} gave "

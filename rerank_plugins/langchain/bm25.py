@@ -12,23 +12,22 @@ from typing_extensions import Self
 from rerank_plugins._threads import off_loop
 from rerank_plugins._validation import check_count, check_flag
 from rerank_plugins.collection import Collection, Filter
-from rerank_plugins.collection.hybrids import Place
 from rerank_plugins.collection.records import newest
 from rerank_plugins.collection.stages import position_of
+from rerank_plugins.collection.stored import Place, Staged
 from rerank_plugins.first_stage.analysis import Analyzer
 from rerank_plugins.first_stage.bm25 import BM25
-from rerank_plugins.langchain._collected import Filtered, refuse, results, scored
 from rerank_plugins.langchain._documents import (
     MetadataFilter,
     documents_of,
     read_filter,
     records_of,
+    retrieved,
 )
-from rerank_plugins.langchain._handing import check_fields
-from rerank_plugins.langchain._retriever import Retriever
+from rerank_plugins.langchain._retrievers import Filtered, Retriever, check_fields, refuse
 
 
-class BM25Retriever(Filtered, Retriever):
+class BM25Retriever(Filtered, Staged, Retriever):
     """Finds documents that share words with the query, each language read by its own rules.
 
     What comes back are copies with ``retrieval_score`` (Okapi), ``retrieval_rank``,
@@ -63,6 +62,7 @@ class BM25Retriever(Filtered, Retriever):
     _KIND: ClassVar[str] = "langchain.BM25Retriever"
     _SETTINGS: ClassVar[tuple[str, ...]] = ("k", "stamp")
     _EMBEDS: ClassVar[bool] = False
+    _STAGE: ClassVar[type[BM25]] = BM25
 
     collection: SkipValidation[Collection] = Field(repr=False)
     filter: SkipValidation[MetadataFilter | None]
@@ -104,8 +104,7 @@ class BM25Retriever(Filtered, Retriever):
     @property
     def bm25(self) -> BM25:
         """The index of the documents' texts as it is now."""
-        view = self.collection.view
-        found: BM25 = view.stages[position_of(BM25, view)]
+        found: BM25 = self._index()
         return found
 
     @classmethod
@@ -130,7 +129,7 @@ class BM25Retriever(Filtered, Retriever):
         return cls(documents=documents_of(texts, metadatas, ids), **options)
 
     def _place(self) -> Place:
-        return Place(self.collection, position_of(BM25, self.collection), self.filter)
+        return Place(self.collection, self._at(), self.filter)
 
     def _plan(self, count: int, options: dict[str, Any]) -> Filter | None:  # noqa: ARG002
         keep = options.pop("filter", None)
@@ -138,8 +137,6 @@ class BM25Retriever(Filtered, Retriever):
         return read_filter(self.filter if keep is None else keep)
 
     def _find(self, query: str, count: int, plan: Filter | None, runs: Any) -> list[Document]:  # noqa: ARG002
-        view = self.collection.view
-        found = view.search(query, count, plan, stage=position_of(BM25, view))
-        return results(scored(found), query, "bm25", stamp=self.stamp)
+        return retrieved(self._search(query, count, plan), query, "bm25", stamp=self.stamp)
 
     _afind = off_loop(_find)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""CrossEncoderCompressor: the reranker as LangChain's document compressor."""
+"""The reranker as LangChain's document compressor, and as its cross-encoder."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from langchain_core.callbacks import Callbacks
+from langchain_core.cross_encoders import BaseCrossEncoder
 from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from pydantic import ConfigDict, SkipValidation
@@ -21,8 +22,8 @@ from rerank_plugins._adapters import (
     named,
 )
 from rerank_plugins._threads import in_thread
-from rerank_plugins._validation import check_iterable
-from rerank_plugins.candidates import Candidate, Ranking
+from rerank_plugins._validation import check_iterable, check_threshold, check_top_n
+from rerank_plugins.candidates import Ranking
 from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.langchain._documents import (
     candidates_of,
@@ -107,13 +108,10 @@ class CrossEncoderCompressor(BaseDocumentCompressor):
                 "metadata_fields must be a list of names, but got the string "
                 f"{metadata_fields!r}: put it in a list"
             )
-        used = as_reranker(type(self), reranker, model, options)
-        # Its constructor holds the rules of the two: a mistake shows now, not at a query.
-        Reranker(used.scorer, top_n=top_n, score_threshold=score_threshold)
         fields: dict[str, Any] = {
-            "reranker": used,
-            "top_n": top_n,
-            "score_threshold": score_threshold,
+            "reranker": as_reranker(type(self), reranker, model, options),
+            "top_n": check_top_n(top_n),
+            "score_threshold": check_threshold(score_threshold),
             "metadata_fields": tuple(check_iterable("metadata_fields", metadata_fields)),
             "separator": separator,
             "details": check_details(details),
@@ -182,7 +180,7 @@ class CrossEncoderCompressor(BaseDocumentCompressor):
             RerankPluginsError: If loading or scoring failed and ``on_error`` is ``raise``.
         """
         given = self._given(query, map(document_of, check_iterable("documents", documents)), top_n)
-        ranking = self.reranker.rerank(query, self._candidates(given), **self._cut(given))
+        ranking = self.reranker.rerank(**self._asked(given))
         return [{"index": item.candidate.key, RELEVANCE_SCORE: item.score} for item in ranking]
 
     def _given(self, query: str, documents: Iterable[Document], top_n: int | None) -> _Given:
@@ -204,22 +202,23 @@ class CrossEncoderCompressor(BaseDocumentCompressor):
         return RunnableLambda(self._run, self._arun, name="rerank")
 
     def _run(self, given: _Given) -> list[Document]:
-        ranking = self.reranker.rerank(given["query"], self._candidates(given), **self._cut(given))
-        return self._documents(given, ranking)
+        return self._documents(given, self.reranker.rerank(**self._asked(given)))
 
     async def _arun(self, given: _Given) -> list[Document]:
         # Ten thousand documents take a tenth of a second to read and to copy: not in the loop.
-        candidates = await in_thread(self._candidates, given)
-        ranking = await self.reranker.arerank(given["query"], candidates, **self._cut(given))
+        asked = await in_thread(self._asked, given)
+        ranking = await self.reranker.arerank(**asked)
         return await in_thread(self._documents, given, ranking)
 
-    def _candidates(self, given: _Given) -> list[Candidate]:
-        return candidates_of(
-            given["documents"], given["query"], self.metadata_fields, self.separator
-        )
-
-    def _cut(self, given: _Given) -> _Cut:
-        return {"top_n": given["top_n"], "score_threshold": self.score_threshold}
+    def _asked(self, given: _Given) -> dict[str, Any]:
+        """What the reranker is called with."""
+        query, documents = given["query"], given["documents"]
+        return {
+            "query": query,
+            "passages": candidates_of(documents, query, self.metadata_fields, self.separator),
+            "top_n": given["top_n"],
+            "score_threshold": self.score_threshold,
+        }
 
     def _documents(self, given: _Given, ranking: Ranking) -> list[Document]:
         return reranked(given["documents"], ranking, self.details, self.prefix)
@@ -233,6 +232,45 @@ class _Given(TypedDict):
     top_n: int | None
 
 
-class _Cut(TypedDict):
-    top_n: int | None
-    score_threshold: float | None
+class CrossEncoderModel(BaseCrossEncoder):
+    """Scores (query, passage) pairs.
+
+    For code that takes a ``BaseCrossEncoder``, such as ``CrossEncoderReranker`` of
+    langchain-classic. That class throws the scores away; `CrossEncoderCompressor` keeps them.
+
+    Args:
+        reranker: A `Reranker` without a score threshold, or a name that `load_reranker` takes.
+        model: The name, when there is no ``reranker``.
+        **options: Any `load_reranker` option, without a ready `Reranker`.
+
+    Raises:
+        InvalidInputError: If an option is invalid, or there is a score threshold: every
+            pair must get a score.
+        UnknownModelError: If no model has that name.
+    """
+
+    def __init__(
+        self,
+        *,
+        reranker: Reranker | str | Path | None = None,
+        model: str | Path = BUNDLED,
+        **options: Unpack[ModelOptions],
+    ) -> None:
+        self.reranker = as_reranker(type(self), reranker, model, options)
+        if self.reranker.score_threshold is not None:
+            raise InvalidInputError(
+                "every pair must get a score, so score_threshold must be None, but got "
+                f"{self.reranker.score_threshold!r}"
+            )
+
+    def score(self, text_pairs: Sequence[tuple[str, str]]) -> list[float]:
+        """One score per pair, in the order given, on the reranker's scale.
+
+        Raises:
+            InvalidInputError: If a query is blank, or a text is not a string.
+            RerankPluginsError: If loading or scoring failed.
+        """
+        rankings = self.reranker.rerank_many(
+            [query for query, _ in text_pairs], [[passage] for _, passage in text_pairs], top_n=1
+        )
+        return [ranking[0].score for ranking in rankings]

@@ -9,16 +9,11 @@ from langchain_core.documents import Document
 from langchain_core.runnables import Runnable, RunnableLambda
 from langchain_core.tools import BaseTool
 
-from rerank_plugins._adapters import (
-    RELEVANCE_SCORE,
-    cited,
-    context_builder,
-    judged_by_the_model,
-    relevance_span,
-)
+from rerank_plugins._adapters import RELEVANCE_SCORE, context_builder, context_passage
+from rerank_plugins._stamps import finite
 from rerank_plugins._threads import in_thread
-from rerank_plugins.context import Context, ContextBuilder, ContextPassage
-from rerank_plugins.langchain._documents import check_documents, finite
+from rerank_plugins.context import Context, ContextBuilder
+from rerank_plugins.langchain._documents import check_documents
 
 Source = str | Callable[[Document], object]
 
@@ -43,11 +38,12 @@ def pack_context(
         InvalidInputError: If an element is not a Document.
     """
     return context_builder(builder).build(
-        ContextPassage(
+        context_passage(
+            document,
             document.page_content,
-            cited(document, document.metadata, source),
-            _score(document),
-            relevance_span(document.metadata),
+            document.metadata,
+            source=source,
+            score=finite(document.metadata.get(RELEVANCE_SCORE)),
         )
         for document in check_documents(documents)
     )
@@ -98,9 +94,3 @@ class _FormatContext(RunnableLambda[Any, str]):
         if args_schema is None and options.get("arg_types") is None:
             options["arg_types"] = {"documents": list[Document]}
         return super().as_tool(args_schema, **options)
-
-
-def _score(document: Document) -> float | None:
-    if not judged_by_the_model(document.metadata):
-        return None
-    return finite(document.metadata.get(RELEVANCE_SCORE))

@@ -17,20 +17,25 @@ from rerank_plugins._threads import in_thread
 from rerank_plugins._validation import check_count, check_flag, check_threshold
 from rerank_plugins.candidates import check_query
 from rerank_plugins.collection import Collection
-from rerank_plugins.collection.hybrids import Place
 from rerank_plugins.collection.stages import position_of
+from rerank_plugins.collection.stored import Place, Staged
 from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.first_stage._vectors import RELEVANCE
 from rerank_plugins.first_stage.dense import Dense, IndexChoice, Metric
-from rerank_plugins.langchain._collected import Collected, Filtered, refuse, results, scored
 from rerank_plugins.langchain._documents import (
     MetadataFilter,
     copied,
     documents_of,
     read_filter,
+    retrieved,
 )
-from rerank_plugins.langchain._handing import check_fields
-from rerank_plugins.langchain._retriever import Retriever
+from rerank_plugins.langchain._retrievers import (
+    Collected,
+    Filtered,
+    Retriever,
+    check_fields,
+    refuse,
+)
 from rerank_plugins.langchain.embeddings import BundledEmbeddings
 
 Found = list[tuple[Document, float]]
@@ -42,7 +47,7 @@ _SEARCHES: Final = {
 }
 
 
-class FaissVectorStore(Collected, VectorStore):
+class FaissVectorStore(Collected, Staged, VectorStore):
     """Documents by the vectors of their texts, in FAISS.
 
     Scores are higher for the nearer, whatever the metric: the cosine, the inner product, or
@@ -73,6 +78,7 @@ class FaissVectorStore(Collected, VectorStore):
     """
 
     _KIND: ClassVar[str] = "langchain.FaissVectorStore"
+    _STAGE: ClassVar[type[Dense]] = Dense
 
     def __init__(
         self,
@@ -90,7 +96,7 @@ class FaissVectorStore(Collected, VectorStore):
             )
         if collection is None:
             collection = Collection([Dense(embed=self._embed, metric=metric, index=index_kind)])
-        self._stage = position_of(Dense, collection)
+        position_of(Dense, collection)
         self._relevance_score_fn = relevance_score_fn
         self.collection = collection
 
@@ -235,9 +241,9 @@ class FaissVectorStore(Collected, VectorStore):
     ) -> list[Document]:
         """`max_marginal_relevance_search` for a query that is embedded already."""
         refuse(unknown)
-        view = self.collection.view
-        near = view.search("", fetch_k, read_filter(filter), stage=self._stage, vector=embedding)
-        vectors = view.stages[self._stage].vectors([one.key for _, one in near]).tolist()
+        view, at = self.collection.view, self._at()
+        near = view.search("", fetch_k, read_filter(filter), stage=at, vector=embedding)
+        vectors = view.stages[at].vectors([one.key for _, one in near]).tolist()
         chosen = maximal_marginal_relevance(
             np.asarray(embedding), vectors, lambda_mult=lambda_mult, k=check_count("k", k)
         )
@@ -249,8 +255,7 @@ class FaissVectorStore(Collected, VectorStore):
         return FaissRetriever(vectorstore=self, tags=tags, **kwargs)
 
     def _select_relevance_score_fn(self) -> Callable[[float], float]:
-        dense: Dense = self.collection.view.stages[self._stage]
-        return self._relevance_score_fn or RELEVANCE[dense.metric]
+        return self._relevance_score_fn or RELEVANCE[self._index().metric]
 
     def _near(
         self,
@@ -267,8 +272,7 @@ class FaissVectorStore(Collected, VectorStore):
         least = check_threshold(score_threshold)
         if fetch_k is not None:
             check_count("fetch_k", fetch_k)
-        view, kept = self.collection.view, read_filter(keep)
-        found = scored(view.search(query, k, kept, stage=self._stage, vector=vector))
+        found = self._search(query, k, read_filter(keep), vector)
         return [(copied(one), score) for one, score in found if least is None or score >= least]
 
 
@@ -328,7 +332,7 @@ class FaissRetriever(Filtered, Retriever, VectorStoreRetriever):
         if self.search_type != "similarity" or not self.search_kwargs.keys() <= {"filter"}:
             return None
         store = self.vectorstore
-        return Place(store.collection, store._stage, self._keeps())  # noqa: SLF001
+        return Place(store.collection, store._at(), self._keeps())  # noqa: SLF001
 
     def _default_k(self) -> int:
         k: int | None = self.search_kwargs.get("k")
@@ -347,4 +351,4 @@ class FaissRetriever(Filtered, Retriever, VectorStoreRetriever):
 
     def _given(self, found: list[Any], query: str) -> list[Document]:
         ranked = self.search_type != "mmr"
-        return results(found, query, "faiss", stamp=self.stamp) if ranked else found
+        return retrieved(found, query, "faiss", stamp=self.stamp) if ranked else found

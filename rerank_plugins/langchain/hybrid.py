@@ -12,23 +12,22 @@ from langchain_core.retrievers import RetrieverLike
 from pydantic import SkipValidation
 from typing_extensions import Self
 
+from rerank_plugins._stamps import believed
 from rerank_plugins._validation import check_count, check_flag
 from rerank_plugins.candidates import Candidate
-from rerank_plugins.collection import Collection, Record
+from rerank_plugins.collection import Collection
 from rerank_plugins.collection.hybrids import Fused, Shared
 from rerank_plugins.collection.stages import words_and_vectors
 from rerank_plugins.first_stage.fusion import SHIPPED_WEIGHTS, Fusion, HybridCandidate
-from rerank_plugins.langchain._collected import Collected, results, scored
 from rerank_plugins.langchain._documents import (
-    candidates_of,
-    copied,
     documents_of,
     read_filter,
     records_of,
+    retrieved,
     unstamped,
 )
-from rerank_plugins.langchain._handing import check_fields, check_stage, found_by, handed
-from rerank_plugins.langchain._retriever import Retriever
+from rerank_plugins.langchain._handing import check_stage, found_by, handed
+from rerank_plugins.langchain._retrievers import Collected, Retriever, check_fields
 from rerank_plugins.langchain.bm25 import BM25Retriever
 from rerank_plugins.langchain.embeddings import BundledEmbeddings
 from rerank_plugins.langchain.faiss import FaissRetriever, FaissVectorStore
@@ -183,9 +182,10 @@ class HybridRetriever(Fused, Collected, Retriever):
         )
         return self._fused(query, await asyncio.gather(*asked), count)
 
-    def _results(self, found: Sequence[tuple[Record, Candidate]], query: str) -> list[Document]:
+    def _results(self, found: Sequence[tuple[Document, Candidate]], query: str) -> list[Document]:
         """Copies of what was fused, with what each stage thought of it."""
-        documents = results(scored(found), query, "hybrid", stamp=self.stamp)
+        fused = [(document, one.score) for document, one in found]
+        documents = retrieved(fused, query, "hybrid", stamp=self.stamp)
         for document, (_, one) in zip(documents, found, strict=True):
             if self.stamp and isinstance(one, HybridCandidate):
                 document.metadata["stage_scores"] = list(one.stage_scores)
@@ -195,19 +195,19 @@ class HybridRetriever(Fused, Collected, Retriever):
     def _fused(self, query: str, found: Sequence[object], count: int) -> list[Document]:
         lists = list(map(found_by, self.retrievers, found))
         by_id = all(document.id for documents in lists for document in documents)
-        first: dict[Hashable, Document] = {}
+        first: dict[tuple[str | None, str], Document] = {}
         known: list[dict[Hashable, tuple[str, float | None]]] = []
         for documents in lists:
-            unique: dict[Hashable, Document] = {}
+            unique: dict[tuple[str | None, str], Document] = {}
             for one in documents:
                 unique.setdefault((one.id if by_id else None, one.page_content), one)
-            candidates = candidates_of([*unique.values()], query)
+            scores = believed([one.metadata for one in unique.values()], query)
             known.append(
-                {key: (one.text, one.score) for key, one in zip(unique, candidates, strict=True)}
+                {key: (key[1], score) for key, (score, _) in zip(unique, scores, strict=True)}
             )
             first = unique | first
         ranked = self._fused_lists(known, query, count)
-        return self._results([(_bare(first[identity]), one) for identity, one in ranked], query)
+        return self._results([(unstamped(first[key]), one) for key, one in ranked], query)
 
 
 HybridRetriever._KINDS = (BM25Retriever, FaissRetriever, HybridRetriever)  # noqa: SLF001
@@ -218,9 +218,3 @@ def stamping(stage: RetrieverLike) -> RetrieverLike:
     if isinstance(stage, (BM25Retriever, FaissRetriever, HybridRetriever)):
         return stage.model_copy(update={"stamp": True})
     return stage
-
-
-def _bare(document: Document) -> Record:
-    """The document without the stamps of the retriever that found it."""
-    kept = unstamped(copied(document))
-    return Record(kept.id, kept.page_content, kept.metadata, kept)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from typing import Any
 
 from langchain_core.documents import Document
@@ -14,7 +13,7 @@ from rerank_plugins._telemetry import span
 from rerank_plugins._validation import check_count
 from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.langchain._handing import check_stage, found_by, handed, ls_params
-from rerank_plugins.langchain._retriever import Retriever
+from rerank_plugins.langchain._retrievers import Retriever
 from rerank_plugins.langchain.compressor import CrossEncoderCompressor
 
 _FIELDS = ("name", "tags", "metadata")
@@ -86,22 +85,18 @@ class RerankingRetriever(Retriever):
         return handed(self.first_stage, self._depth(count), options)
 
     def _find(self, query: str, count: int, plan: Any, runs: Any) -> list[Document]:
-        with self._traced() as seen:
+        with span("first_stage", engine=type(self.first_stage).__name__) as seen:
             found = self._cut(plan.invoke(query, {"callbacks": runs.get_child()}), count)
             seen.set(candidates=len(found))
-        child = runs.get_child()
-        return self.compressor.compress_documents(found, query, child, top_n=count)
+        return self.compressor.compress_documents(found, query, runs.get_child(), top_n=count)
 
     async def _afind(self, query: str, count: int, plan: Any, runs: Any) -> list[Document]:
-        with self._traced() as seen:
+        with span("first_stage", engine=type(self.first_stage).__name__) as seen:
             given = await plan.ainvoke(query, {"callbacks": runs.get_child()})
             found = self._cut(given, count)
             seen.set(candidates=len(found))
         child = runs.get_child()
         return await self.compressor.acompress_documents(found, query, child, top_n=count)
-
-    def _traced(self) -> AbstractContextManager[Any]:
-        return span("first_stage", engine=type(self.first_stage).__name__)
 
     def _depth(self, keep: int) -> int | None:
         return None if self.candidates is None else max(keep, self.candidates)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,7 +22,8 @@ from llama_index.core.schema import (
 from llama_index.core.storage.docstore import BaseDocumentStore
 from llama_index.core.storage.docstore.utils import doc_to_json, json_to_doc
 
-from rerank_plugins._adapters import Detail, score_metadata
+from rerank_plugins._adapters import RELEVANCE_SCORE, Detail, score_metadata
+from rerank_plugins._stamps import finite
 from rerank_plugins._validation import check_each
 from rerank_plugins.candidates import Candidate, Ranking
 from rerank_plugins.collection import Record, check_id, own
@@ -56,11 +56,7 @@ def without_tool_words(query_bundle: QueryBundle) -> QueryBundle:
 
 
 def check_nodes(nodes: Iterable[NodeWithScore]) -> list[NodeWithScore]:
-    """The nodes as a list.
-
-    Raises:
-        InvalidInputError: If an element is not a NodeWithScore.
-    """
+    """The nodes as a list; an InvalidInputError if an element is something else."""
     return check_each("nodes", nodes, NodeWithScore, "NodeWithScore")
 
 
@@ -181,31 +177,27 @@ def _related(given: RelatedNodeInfo | list[RelatedNodeInfo]) -> Any:
     return given.model_copy(update={"metadata": own(given.metadata)})
 
 
-def finite_score(node: NodeWithScore) -> float | None:
-    """The score; None when it is not a finite number, as the cosine of a zero vector may be."""
-    score = None if node.score is None else float(node.score)
-    return score if score is not None and math.isfinite(score) else None
-
-
 def to_candidates(
-    nodes: Sequence[NodeWithScore], mode: MetadataMode, stamp_names: Collection[str]
+    nodes: Sequence[NodeWithScore], mode: MetadataMode, details: Iterable[Detail], prefix: str
 ) -> tuple[list[Candidate], list[Candidate]]:
     """Candidates in the order given, keys the positions: those with text, and media without.
 
     Args:
         nodes: Of any first stage.
         mode: Which metadata is scored with the text.
-        stamp_names: Metadata that an earlier pass of ours left; it is never scored.
+        details: What an earlier pass of ours may have left in the metadata; it is never scored.
+        prefix: In front of their names.
     """
+    stamps = {RELEVANCE_SCORE, *(prefix + detail for detail in details)}
     readable: list[Candidate] = []
     media: list[Candidate] = []
     for position, found in enumerate(nodes):
         node = found.node
-        if mode is MetadataMode.ALL and not node.metadata.keys().isdisjoint(stamp_names):
-            kept = {key: value for key, value in node.metadata.items() if key not in stamp_names}
+        if mode is MetadataMode.ALL and not node.metadata.keys().isdisjoint(stamps):
+            kept = {key: value for key, value in node.metadata.items() if key not in stamps}
             node = node.model_copy(update={"metadata": kept})
         text = node.get_content(metadata_mode=mode)
-        candidate = Candidate(position, text, finite_score(found), position + 1)
+        candidate = Candidate(position, text, finite(found.score), position + 1)
         (media if is_media(node, text) else readable).append(candidate)
     return readable, media
 

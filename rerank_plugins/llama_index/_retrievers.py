@@ -27,8 +27,7 @@ from rerank_plugins._adapters import blank
 from rerank_plugins._threads import off_loop
 from rerank_plugins._validation import check_count
 from rerank_plugins.collection import Collection, Compare, Filter, Record, check_id
-from rerank_plugins.collection.hybrids import Place
-from rerank_plugins.collection.stored import Stored
+from rerank_plugins.collection.stored import Place, Staged, Stored
 from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.first_stage.analysis import Analyzer
 from rerank_plugins.llama_index._filters import both, read_filters
@@ -168,26 +167,19 @@ class Collected(Stored):
         Raises:
             InvalidInputError: If an element is not a node.
         """
-        records = self._records(nodes_of(nodes))
-        for collection in self._collections():
-            collection.add(records)
+        self._add(self._records(nodes_of(nodes)))
 
     async def ainsert_nodes(self, nodes: Iterable[BaseNode]) -> None:
         """`insert_nodes` that leaves the event loop free and awaits the embedding."""
-        records = self._records(nodes_of(nodes))
-        for collection in self._collections():
-            await collection.aadd(records)
+        await self._aadd(self._records(nodes_of(nodes)))
 
     def delete_nodes(self, node_ids: Iterable[str]) -> None:
         """Makes nodes unfindable; ids that no node has are passed over."""
-        listed = list(node_ids) if not isinstance(node_ids, str) else node_ids
-        for collection in self._collections():
-            collection.delete(listed)
+        self._remove(node_ids)
 
     def delete_ref_doc(self, ref_doc_id: str) -> None:
         """Makes all nodes of a source document unfindable."""
-        for collection in self._collections():
-            collection.delete_where(Compare("ref_doc_id", "eq", check_id(ref_doc_id)))
+        self._remove(None, Compare("ref_doc_id", "eq", check_id(ref_doc_id)))
 
     def _told(self, collections: list[Collection]) -> dict[str, Any]:
         filters = None if self.filters is None else self.filters.model_dump_json()
@@ -210,20 +202,10 @@ class Collected(Stored):
         return record_of(line)
 
 
-class StageRetriever(Collected, FilteringRetriever):
-    """A first stage over a collection of nodes; `BM25Retriever` and `FaissRetriever` are some.
+class StageRetriever(Collected, Staged, FilteringRetriever):
+    """One stage of a collection of nodes; `BM25Retriever` and `FaissRetriever` are such."""
 
-    Args:
-        collection: Has the nodes, and the stage.
-        metadata_mode: Which metadata is in the texts.
-        similarity_top_k: How many nodes to return at most.
-        filters: Metadata that a node must have to be returned.
-        **fields: ``callback_manager``, ``object_map``, ``objects`` and ``verbose`` of any
-            retriever.
-
-    Raises:
-        InvalidInputError: If an option is invalid.
-    """
+    _SETTINGS: ClassVar[tuple[str, ...]] = ("similarity_top_k", "metadata_mode")
 
     def __init__(
         self,
@@ -235,29 +217,22 @@ class StageRetriever(Collected, FilteringRetriever):
         **fields: Any,
     ) -> None:
         self.collection = collection
-        self._at = self._position(collection)
+        self._at()  # an error now if it does not have the stage
         self.metadata_mode = MetadataMode(metadata_mode)
         self.similarity_top_k = check_count("similarity_top_k", similarity_top_k)
         self.filters = filters
         super().__init__(**fields)
 
-    _SETTINGS: ClassVar[tuple[str, ...]] = ("similarity_top_k", "metadata_mode")
-
-    @staticmethod
-    def _position(collection: Collection) -> int:
-        """Where its stage is in the collection."""
-        raise NotImplementedError
-
     @property
     def stage(self) -> Any:
         """The index of the nodes' texts as it is now."""
-        return self.collection.view.stages[self._at]
+        return self._index()
 
     def _records(self, nodes: list[BaseNode]) -> list[Record]:
         return records_of(nodes, self.metadata_mode)
 
     def _place(self) -> Place:
-        return Place(self.collection, self._at, self.filters)
+        return Place(self.collection, self._at(), self.filters)
 
     def _plan(self, bundle: QueryBundle) -> Filter | None:  # noqa: ARG002
         return read_filters(self.filters)
@@ -265,9 +240,8 @@ class StageRetriever(Collected, FilteringRetriever):
     def _find(
         self, bundle: QueryBundle, plan: Any, vector: list[float] | None = None
     ) -> list[NodeWithScore]:
-        view, k = self.collection.view, self.similarity_top_k
-        found = view.search(bundle.query_str, k, plan, stage=self._at, vector=vector)
-        return [NodeWithScore(node=copied(one.item), score=hit.score) for one, hit in found]
+        found = self._search(bundle.query_str, self.similarity_top_k, plan, vector)
+        return [NodeWithScore(node=copied(node), score=score) for node, score in found]
 
     _afind = off_loop(_find)  # type: ignore[arg-type]
 
@@ -311,11 +285,7 @@ def keep_zero_scores(nodes: list[NodeWithScore]) -> list[NodeWithScore]:
 
 
 def checked_model(embed_model: BaseEmbedding | None) -> BaseEmbedding:
-    """The model, or the bundled one.
-
-    Raises:
-        InvalidInputError: If it is not a BaseEmbedding.
-    """
+    """The model, or the bundled one; an InvalidInputError if it is not a BaseEmbedding."""
     embedding = BundledEmbedding() if embed_model is None else embed_model
     if not isinstance(embedding, BaseEmbedding):
         raise InvalidInputError(

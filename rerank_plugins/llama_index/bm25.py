@@ -13,7 +13,6 @@ from typing_extensions import Self
 
 from rerank_plugins.collection import Collection
 from rerank_plugins.collection.records import newest
-from rerank_plugins.collection.stages import position_of
 from rerank_plugins.first_stage.analysis import Analyzer
 from rerank_plugins.first_stage.bm25 import BM25
 from rerank_plugins.llama_index._nodes import nodes_of, records_of
@@ -48,6 +47,7 @@ class BM25Retriever(StageRetriever):
     """
 
     _KIND: ClassVar[str] = "llama_index.BM25Retriever"
+    _STAGE: ClassVar[type[BM25]] = BM25
     _EMBEDS: ClassVar[bool] = False
 
     def __init__(
@@ -83,7 +83,3 @@ class BM25Retriever(StageRetriever):
     def from_persist_dir(cls, path: str | os.PathLike[str], **options: Any) -> Self:
         """`load`, under the name that LlamaIndex's own BM25Retriever has for it."""
         return cls.load(path, **options)
-
-    @staticmethod
-    def _position(collection: Collection) -> int:
-        return position_of(BM25, collection)

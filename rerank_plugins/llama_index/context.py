@@ -7,15 +7,10 @@ from typing import Any
 
 from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore
 
-from rerank_plugins._adapters import (
-    cited,
-    context_builder,
-    judged_by_the_model,
-    place_of,
-    relevance_span,
-)
-from rerank_plugins.context import Context, ContextBuilder, ContextPassage
-from rerank_plugins.llama_index._nodes import check_nodes, finite_score
+from rerank_plugins._adapters import context_builder, context_passage
+from rerank_plugins._stamps import finite
+from rerank_plugins.context import Context, ContextBuilder
+from rerank_plugins.llama_index._nodes import check_nodes
 
 Source = str | Callable[[BaseNode], object]
 
@@ -42,13 +37,15 @@ def pack_context(
         InvalidInputError: If an element is not a NodeWithScore.
     """
     return context_builder(builder).build(
-        ContextPassage(
-            node.node.get_content(metadata_mode),
-            cited(node.node, node.metadata, source),
-            finite_score(node) if judged_by_the_model(node.metadata) else None,
-            _span(node.node, metadata_mode),
+        context_passage(
+            found.node,
+            found.node.get_content(metadata_mode),
+            found.node.metadata,
+            source=source,
+            score=finite(found.score),
+            content=found.node.get_content(MetadataMode.NONE),
         )
-        for node in check_nodes(nodes)
+        for found in check_nodes(nodes)
     )
 
 
@@ -80,12 +77,3 @@ def format_context(
     """
     used = context_builder(builder, options)
     return pack_context(nodes, builder=used, source=source, metadata_mode=metadata_mode).text
-
-
-def _span(node: BaseNode, mode: MetadataMode) -> tuple[int, int] | None:
-    """The span that a reranker left, in the text with its metadata."""
-    span = relevance_span(node.metadata)
-    if span is None:
-        return None
-    at = place_of(node.get_content(MetadataMode.NONE), node.get_content(mode))
-    return None if at is None else (max(0, span[0] + at), span[1] + at)

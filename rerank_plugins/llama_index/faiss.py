@@ -13,7 +13,6 @@ from llama_index.core.storage.docstore import BaseDocumentStore
 from rerank_plugins._adapters import blank
 from rerank_plugins._threads import in_thread
 from rerank_plugins.collection import Collection
-from rerank_plugins.collection.stages import position_of
 from rerank_plugins.first_stage.dense import Dense, IndexChoice, Metric
 from rerank_plugins.llama_index._nodes import nodes_of, records_of
 from rerank_plugins.llama_index._retrievers import StageRetriever, checked_model
@@ -49,6 +48,7 @@ class FaissRetriever(StageRetriever):
     """
 
     _KIND: ClassVar[str] = "llama_index.FaissRetriever"
+    _STAGE: ClassVar[type[Dense]] = Dense
 
     def __init__(
         self,
@@ -69,10 +69,6 @@ class FaissRetriever(StageRetriever):
             empty = Dense(embed=self.embed_model, metric=metric, index=index_kind)
             collection = Collection([empty], records)
         super().__init__(collection, metadata_mode=metadata_mode, **fields)
-
-    @staticmethod
-    def _position(collection: Collection) -> int:
-        return position_of(Dense, collection)
 
     @staticmethod
     def _asks(bundle: QueryBundle) -> bool:

@@ -13,6 +13,7 @@ from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, Query
 from llama_index.core.vector_stores.types import MetadataFilters
 from typing_extensions import Self
 
+from rerank_plugins._stamps import finite
 from rerank_plugins._validation import check_count
 from rerank_plugins.candidates import Candidate
 from rerank_plugins.collection import Collection, Record
@@ -21,12 +22,7 @@ from rerank_plugins.collection.stages import words_and_vectors
 from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.first_stage.fusion import SHIPPED_WEIGHTS, Fusion, HybridCandidate
 from rerank_plugins.llama_index._filters import both, read_filters
-from rerank_plugins.llama_index._nodes import (
-    copied,
-    finite_score,
-    nodes_of,
-    records_of,
-)
+from rerank_plugins.llama_index._nodes import copied, nodes_of, records_of
 from rerank_plugins.llama_index._retrievers import (
     Collected,
     FilteringRetriever,
@@ -182,10 +178,10 @@ class HybridRetriever(Fused, Collected, FilteringRetriever):
     def _fused(
         self, query_bundle: QueryBundle, lists: Sequence[list[NodeWithScore]]
     ) -> list[NodeWithScore]:
-        nodes = {node.node_id: node for found in reversed(lists) for node in reversed(found)}
+        nodes = {one.node_id: one.node for found in reversed(lists) for one in reversed(found)}
         # The id alone is what makes two nodes one, so that the text does not matter.
         known: list[dict[Hashable, tuple[str, float | None]]] = [
-            {node.node_id: ("", finite_score(node)) for node in found} for found in lists
+            {node.node_id: ("", finite(node.score)) for node in found} for found in lists
         ]
         ranked = self._fused_lists(known, query_bundle.query_str, self.similarity_top_k)
         return [_with_scores(nodes[node_id], one) for node_id, one in ranked]
@@ -194,15 +190,15 @@ class HybridRetriever(Fused, Collected, FilteringRetriever):
 HybridRetriever._KINDS = (BM25Retriever, FaissRetriever, HybridRetriever)  # noqa: SLF001
 
 
-def _nodes(found: Sequence[tuple[Record, Candidate]]) -> list[NodeWithScore]:
+def _nodes(found: Iterable[tuple[BaseNode, Candidate]]) -> list[NodeWithScore]:
     """Copies of what was fused, with what each stage thought of it."""
-    return [_with_scores(NodeWithScore(node=copied(record.item)), one) for record, one in found]
+    return [_with_scores(copied(node), one) for node, one in found]
 
 
-def _with_scores(found: NodeWithScore, fused: Candidate) -> HybridNodeWithScore:
+def _with_scores(node: BaseNode, fused: Candidate) -> HybridNodeWithScore:
     of_stages = cast("HybridCandidate", fused)
     return HybridNodeWithScore(
-        node=found.node,
+        node=node,
         score=fused.score,
         stage_scores=of_stages.stage_scores,
         stage_ranks=of_stages.stage_ranks,

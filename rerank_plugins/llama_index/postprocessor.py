@@ -15,23 +15,12 @@ from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 from pydantic import ConfigDict, Field, PrivateAttr, SkipValidation
 from typing_extensions import Unpack
 
-from rerank_plugins._adapters import (
-    DETAILS,
-    RELEVANCE_SCORE,
-    Detail,
-    as_reranker,
-    check_details,
-    named,
-)
+from rerank_plugins._adapters import DETAILS, Detail, as_reranker, check_details, named
 from rerank_plugins._threads import in_thread
+from rerank_plugins._validation import check_threshold, check_top_n
 from rerank_plugins.candidates import Candidate, Ranking
 from rerank_plugins.errors import InvalidInputError
-from rerank_plugins.llama_index._nodes import (
-    check_nodes,
-    query_text,
-    to_candidates,
-    to_nodes,
-)
+from rerank_plugins.llama_index._nodes import check_nodes, query_text, to_candidates, to_nodes
 from rerank_plugins.models.catalog import BUNDLED
 from rerank_plugins.models.loading import ModelOptions
 from rerank_plugins.reranking.reranker import Reranker
@@ -122,11 +111,10 @@ class CrossEncoderPostprocessor(BaseNodePostprocessor):
     ) -> None:
         given = {**(options or {}), **more_options}
         used = as_reranker(type(self), reranker, model, given)
-        Reranker(used.scorer, top_n=top_n, score_threshold=score_threshold)  # their rules, now
         settings: dict[str, Any] = {
             "model": used.model,
-            "top_n": top_n,
-            "score_threshold": score_threshold,
+            "top_n": check_top_n(top_n),
+            "score_threshold": check_threshold(score_threshold),
             "metadata_mode": metadata_mode,
             "details": check_details(details),
             "prefix": prefix,
@@ -177,10 +165,8 @@ class CrossEncoderPostprocessor(BaseNodePostprocessor):
     ) -> list[NodeWithScore]:
         query = query_text(query_bundle)
         with self._reported(query, check_nodes(nodes)) as reranked:
-            readable, media = self._candidates(nodes)
-            ranking = self._reranker.rerank(
-                query, readable, top_n=self.top_n, score_threshold=self.score_threshold
-            )
+            asked, media = self._asked(query, nodes)
+            ranking = self._reranker.rerank(**asked)
             reranked.extend(self._stamped(ranking, media, nodes))
         return reranked
 
@@ -191,27 +177,32 @@ class CrossEncoderPostprocessor(BaseNodePostprocessor):
         query = query_text(query_bundle)
         with self._reported(query, check_nodes(nodes)) as reranked:
             # Thousands of nodes take a while to read and to copy: off the event loop with it.
-            readable, media = await in_thread(self._candidates, nodes)
-            ranking = await self._reranker.arerank(
-                query, readable, top_n=self.top_n, score_threshold=self.score_threshold
-            )
+            asked, media = await in_thread(self._asked, query, nodes)
+            ranking = await self._reranker.arerank(**asked)
             reranked.extend(await in_thread(self._stamped, ranking, media, nodes))
         return reranked
 
-    def _candidates(self, nodes: list[NodeWithScore]) -> tuple[list[Candidate], list[Candidate]]:
-        stamps = {RELEVANCE_SCORE, *(self.prefix + detail for detail in self.details)}
-        return to_candidates(nodes, self.metadata_mode, stamps)
+    def _asked(
+        self, query: str, nodes: list[NodeWithScore]
+    ) -> tuple[dict[str, Any], list[Candidate]]:
+        """What the reranker is called with, and the media, which it cannot read."""
+        readable, media = to_candidates(nodes, self.metadata_mode, self.details, self.prefix)
+        cut = {"top_n": self.top_n, "score_threshold": self.score_threshold}
+        return {"query": query, "passages": readable, **cut}, media
 
     def _stamped(
         self, ranking: Ranking, media: list[Candidate], nodes: list[NodeWithScore]
     ) -> list[NodeWithScore]:
-        keep = self._reranker.top_n if self.top_n is None else self.top_n
-        return to_nodes(with_unread(ranking, media, keep), nodes, self.details, self.prefix)
+        every = with_unread(ranking, media, self._kept())
+        return to_nodes(every, nodes, self.details, self.prefix)
+
+    def _kept(self) -> int | None:
+        return self._reranker.top_n if self.top_n is None else self.top_n
 
     @contextmanager
     def _reported(self, query: str, nodes: list[NodeWithScore]) -> Iterator[list[NodeWithScore]]:
         """Start and end events, of both kinds, around what fills the list that it gives."""
-        top_n = self._reranker.top_n if self.top_n is None else self.top_n
+        top_n = self._kept()
         reranked: list[NodeWithScore] = []
         dispatcher.event(
             ReRankStartEvent(

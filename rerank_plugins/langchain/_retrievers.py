@@ -1,4 +1,4 @@
-"""What the stores and retrievers over collections share: adding, deleting, reading, storing."""
+"""What stores and retrievers share: ``k``, blank queries, and documents in collections."""
 
 from __future__ import annotations
 
@@ -6,15 +6,23 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
+from langchain_core.callbacks import (
+    AsyncCallbackManagerForRetrieverRun,
+    CallbackManagerForRetrieverRun,
+)
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
+from langchain_core.retrievers import BaseRetriever
+from pydantic import ConfigDict, SkipValidation
 from typing_extensions import Self
 
+from rerank_plugins._adapters import blank
+from rerank_plugins._names import check_options, own_options
 from rerank_plugins._threads import off_loop
-from rerank_plugins.candidates import Candidate
+from rerank_plugins._validation import check_count
 from rerank_plugins.collection import Collection, Record, check_ids
-from rerank_plugins.collection.stored import Stored
-from rerank_plugins.errors import IndexMismatchError, InvalidInputError
+from rerank_plugins.collection.stored import Stored, filter_made, filter_told
+from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.first_stage.analysis import Analyzer
 from rerank_plugins.langchain._documents import (
     MetadataFilter,
@@ -22,9 +30,53 @@ from rerank_plugins.langchain._documents import (
     documents_of,
     read_filter,
     records_of,
-    retrieved,
 )
 from rerank_plugins.langchain.embeddings import BundledEmbeddings
+
+
+class Retriever(BaseRetriever):
+    """A retriever of ``k`` documents, which finds nothing for a blank query."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+
+    k: SkipValidation[int]
+
+    def _default_k(self) -> int:
+        return self.k
+
+    def _plan(self, count: int, options: dict[str, Any]) -> Any:
+        """What the call's arguments come to, checked; also for a blank query."""
+        raise NotImplementedError
+
+    def _find(self, query: str, count: int, plan: Any, runs: Any) -> list[Document]:
+        raise NotImplementedError
+
+    async def _afind(self, query: str, count: int, plan: Any, runs: Any) -> list[Document]:
+        raise NotImplementedError
+
+    def _get_relevant_documents(
+        self,
+        query: str,
+        *,
+        run_manager: CallbackManagerForRetrieverRun,
+        k: int | None = None,
+        **options: Any,
+    ) -> list[Document]:
+        count = check_count("k", self._default_k() if k is None else k)
+        plan = self._plan(count, options)
+        return [] if blank(query) else self._find(query, count, plan, run_manager)
+
+    async def _aget_relevant_documents(
+        self,
+        query: str,
+        *,
+        run_manager: AsyncCallbackManagerForRetrieverRun,
+        k: int | None = None,
+        **options: Any,
+    ) -> list[Document]:
+        count = check_count("k", self._default_k() if k is None else k)
+        plan = self._plan(count, options)
+        return [] if blank(query) else await self._afind(query, count, plan, run_manager)
 
 
 class Collected(Stored):
@@ -62,10 +114,7 @@ class Collected(Stored):
                 number, or there are more or fewer ids than documents.
         """
         refuse(unknown)
-        records = records_of(documents, ids)
-        for collection in self._collections():
-            collection.add(records)
-        return [str(record.id) for record in records]
+        return self._add(records_of(documents, ids))
 
     async def aadd_documents(
         self,
@@ -77,10 +126,7 @@ class Collected(Stored):
     ) -> list[str]:
         """`add_documents` that leaves the event loop free and awaits the embedding."""
         refuse(unknown)
-        records = records_of(documents, ids)
-        for collection in self._collections():
-            await collection.aadd(records)
-        return [str(record.id) for record in records]
+        return await self._aadd(records_of(documents, ids))
 
     def add_texts(
         self,
@@ -128,12 +174,7 @@ class Collected(Stored):
         refuse(unknown)
         if ids is not None and filter is not None:
             raise InvalidInputError("delete by ids or by a filter, but not by both at once")
-        kept, names = read_filter(filter), None if ids is None else check_ids(ids)
-        for collection in self._collections():
-            if names is None:
-                collection.delete_where(kept)
-            else:
-                collection.delete(names)
+        self._remove(ids, read_filter(filter))
         return True
 
     adelete = off_loop(delete)
@@ -199,41 +240,23 @@ class Filtered(Collected):
         return self.filter
 
     def _told_inside(self, collections: list[Collection]) -> dict[str, Any]:
-        keep = self._keeps()
-        values = dict(keep) if isinstance(keep, Mapping) else None
-        told = {"function": keep is not None} if values is None else {"values": values}
-        return super()._told_inside(collections) | {"filter": told}
+        return super()._told_inside(collections) | {"filter": filter_told(self._keeps())}
 
     @classmethod
     def _made_inside(
         cls, told: Mapping[str, Any], collections: list[Collection], given: dict[str, Any]
     ) -> dict[str, Any]:
-        keep = given.pop("filter", None)
-        if keep is None and told["filter"].get("function"):
-            # Without it, documents would come back that were to be kept back.
-            raise IndexMismatchError(
-                "the retriever had a function as its filter, which is not stored: "
-                "give it again as filter="
-            )
-        keep = told["filter"].get("values") if keep is None else keep
+        keep = filter_made(told["filter"], given.pop("filter", None))
         return super()._made_inside(told, collections, given) | {"filter": keep}
-
-
-def scored(found: Iterable[tuple[Record, Candidate]]) -> list[tuple[Document, float]]:
-    """The collection's own documents, with their scores: copy them."""
-    return [(record.item, 0.0 if one.score is None else one.score) for record, one in found]
-
-
-def results(
-    found: Sequence[tuple[Document, float]], query: str, method: str, *, stamp: bool
-) -> list[Document]:
-    """Copies for the caller, stamped or as they were added."""
-    if stamp:
-        return retrieved(found, query, method)
-    return [copied(document) for document, _ in found]
 
 
 def refuse(unknown: Mapping[str, Any]) -> None:
     """A misspelt filter that was passed over would let out what it should keep back."""
     if unknown:
         raise InvalidInputError(f"unknown option: {', '.join(sorted(unknown))}")
+
+
+def check_fields(retriever: type[BaseRetriever], fields: Mapping[str, Any]) -> None:
+    """An InvalidInputError if a retriever has neither an option nor a field of that name."""
+    known = {*own_options(retriever), *retriever.model_fields}
+    check_options(retriever.__name__, fields.keys() - retriever.model_fields.keys(), known)
