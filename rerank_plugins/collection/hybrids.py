@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -92,6 +93,39 @@ class Fused(Stored):
 
     def _fusion(self, lists: Sequence[list[Candidate]], size: int = 0) -> Hybrid:
         return self._hybrid(Found(found, size) for found in lists)
+
+    def _search(
+        self, plan: Shared | Sequence[Any], query: str, k: int, ask: Callable[[int, Any], Any]
+    ) -> list[tuple[Any, Candidate]]:
+        """The framework's objects of at most ``k`` passages, best first; copy them.
+
+        Args:
+            plan: The view that the retrievers share, or they themselves.
+            query: What is asked.
+            k: How many at most.
+            ask: From a retriever's number, from 1, and the retriever to what it finds.
+        """
+        if isinstance(plan, Shared):
+            return plan.search(query, k)
+        found = [ask(number, stage) for number, stage in enumerate(plan, start=1)]
+        return self._fused(found, query, k)
+
+    async def _asearch(
+        self,
+        plan: Shared | Sequence[Any],
+        query: str,
+        k: int,
+        ask: Callable[[int, Any], Awaitable[Any]],
+    ) -> list[tuple[Any, Candidate]]:
+        """`_search` that asks all retrievers at once."""
+        if isinstance(plan, Shared):
+            return await plan.asearch(query, k)
+        found = [ask(number, stage) for number, stage in enumerate(plan, start=1)]
+        return self._fused(await asyncio.gather(*found), query, k)
+
+    def _fused(self, found: Sequence[Any], query: str, k: int) -> list[tuple[Any, Candidate]]:
+        """At most ``k`` of what the retrievers found, by `_fused_lists`."""
+        raise NotImplementedError
 
     def _fused_lists(
         self, lists: Sequence[Mapping[Hashable, tuple[str, float | None]]], query: str, k: int

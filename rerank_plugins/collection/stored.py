@@ -66,14 +66,16 @@ class Stored:
             await collection.aadd(records)
         return [str(record.id) for record in records]
 
-    def _remove(self, ids: Iterable[str] | None, kept: Filter | None = None) -> None:
-        """Removes the records with these ids; without ids, those that pass the filter, or all."""
-        names = None if ids is None else check_ids(ids)
+    def _delete(self, ids: Iterable[str]) -> None:
+        """Removes the records with these ids; ids that none has are passed over."""
+        names = check_ids(ids)
         for collection in self._collections():
-            if names is None:
-                collection.delete_where(kept)
-            else:
-                collection.delete(names)
+            collection.delete(names)
+
+    def _delete_where(self, kept: Filter | None) -> None:
+        """Removes the records that pass the filter; None for all of them."""
+        for collection in self._collections():
+            collection.delete_where(kept)
 
     def _told(self, collections: list[Collection]) -> dict[str, Any]:
         """Its settings, and those of what it holds; JSON values.

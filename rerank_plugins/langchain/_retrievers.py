@@ -174,7 +174,10 @@ class Collected(Stored):
         refuse(unknown)
         if ids is not None and filter is not None:
             raise InvalidInputError("delete by ids or by a filter, but not by both at once")
-        self._remove(ids, read_filter(filter))
+        if ids is None:
+            self._delete_where(read_filter(filter))
+        else:
+            self._delete(ids)
         return True
 
     adelete = off_loop(delete)

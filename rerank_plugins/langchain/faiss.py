@@ -17,7 +17,6 @@ from rerank_plugins._threads import in_thread
 from rerank_plugins._validation import check_count, check_flag, check_threshold
 from rerank_plugins.candidates import check_query
 from rerank_plugins.collection import Collection
-from rerank_plugins.collection.stages import position_of
 from rerank_plugins.collection.stored import Place, Staged
 from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.first_stage._vectors import RELEVANCE
@@ -96,9 +95,9 @@ class FaissVectorStore(Collected, Staged, VectorStore):
             )
         if collection is None:
             collection = Collection([Dense(embed=self._embed, metric=metric, index=index_kind)])
-        position_of(Dense, collection)
         self._relevance_score_fn = relevance_score_fn
         self.collection = collection
+        self._at()  # an error now if it does not have the stage
 
     @property
     def embeddings(self) -> Embeddings:

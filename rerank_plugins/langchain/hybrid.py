@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Any, ClassVar
 
@@ -165,22 +164,16 @@ class HybridRetriever(Fused, Collected, Retriever):
         return [handed(stamping(one), depth, options) for one in self.retrievers]
 
     def _find(self, query: str, count: int, plan: Asked, runs: Any) -> list[Document]:
-        if isinstance(plan, Shared):
-            return self._results(plan.search(query, count), query)
-        found = [
-            stage.invoke(query, {"callbacks": runs.get_child(f"retriever_{number}")})
-            for number, stage in enumerate(plan, start=1)
-        ]
-        return self._fused(query, found, count)
+        def ask(number: int, stage: RetrieverLike) -> Any:
+            return stage.invoke(query, {"callbacks": runs.get_child(f"retriever_{number}")})
+
+        return self._results(self._search(plan, query, count, ask), query)
 
     async def _afind(self, query: str, count: int, plan: Asked, runs: Any) -> list[Document]:
-        if isinstance(plan, Shared):
-            return self._results(await plan.asearch(query, count), query)
-        asked = (
-            stage.ainvoke(query, {"callbacks": runs.get_child(f"retriever_{number}")})
-            for number, stage in enumerate(plan, start=1)
-        )
-        return self._fused(query, await asyncio.gather(*asked), count)
+        def ask(number: int, stage: RetrieverLike) -> Any:
+            return stage.ainvoke(query, {"callbacks": runs.get_child(f"retriever_{number}")})
+
+        return self._results(await self._asearch(plan, query, count, ask), query)
 
     def _results(self, found: Sequence[tuple[Document, Candidate]], query: str) -> list[Document]:
         """Copies of what was fused, with what each stage thought of it."""
@@ -192,7 +185,7 @@ class HybridRetriever(Fused, Collected, Retriever):
                 document.metadata["stage_ranks"] = list(one.stage_ranks)
         return documents
 
-    def _fused(self, query: str, found: Sequence[object], count: int) -> list[Document]:
+    def _fused(self, found: Sequence[Any], query: str, k: int) -> list[tuple[Document, Candidate]]:
         lists = list(map(found_by, self.retrievers, found))
         by_id = all(document.id for documents in lists for document in documents)
         first: dict[tuple[str | None, str], Document] = {}
@@ -206,8 +199,7 @@ class HybridRetriever(Fused, Collected, Retriever):
                 {key: (key[1], score) for key, (score, _) in zip(unique, scores, strict=True)}
             )
             first = unique | first
-        ranked = self._fused_lists(known, query, count)
-        return self._results([(unstamped(first[key]), one) for key, one in ranked], query)
+        return [(unstamped(first[key]), one) for key, one in self._fused_lists(known, query, k)]
 
 
 HybridRetriever._KINDS = (BM25Retriever, FaissRetriever, HybridRetriever)  # noqa: SLF001

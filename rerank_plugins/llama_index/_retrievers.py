@@ -175,11 +175,11 @@ class Collected(Stored):
 
     def delete_nodes(self, node_ids: Iterable[str]) -> None:
         """Makes nodes unfindable; ids that no node has are passed over."""
-        self._remove(node_ids)
+        self._delete(node_ids)
 
     def delete_ref_doc(self, ref_doc_id: str) -> None:
         """Makes all nodes of a source document unfindable."""
-        self._remove(None, Compare("ref_doc_id", "eq", check_id(ref_doc_id)))
+        self._delete_where(Compare("ref_doc_id", "eq", check_id(ref_doc_id)))
 
     def _told(self, collections: list[Collection]) -> dict[str, Any]:
         filters = None if self.filters is None else self.filters.model_dump_json()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Any, ClassVar, cast
 
@@ -159,16 +158,16 @@ class HybridRetriever(Fused, Collected, FilteringRetriever):
         return self._asked()
 
     def _find(self, bundle: QueryBundle, plan: Shared | list[BaseRetriever]) -> list[NodeWithScore]:
-        if isinstance(plan, Shared):
-            return _nodes(plan.search(bundle.query_str, self.similarity_top_k))
-        return self._fused(bundle, [stage.retrieve(bundle) for stage in plan])
+        k = self.similarity_top_k
+        found = self._search(plan, bundle.query_str, k, lambda _, one: one.retrieve(bundle))
+        return _with_scores(found)
 
     async def _afind(
         self, bundle: QueryBundle, plan: Shared | list[BaseRetriever]
     ) -> list[NodeWithScore]:
-        if isinstance(plan, Shared):
-            return _nodes(await plan.asearch(bundle.query_str, self.similarity_top_k))
-        return self._fused(bundle, await asyncio.gather(*(one.aretrieve(bundle) for one in plan)))
+        k = self.similarity_top_k
+        found = self._asearch(plan, bundle.query_str, k, lambda _, one: one.aretrieve(bundle))
+        return _with_scores(await found)
 
     def _asked(self) -> list[BaseRetriever]:
         """The retrievers, with depth and filters."""
@@ -176,30 +175,27 @@ class HybridRetriever(Fused, Collected, FilteringRetriever):
         return [asked(stage, depth, self.filters) for stage in self.retrievers]
 
     def _fused(
-        self, query_bundle: QueryBundle, lists: Sequence[list[NodeWithScore]]
-    ) -> list[NodeWithScore]:
-        nodes = {one.node_id: one.node for found in reversed(lists) for one in reversed(found)}
+        self, found: Sequence[list[NodeWithScore]], query: str, k: int
+    ) -> list[tuple[BaseNode, Candidate]]:
+        nodes = {one.node_id: one.node for some in reversed(found) for one in reversed(some)}
         # The id alone is what makes two nodes one, so that the text does not matter.
         known: list[dict[Hashable, tuple[str, float | None]]] = [
-            {node.node_id: ("", finite(node.score)) for node in found} for found in lists
+            {one.node_id: ("", finite(one.score)) for one in some} for some in found
         ]
-        ranked = self._fused_lists(known, query_bundle.query_str, self.similarity_top_k)
-        return [_with_scores(nodes[node_id], one) for node_id, one in ranked]
+        return [(nodes[name], one) for name, one in self._fused_lists(known, query, k)]
 
 
 HybridRetriever._KINDS = (BM25Retriever, FaissRetriever, HybridRetriever)  # noqa: SLF001
 
 
-def _nodes(found: Iterable[tuple[BaseNode, Candidate]]) -> list[NodeWithScore]:
+def _with_scores(found: Iterable[tuple[BaseNode, Candidate]]) -> list[NodeWithScore]:
     """Copies of what was fused, with what each stage thought of it."""
-    return [_with_scores(copied(node), one) for node, one in found]
-
-
-def _with_scores(node: BaseNode, fused: Candidate) -> HybridNodeWithScore:
-    of_stages = cast("HybridCandidate", fused)
-    return HybridNodeWithScore(
-        node=node,
-        score=fused.score,
-        stage_scores=of_stages.stage_scores,
-        stage_ranks=of_stages.stage_ranks,
-    )
+    return [
+        HybridNodeWithScore(
+            node=copied(node),
+            score=one.score,
+            stage_scores=one.stage_scores,
+            stage_ranks=one.stage_ranks,
+        )
+        for node, one in cast("Iterable[tuple[BaseNode, HybridCandidate]]", found)
+    ]
