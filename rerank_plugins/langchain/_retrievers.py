@@ -31,7 +31,7 @@ from rerank_plugins.langchain._documents import (
     read_filter,
     records_of,
 )
-from rerank_plugins.langchain.embeddings import BundledEmbeddings
+from rerank_plugins.langchain.embeddings import checked_embedding
 
 
 class Retriever(BaseRetriever):
@@ -216,8 +216,7 @@ class Collected(Stored):
                 did, a function is missing, or the index is of another kind.
         """
         if cls._EMBEDS:
-            embedding = BundledEmbeddings() if embedding is None else embedding
-            options["embedding"] = embedding
+            options["embedding"] = embedding = checked_embedding(embedding)
         return cls._load(path, embedding, analyzer, options)
 
     @staticmethod

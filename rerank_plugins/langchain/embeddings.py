@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from rerank_plugins._threads import off_loop
 from rerank_plugins.bundled import EncoderName, load_encoder
+from rerank_plugins.errors import InvalidInputError
 
 
 class BundledEmbeddings(Embeddings):
@@ -44,6 +45,16 @@ class BundledEmbeddings(Embeddings):
 
     aembed_documents = off_loop(embed_documents)  # type: ignore[arg-type]
     aembed_query = off_loop(embed_query)  # type: ignore[arg-type]
+
+
+def checked_embedding(embedding: Embeddings | None) -> Embeddings:
+    """The embedding, or the bundled one; an InvalidInputError if it is not an Embeddings."""
+    given = BundledEmbeddings() if embedding is None else embedding
+    if not isinstance(given, Embeddings):
+        raise InvalidInputError(
+            f"embedding must be LangChain Embeddings, but got {type(embedding).__name__}"
+        )
+    return given
 
 
 EmbeddedEmbeddings = BundledEmbeddings

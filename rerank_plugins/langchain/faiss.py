@@ -18,7 +18,6 @@ from rerank_plugins._validation import check_count, check_flag, check_threshold
 from rerank_plugins.candidates import check_query
 from rerank_plugins.collection import Collection
 from rerank_plugins.collection.stored import Place, Staged
-from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.first_stage._vectors import RELEVANCE
 from rerank_plugins.first_stage.dense import Dense, IndexChoice, Metric
 from rerank_plugins.langchain._documents import (
@@ -35,7 +34,7 @@ from rerank_plugins.langchain._retrievers import (
     check_fields,
     refuse,
 )
-from rerank_plugins.langchain.embeddings import BundledEmbeddings
+from rerank_plugins.langchain.embeddings import checked_embedding
 
 Found = list[tuple[Document, float]]
 
@@ -88,11 +87,7 @@ class FaissVectorStore(Collected, Staged, VectorStore):
         relevance_score_fn: Callable[[float], float] | None = None,
         collection: Collection | None = None,
     ) -> None:
-        self._embed = BundledEmbeddings() if embedding is None else embedding
-        if not isinstance(self._embed, Embeddings):
-            raise InvalidInputError(
-                f"embedding must be LangChain Embeddings, but got {type(embedding).__name__}"
-            )
+        self._embed = checked_embedding(embedding)
         if collection is None:
             collection = Collection([Dense(embed=self._embed, metric=metric, index=index_kind)])
         self._relevance_score_fn = relevance_score_fn

@@ -28,7 +28,7 @@ from rerank_plugins.langchain._documents import (
 from rerank_plugins.langchain._handing import check_stage, found_by, handed
 from rerank_plugins.langchain._retrievers import Collected, Retriever, check_fields
 from rerank_plugins.langchain.bm25 import BM25Retriever
-from rerank_plugins.langchain.embeddings import BundledEmbeddings
+from rerank_plugins.langchain.embeddings import checked_embedding
 from rerank_plugins.langchain.faiss import FaissRetriever, FaissVectorStore
 
 Asked = Shared | list[RetrieverLike]
@@ -128,7 +128,7 @@ class HybridRetriever(Fused, Collected, Retriever):
         """
         if embedding is None:
             options.setdefault("weights", SHIPPED_WEIGHTS)
-        embedding = BundledEmbeddings() if embedding is None else embedding
+        embedding = checked_embedding(embedding)
         collection = Collection(
             *words_and_vectors(records_of(documents), embedding, language=language, engine=engine)
         )
