@@ -8,7 +8,8 @@ An adapter turns its objects into `Record`s and back, and reads its filters into
 `View`                 what never changes: records, first stages, which keys are alive
 `Record`               one document or node
 `filters`              the language of filters; `columns` indexes metadata for them
-`stored`               collections and the retrievers over them, on disk
+`stored`               what retrievers do with collections: add, delete, search, save, load
+`hybrids`              several retrievers as one, over one view or several
 =====================  =====================================================================
 """
 

@@ -128,26 +128,31 @@ class Fused(Stored):
         raise NotImplementedError
 
     def _fused_lists(
-        self, lists: Sequence[Mapping[Hashable, tuple[str, float | None]]], query: str, k: int
+        self, lists: Sequence[Mapping[Hashable, tuple[Any, float | None]]], query: str, k: int
     ) -> list[tuple[Any, Candidate]]:
-        """At most ``k`` of what the retrievers found, best first.
+        """At most ``k`` of what the retrievers found, best first, as the first of them gave it.
 
         Args:
-            lists: For each retriever, text and score by what identifies a passage, best first.
+            lists: For each retriever, object and score by what identifies a passage, best first.
             query: What they were asked.
             k: How many at most.
         """
-        identities = list(dict.fromkeys(identity for found in lists for identity in found))
-        keys = {identity: key for key, identity in enumerate(identities)}
+        first: dict[Hashable, Any] = {}
+        for found in lists:
+            for identity, (one, _) in found.items():
+                first.setdefault(identity, one)
+        keys = {identity: key for key, identity in enumerate(first)}
         candidates = [
             [
-                Candidate(keys[identity], text, score, rank)
-                for rank, (identity, (text, score)) in enumerate(found.items(), start=1)
+                # Fusing reads scores and ranks alone.
+                Candidate(keys[identity], "", score, rank)
+                for rank, (identity, (_, score)) in enumerate(found.items(), start=1)
             ]
             for found in lists
         ]
-        ranked = self._fusion(candidates, len(keys)).search(query, k)
-        return [(identities[one.key], one) for one in ranked]
+        objects = list(first.values())
+        ranked = self._fusion(candidates, len(objects)).search(query, k)
+        return [(objects[one.key], one) for one in ranked]
 
     def _own(self: Any) -> list[Any]:
         """The retrievers, if all are of this package.

@@ -188,18 +188,16 @@ class HybridRetriever(Fused, Collected, Retriever):
     def _fused(self, found: Sequence[Any], query: str, k: int) -> list[tuple[Document, Candidate]]:
         lists = list(map(found_by, self.retrievers, found))
         by_id = all(document.id for documents in lists for document in documents)
-        first: dict[tuple[str | None, str], Document] = {}
-        known: list[dict[Hashable, tuple[str, float | None]]] = []
+        known: list[dict[Hashable, tuple[Document, float | None]]] = []
         for documents in lists:
-            unique: dict[tuple[str | None, str], Document] = {}
+            unique: dict[Hashable, Document] = {}
             for one in documents:
                 unique.setdefault((one.id if by_id else None, one.page_content), one)
             scores = believed([one.metadata for one in unique.values()], query)
-            known.append(
-                {key: (key[1], score) for key, (score, _) in zip(unique, scores, strict=True)}
-            )
-            first = unique | first
-        return [(unstamped(first[key]), one) for key, one in self._fused_lists(known, query, k)]
+            pairs = zip(unique.items(), scores, strict=True)
+            known.append({key: (document, score) for (key, document), (score, _) in pairs})
+        fused = self._fused_lists(known, query, k)
+        return [(unstamped(document), one) for document, one in fused]
 
 
 HybridRetriever._KINDS = (BM25Retriever, FaissRetriever, HybridRetriever)  # noqa: SLF001

@@ -177,12 +177,13 @@ class HybridRetriever(Fused, Collected, FilteringRetriever):
     def _fused(
         self, found: Sequence[list[NodeWithScore]], query: str, k: int
     ) -> list[tuple[BaseNode, Candidate]]:
-        nodes = {one.node_id: one.node for some in reversed(found) for one in reversed(some)}
-        # The id alone is what makes two nodes one, so that the text does not matter.
-        known: list[dict[Hashable, tuple[str, float | None]]] = [
-            {one.node_id: ("", finite(one.score)) for one in some} for some in found
-        ]
-        return [(nodes[name], one) for name, one in self._fused_lists(known, query, k)]
+        known: list[dict[Hashable, tuple[BaseNode, float | None]]] = []
+        for nodes in found:
+            unique: dict[Hashable, tuple[BaseNode, float | None]] = {}
+            for one in nodes:
+                unique.setdefault(one.node_id, (one.node, finite(one.score)))
+            known.append(unique)
+        return self._fused_lists(known, query, k)
 
 
 HybridRetriever._KINDS = (BM25Retriever, FaissRetriever, HybridRetriever)  # noqa: SLF001
