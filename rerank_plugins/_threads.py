@@ -157,14 +157,21 @@ def _renew_faiss(faiss: Any) -> None:
         faiss.InterruptCallback.clear_instance()
 
 
+def _known(locks: WeakSet[Any]) -> list[Any]:
+    while True:
+        with suppress(RuntimeError):  # another thread made one at that moment
+            return list(locks)
+
+
 def _before() -> None:
     until = monotonic() + _LONGEST_PASS
-    for lock in sorted(_without_forks, key=id):  # one order, or two that fork would wait for ever
+    # In one order, or two threads that fork would wait for each other.
+    for lock in sorted(_known(_without_forks), key=id):
         lock.acquire(timeout=max(0.0, until - monotonic()))
 
 
 def _in_parent() -> None:
-    for lock in list(_without_forks):
+    for lock in _known(_without_forks):
         with suppress(RuntimeError):  # of one that was not free in time
             lock.release()
 

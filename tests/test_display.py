@@ -121,6 +121,15 @@ def test_words_that_meet_the_query_are_marked(query, passage, marked):
     assert set(found) == marked
 
 
+def test_the_snippet_is_where_most_words_meet_the_query():
+    """The first stretch of 150 characters that has most of them, far into a long passage."""
+    filler = "nothing of that kind is said here and so on " * 40
+    text = f"museum {filler} museum, tickets and museum hours {filler} museum hours {filler}"
+    page = ranking_html(ranking_of("museum hours", [text]), language="en")
+    shown = page[: page.index("<details>")]
+    assert "<mark>museum</mark>, tickets and <mark>museum</mark> <mark>hours</mark>" in shown
+
+
 def test_each_passage_is_read_by_its_own_language():
     """A list that mixes languages: stems of one are not those of another."""
     texts = [

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from rerank_plugins._cpus import limit_threads
 from rerank_plugins._progress import progress
 from rerank_plugins._text import stream_safe
-from rerank_plugins._threads import fork_safe_lock
+from rerank_plugins._threads import lock_without_forks
 from rerank_plugins.bundled._folder import FOLDER
 from rerank_plugins.errors import UnsupportedModelError
 from rerank_plugins.scoring.batching import token_budget_batches
@@ -52,7 +52,7 @@ class BundledEncoder:
             folder: Holds ``config.json`` and weights of a BERT encoder, and ``tokenizer.json``.
         """
         self.folder = Path(folder)
-        self._lock = fork_safe_lock()
+        self._lock = lock_without_forks()
         self._loaded: _Loaded | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -175,7 +175,7 @@ class _Loaded:
         self._length = int(config["max_position_embeddings"])
         self._prefix = len(self._tokenizer.encode("passage: ", add_special_tokens=False).ids)
         self._body = _MeanPooled(folder, config)
-        self._lock = fork_safe_lock()
+        self._lock = lock_without_forks()
 
     def ids(self, texts: Sequence[str], prefix: str) -> list[list[int]]:
         readable = [

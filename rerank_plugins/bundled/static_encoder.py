@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from rerank_plugins._threads import lock_without_forks
 from rerank_plugins.bundled._folder import FOLDER
 from rerank_plugins.bundled.encoder import files_digest
 from rerank_plugins.errors import UnsupportedModelError
@@ -33,7 +33,7 @@ class StaticEncoder:
                 ``embedding.weight``, shape (vocabulary, d), any float type.
         """
         self.folder = Path(folder)
-        self._lock = threading.Lock()
+        self._lock = lock_without_forks()
         self._loaded: tuple[Any, NDArray[np.float32], int | None] | None = None
 
     @staticmethod

@@ -19,8 +19,14 @@ _INVISIBLE = regex.compile(
     r"[[\p{Default_Ignorable_Code_Point}\uFFF9-\uFFFB]--[\u200C\u200D]]", regex.V1
 )
 _JOINERS = regex.compile(r"[\u200C\u200D]+")
+# All of them but the first of a run between two visible characters.
+_STRAY_JOINERS = regex.compile(
+    r"(?<!\S)[\u200C\u200D]+|(?<=[\u200C\u200D])[\u200C\u200D]+|[\u200C\u200D]++(?!\S)"
+)
+_BREAKS = regex.compile(r"[\x0b\x0c\x1c-\x1f\x85]")
 _CONTROLS = regex.compile(r"[[\p{Cc}]--[\t\n\r]]", regex.V1)
-_TICKS = regex.compile("`+")
+# The backtick, and all that NFKC makes one.
+_TICKS = regex.compile(r"[`\u1FEF\uFF40]+")
 
 
 def strip_invisible(text: str) -> str:
@@ -32,17 +38,8 @@ def strip_invisible(text: str) -> str:
     spelling and many emoji need it. Text keeps its meaning for a model; an emoji may be drawn
     in black and white.
     """
-    text = _CONTROLS.sub(lambda found: " " if found[0].isspace() else "", text)
-    return _JOINERS.sub(_joiner, _INVISIBLE.sub("", text))
-
-
-def _joiner(found: regex.Match[str]) -> str:
-    """The first joiner of a run, when it stands between two visible characters."""
-    text, start, end = found.string, found.start(), found.end()
-    between = start > 0 and end < len(text)
-    if between and not text[start - 1].isspace() and not text[end].isspace():
-        return found[0][0]
-    return ""
+    text = _CONTROLS.sub("", _BREAKS.sub(" ", text))
+    return _STRAY_JOINERS.sub("", _INVISIBLE.sub("", text))
 
 
 def fenced(header: str, text: str) -> str:
@@ -53,9 +50,9 @@ def fenced(header: str, text: str) -> str:
     characters between them do not count, and compatibility forms do. The header goes into the
     opening line, where neither it nor a file's name in it can begin a line.
     """
-    runs = _TICKS.findall(_as_read(text))
+    runs = _TICKS.findall(_as_read(text)) if _TICKS.search(text) else []
     ticks = "`" * max(3, 1 + max(map(len, runs), default=0))
-    if "`" in _as_read(header):
+    if _TICKS.search(header):
         header = _as_read(header).replace("`", "'")
     return f"{ticks}{header}\n{text}\n{ticks}"
 

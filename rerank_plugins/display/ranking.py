@@ -11,13 +11,20 @@ not look into a ``bdi``.
 from __future__ import annotations
 
 import unicodedata
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Mapping
+from functools import cache
 from html import escape
 from typing import Final
 
 from rerank_plugins._validation import check_count
 from rerank_plugins.candidates import Ranked, Ranking
-from rerank_plugins.first_stage.analysis import analyzer_for, detect_language, word_spans
+from rerank_plugins.first_stage.analysis import (
+    Analyzer,
+    analyzer_for,
+    detect_language,
+    word_spans,
+)
 
 Span = tuple[int, int]
 
@@ -230,10 +237,15 @@ def _marker(query: str, texts: list[str], language: str) -> Callable[[str], list
     """Finds the words of a passage that the query's words meet."""
     common = detect_language(texts) if language == "auto" else language
 
+    @cache
+    def asked(name: str) -> tuple[Analyzer, frozenset[str]]:
+        analyzer = analyzer_for(name)
+        return analyzer, frozenset(analyzer.query(query))
+
+    @cache
     def spans(text: str) -> list[Span]:
         own = detect_language([text]) if language == "auto" else language
-        analyzer = analyzer_for(common if own == "neutral" else own)
-        terms = frozenset(analyzer.query(query))
+        analyzer, terms = asked(common if own == "neutral" else own)
         return [
             (start, end)
             for start, end in word_spans(text)
@@ -247,8 +259,9 @@ def _snippet(text: str, spans: list[Span]) -> str:
     """The part of the passage that has most of the marked words, the earliest of equals."""
     begin = 0
     if len(text) > _SNIPPET and spans:
-        met = [sum(start <= s < start + _SNIPPET for s, _ in spans) for start, _ in spans]
-        start = spans[met.index(max(met))][0]
+        starts = [start for start, _ in spans]
+        met = [bisect_left(starts, start + _SNIPPET) - at for at, start in enumerate(starts)]
+        start = starts[met.index(max(met))]
         # A few words before it, unless the passage's beginning shows them too.
         room = 0 if spans[-1][1] <= _SNIPPET else max(0, start - 30)
         begin = 0 if room == 0 else text.find(" ", room, start) + 1 or start

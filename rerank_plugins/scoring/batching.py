@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
+
+from rerank_plugins._threads import fork_safe_lock
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +28,7 @@ class TokenLimit:
 
     def __init__(self) -> None:
         self._limit: int | None = None
-        self._lock = threading.Lock()
+        self._lock = fork_safe_lock()
 
     def within(self, budget: int) -> int:
         """The budget, or what is left of it."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from rerank_plugins._threads import fork_safe_lock
 from rerank_plugins._validation import check_choice
 from rerank_plugins.errors import (
     InvalidInputError,
@@ -163,14 +163,14 @@ class _ReadyScorer(LocalScorer):
         stated = getattr(model.config, "name_or_path", None) or type(model).__name__
         super().__init__(ModelSettings(str(name or stated), "ready"), max_length=max_length)
         self._given = model
-        self._making = threading.Lock()
+        self._making = fork_safe_lock()
         self._digest: str | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_making": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _making=threading.Lock())
+        self.__dict__.update(state, _making=fork_safe_lock())
 
     def _load(self) -> tuple[LoadedModel, Encoder]:
         with self._making:

@@ -13,7 +13,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from rerank_plugins._threads import fork_safe_lock
+from rerank_plugins._threads import fork_safe_lock, lock_without_forks
 from rerank_plugins.errors import UnsupportedModelError
 from rerank_plugins.scoring import hub
 from rerank_plugins.scoring.batching import TokenLimit
@@ -105,6 +105,10 @@ def checkpoint_of(settings: ModelSettings) -> Checkpoint:
     Raises:
         UnsupportedModelError: If the checkpoint is damaged, or asks for what is not supported.
     """
+    return _read(settings, _folder(settings))
+
+
+def _folder(settings: ModelSettings) -> Path:
     folder = Path(settings.source)
     if not folder.is_dir() and not folder.is_absolute():
         folder = hub.fetch(
@@ -115,6 +119,10 @@ def checkpoint_of(settings: ModelSettings) -> Checkpoint:
             trust_remote_code=settings.trust_remote_code,
             allow_pickle_weights=settings.allow_pickle_weights,
         )
+    return folder
+
+
+def _read(settings: ModelSettings, folder: Path) -> Checkpoint:
     return with_form(
         read_checkpoint(folder, trust_remote_code=settings.trust_remote_code),
         settings.form,
@@ -135,15 +143,17 @@ class LoadedModel:
     ) -> None:
         # What makes encoders, where pairs are not two texts with special tokens around them.
         self._encoders: EncoderMaker | None = None
-        self.checkpoint: Checkpoint = checkpoint_of(settings)
-        self.choice = choose(
-            settings.engine,
-            settings.precision,
-            settings.device,
-            self.checkpoint,
-            remote_code=settings.trust_remote_code,
-        )
-        self.engine = engine or self._engine(settings)
+        folder = _folder(settings)  # a download, which no fork waits for
+        with lock_without_forks():
+            self.checkpoint: Checkpoint = _read(settings, folder)
+            self.choice = choose(
+                settings.engine,
+                settings.precision,
+                settings.device,
+                self.checkpoint,
+                remote_code=settings.trust_remote_code,
+            )
+            self.engine = engine or self._engine(settings)
         logger.info(
             "%s runs on engine %s, device %s, precision %s (%s)",
             settings.name,
@@ -160,7 +170,7 @@ class LoadedModel:
         # Forward passes, and texts already tokenized.
         self.shared = SharedPass(
             # No cycle: weights go with the last user.
-            partial(_logits, self.engine, self.checkpoint),
+            partial(_logits, self.engine, self.checkpoint, lock_without_forks()),
             TokenLimit(),
         )
         self.tokens = TokenCache()
@@ -237,9 +247,12 @@ class LoadedModel:
         )
 
 
-def _logits(engine: Engine, checkpoint: Checkpoint, batch: Batch) -> NDArray[np.float64]:
+def _logits(
+    engine: Engine, checkpoint: Checkpoint, computing: threading.RLock, batch: Batch
+) -> NDArray[np.float64]:
     """Shape (rows,): the head's only output, or the relevant class minus the other."""
-    logits = engine.logits(batch).astype(np.float64)
+    with computing:
+        logits = engine.logits(batch).astype(np.float64)
     relevant = checkpoint.relevant
     if logits.shape[1] == 1:
         return np.asarray(logits[:, 0])

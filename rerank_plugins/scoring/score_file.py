@@ -15,7 +15,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rerank_plugins._files import make_file
-from rerank_plugins._threads import fork_safe_lock
+from rerank_plugins._threads import fork_safe_lock, lock_without_forks
 from rerank_plugins.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -56,11 +56,13 @@ class ScoreFile:
         self.path = path
         self._max_pairs = max_pairs
         self._lock = fork_safe_lock()
+        self._inside = lock_without_forks()  # SQLite has locks of the whole process
         self._warned = False
         self._pause = _SHORTEST_PAUSE
         self._alone_until = -math.inf  # on the clock of `monotonic`
         self._inherited: list[sqlite3.Connection | None] = []
-        self._open(_OPENING)
+        with self._inside:
+            self._open(_OPENING)
 
     def _open(self, patience: float) -> None:
         import sqlite3
@@ -165,14 +167,15 @@ class ScoreFile:
         if not self._lock.acquire(timeout=_PATIENCE):
             return None
         try:
-            if self._process != os.getpid():
-                # A connection must neither be used nor closed across a fork.
-                self._inherited.append(self._connection)
-                self._connection, self._process = None, os.getpid()
-                self._open(_PATIENCE)
-            if self._connection is None:
-                return None
-            found = work(self._connection)
+            with self._inside:
+                if self._process != os.getpid():
+                    # A connection must neither be used nor closed across a fork.
+                    self._inherited.append(self._connection)
+                    self._connection, self._process = None, os.getpid()
+                    self._open(_PATIENCE)
+                if self._connection is None:
+                    return None
+                found = work(self._connection)
         except (sqlite3.Error, InvalidInputError) as error:
             self._failed(error)
             return None

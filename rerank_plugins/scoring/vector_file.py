@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rerank_plugins._files import make_file
-from rerank_plugins._threads import fork_safe_lock
+from rerank_plugins._threads import lock_without_forks
 from rerank_plugins.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class VectorFile:
         import sqlite3
 
         self.path = path
-        self._lock = fork_safe_lock()
+        self._lock = lock_without_forks()
         self._warned = False
         try:
             make_file(path)

@@ -1,4 +1,4 @@
-"""A forked child of a process that has scored, or scores, answers: with the real engines."""
+"""A forked child answers, whatever its parent does at that moment: with the real engines."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import pytest
 from local_engines import ENGINES
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+TRIALS = Path(__file__).with_name("fork_trials.py")
+QUICK = {"fp32", "loading", "scores", "vectors", "index"}
 TRIES = int(os.environ.get("RERANK_FAULT_TRIES", "2"))
 
 CODE = """
@@ -65,3 +67,44 @@ def test_a_forked_child_answers(
         env=environment,
     )
     assert told.stdout.split()[-1:] == ["0"], f"{told.stdout} {told.stderr}"
+
+
+@pytest.mark.parametrize(
+    ("work", "needs"),
+    [
+        ("fp32", None),
+        ("bf16", None),
+        ("int8", None),
+        ("openvino", "openvino"),
+        ("sentence-transformers", None),
+        ("causal", None),
+        ("loading", None),
+        ("converting", "openvino"),
+        ("scores", None),
+        ("vectors", None),
+        ("index", "faiss"),
+        ("tokenizers", None),
+    ],
+)
+def test_a_child_answers_whatever_library_the_other_threads_are_in(
+    tiny_checkpoints: Mapping[str, Path],
+    tiny_cross_encoders: Mapping[str, Path],
+    tmp_path: Path,
+    work: str,
+    needs: str | None,
+) -> None:
+    """Torch, sentence-transformers, OpenVINO, FAISS, SQLite, tokenizers; a pool's workers too."""
+    if needs is not None:
+        pytest.importorskip(needs)
+    if work not in QUICK and "RERANK_FAULT_TRIES" not in os.environ:
+        pytest.skip("takes some ten seconds: RERANK_FAULT_TRIES=2 and more runs it")
+    folder = tiny_cross_encoders["bare_causal"] if work == "causal" else tiny_checkpoints["rstar"]
+    told = subprocess.run(
+        [sys.executable, "-W", "ignore", str(TRIALS), work, str(folder), str(TRIES)],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=240 + 4 * TRIES,
+        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path), "OMP_NUM_THREADS": "2"},
+    )
+    assert told.stdout.split()[-1:] == [str(TRIES)], f"{told.stdout} {told.stderr}"

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.first_stage.analysis import LANGUAGES, analyzer_for, detect_language
+from rerank_plugins.first_stage.analysis.analyzers import MAX_QUERY, pieces
 
 ANY_TEXT = st.text(st.characters(), max_size=60)  # surrogates included
 NAMES = (*LANGUAGES, *(f"auto-{language}" for language in LANGUAGES))
@@ -251,6 +252,37 @@ def test_any_text_gives_terms_that_can_be_stored(name: str, text: str) -> None:
     for term in analyzer(text) + analyzer.query(text):
         assert term
         term.encode("utf-8")
+
+
+@given(piece=st.text(st.characters(), min_size=1, max_size=20))
+@example(piece="1½ℵ™x")
+@example(piece="إلى-l'été/ﷺ")
+def test_a_piece_has_the_terms_of_its_tokens(piece: str) -> None:
+    """However its terms are found: by a short cut, from memory or token by token."""
+    for language in LANGUAGES:
+        analyzer = analyzer_for(language)
+        for part in pieces(piece):
+            expected = [analyzer.term(token) for token in analyzer.tokens(part)]
+            assert analyzer(part) == expected
+
+
+def test_a_phrase_in_one_character_stands_apart_from_the_word_before_it() -> None:
+    """The blessing is typed behind a name without a space, and the name is found."""
+    analyzer = analyzer_for("ar")
+    assert analyzer("محمدﷺ") == [*analyzer("محمد"), *analyzer("صلى الله عليه وسلم")]
+    assert analyzer("اللهﷻ")[0] == analyzer("الله")[0]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_of_a_long_query_the_beginning_is_searched(name: str) -> None:
+    """Whole words of its first 65,536 characters; a passage of that length is read whole."""
+    analyzer = analyzer_for(name)
+    words = [f"word{number:06d}" for number in range(10_000)]
+    asked = set(analyzer.query(" ".join(words)))
+    assert {"word000000", "word005956"} <= {term for term in asked if term.startswith("word")}
+    assert not asked & {"word005957", "word00595", "word009999"}
+    assert "word009999" in analyzer(" ".join(words))
+    assert analyzer.query("x" * 70_000) == analyzer.query("x" * MAX_QUERY)
 
 
 @given(text=ANY_TEXT)

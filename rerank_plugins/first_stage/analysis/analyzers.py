@@ -41,8 +41,14 @@ _SPACED_NUMBER: Final = regex.compile(
 _SPACED_THOUSANDS: Final = regex.compile(r"\d{1,3}(?:[ \u00a0\u2009\u202f]\d{3})+")
 _LONG_NUMBER: Final = 7
 # Between words without being part of one; gone before the cut, fewer pieces differ.
+# Signs that are a phrase each: between words, and a word beside them stays one.
+_PHRASES: Final = ("\ufdfa", "\ufdfb")
 _BREAKS: Final = ('"', "(", ")", "[", "]", "«", "»", "“", "”", ". ", ", ", "، ")
 _MEMO_BYTES: Final = 128_000_000
+_STEM_BYTES: Final = 16_000_000
+
+MAX_QUERY: Final = 1 << 16
+"""Characters of a query that are searched for; what a longer one has behind them is left out."""
 
 
 def _remembered(piece: str, terms: tuple[str, ...]) -> int:
@@ -70,7 +76,10 @@ class Analyzer:
         raise NotImplementedError
 
     def query(self, text: str) -> list[str]:
-        """The terms of a query: those of a passage less its stop words, if any are left."""
+        """The terms of a query: those of a passage less its stop words, if any are left.
+
+        Of a query of more than `MAX_QUERY` characters, those of its beginning.
+        """
         raise NotImplementedError
 
     def __repr__(self) -> str:
@@ -89,6 +98,10 @@ class LanguageAnalyzer(Analyzer):
         # A corpus has far fewer distinct pieces than pieces.
         self._memo: Memo[str, tuple[str, ...]] = Memo(
             self._terms_of_piece, max_bytes=_MEMO_BYTES, size=_remembered
+        )
+        # For words inside of pieces, of which one may be a million characters; and for queries.
+        self._stems: Memo[str, str] = Memo(
+            self._stem, max_bytes=_STEM_BYTES, size=lambda word, stem: 150 + 2 * len(word + stem)
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -120,11 +133,11 @@ class LanguageAnalyzer(Analyzer):
 
     def term(self, token: Token) -> str:
         """The term of one token."""
-        return self._stem(token.text) if token.kind == "word" else _exact(token.text)
+        return self._stems[token.text] if token.kind == "word" else _exact(token.text)
 
     def query_tokens(self, text: str) -> list[Token]:
         """The tokens of a query, less its stop words if any others are there."""
-        found = [token for piece in pieces(text) for token in self.tokens(piece)]
+        found = [token for piece in pieces(_head(text)) for token in self.tokens(piece)]
         return without_stop_words(found, self.name) or found
 
     def query_terms(self, token: Token) -> list[str]:
@@ -142,20 +155,32 @@ class LanguageAnalyzer(Analyzer):
         return tuple(map(self._arabic, arabic.name_parts(word)))
 
     def _terms_of_tokens(self, piece: str) -> tuple[str, ...]:
+        whole = normalized(piece)
+        parts = whole.split()
+        if len(parts) > 1:  # fractions and other signs that come apart: few differ
+            return tuple(self.terms(parts))
         terms: list[str] = []
-        for text, kind in tokens(normalized(piece), self.name):
+        for text, kind in tokens(whole, self.name):
             if kind == "exact":
                 terms.append(_exact(text))
             elif arabic.is_arabic(text):
-                terms += map(self._arabic, arabic.name_parts(text))
+                terms += map(self._stems.__getitem__, arabic.name_parts(text))
             else:
-                terms.append(self._latin(text))
+                terms.append(self._stems[text])
         return tuple(terms)
 
     def _stem(self, word: str) -> str:
         if arabic.is_arabic(word):
             return self._arabic(word)
         return self._latin(word)
+
+
+def _head(query: str) -> str:
+    """What is read of a query: no more than `MAX_QUERY` characters, whole words if it has any."""
+    if len(query) <= MAX_QUERY:
+        return query
+    head, _, last = query[: MAX_QUERY + 1].rpartition(" ")
+    return head if head.strip() else last[:MAX_QUERY]
 
 
 def _exact(text: str) -> str:
@@ -198,6 +223,7 @@ class MixedAnalyzer(Analyzer):
 
     def query(self, text: str) -> list[str]:
         """The terms of a query: each word's stem, or stems where languages differ on it."""
+        text = _head(text)
         shown = shown_language(pieces(text))
         own = _reading(shown) if shown else self._fallback
         readings = (
@@ -216,6 +242,8 @@ def pieces(text: str) -> list[str]:
         text = _SPACED_NUMBER.sub(_with_whole_number, text)
     for sign in _BREAKS:
         text = text.replace(sign, " ")
+    for sign in _PHRASES:
+        text = text.replace(sign, f" {sign} ")
     return text.split()
 
 

@@ -210,6 +210,8 @@ def whole_of(run: str) -> str:
 
 def _letters(word: str) -> list[Token]:
     """A word, and its humps where it has several of two letters or more."""
+    if len(word) < 4:
+        return [Token(word)]
     title = word.isascii() and word[1:].islower()
     if not (title or word.isupper() or word.islower()):
         humps = [hump for hump in _HUMPS.findall(word) if len(hump) > 1]

@@ -6,6 +6,7 @@ Compatibility forms come before the cut into words, so that ``m²`` is ``m2`` an
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from typing import Final
 
@@ -39,6 +40,11 @@ _LETTERS: Final = str.maketrans(
     "یکٱےۍڪہھۀۃۂە٠١٢٣٤٥٦٧٨٩۰۱۲۳۴۵۶۷۸۹",
     "يكايىكهههةهه" + "0123456789" * 2,
 )
+# What all of these leave as it is: ASCII, letters of our languages.
+_PLAIN: Final = re.compile(
+    "[\x00-\x7f\xc0-\xd6\xd8-\xf6\xf8-\u0131\u0134-\u013e\u0141-\u0148\u014a-\u017e"
+    "\u0621-\u063a\u0641-\u064a]*"
+)
 _POWER: Final = regex.compile(r"(?<=\d)(?=[⁰¹²³⁴⁵⁶⁷⁸⁹])")
 # Bidi marks, soft hyphens and joiners; tatweel; tashkeel, Quranic and honorific marks.
 _DROPPED: Final = regex.compile(
@@ -52,6 +58,8 @@ _UNDECOMPOSED: Final = str.maketrans(
     {"ł": "l", "ø": "o", "đ": "d", "ð": "d", "ħ": "h", "ŧ": "t", "ı": "i", "ŋ": "n", "ĸ": "k"}
     | {"œ": "oe", "æ": "ae", "þ": "th", "ĳ": "ij", "ŀ": "l", "ƒ": "f"}
 )
+# Scripts without case, whose marks are letters: composed, they stay as they are.
+_CASELESS: Final = re.compile("[\u0620-\u08ff\u0900-\u109f\u2e80-\u9fff\uac00-\ud7a3]+")
 # Composed letters and what they decompose to, for words that need no more than this table.
 _LATIN: Final = {code: chr(code) for code in range(0x80)} | {
     code: _DIACRITICS.sub("", normalize("NFD", chr(code).translate(_UNDECOMPOSED)))
@@ -64,7 +72,7 @@ def normalized(text: str) -> str:
 
     Letters with accents are composed; Arabic keeps its hamzas and its teh marbuta.
     """
-    if text.isascii():
+    if _PLAIN.fullmatch(text):
         return text
     text = _POWER.sub("^", text).translate(_SAME)
     text = _DROPPED.sub("", normalize("NFKC", text))
@@ -78,6 +86,8 @@ def folded(word: str) -> str:
     """
     if word.isascii():
         return word.lower()
+    if _CASELESS.fullmatch(word):
+        return normalize("NFC", word)
     word = word.casefold()
     bare = word.translate(_LATIN)
     if bare.isascii():
