@@ -1,14 +1,15 @@
 """Many callers of one reranker: passages per second and the slowest calls, threads and asyncio.
 
-    python benchmarks/callers.py [--before CHECKOUT] [--callers 1 8 64] [--passages 5 20 50]
-        [--seconds 3] [--rounds 2] [--engine torch]
+    python benchmarks/callers.py [--before CHECKOUT] [--model FOLDER] [--callers 1 8 64]
+        [--passages 5 20 50] [--seconds 3] [--rounds 2] [--engine torch] [--precision fp32]
     python benchmarks/callers.py --callers 1 8 --passages 5 --seconds 1 --rounds 1   # small form
 
-Each caller asks the bundled cross-encoder again and again, a query and that many passages of 30
-to 50 words in four languages, until the seconds are over; calls that began are counted to their
-end. Every setting runs in a new process, that of CHECKOUT and this one in turn. Latency is that
-of a call (95th percentile); processor milliseconds per passage hold on a busy machine too.
-About six minutes on two cores with --before and the defaults.
+Each caller asks one cross-encoder again and again, a query and that many passages of 30 to 50
+words in four languages, until the seconds are over; calls that began are counted to their end.
+Both checkouts load the same folder: FOLDER, or the cross-encoder bundled here, written as fp32
+safetensors, which every version reads. Every setting runs in a new process, that of CHECKOUT and
+this one in turn. Latency is that of a call (95th percentile); processor milliseconds per passage
+hold on a busy machine too. About six minutes on two cores with --before and the defaults.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import os
 import random
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -89,11 +91,15 @@ def by_asyncio(reranker: Any, load: Load, callers: int, seconds: float) -> list[
     return taken
 
 
-def measured(how: str, callers: int, passages: int, seconds: float, engine: str) -> Row:
+def measured(options: argparse.Namespace) -> Row:
     """Passages per second, 95th percentile in milliseconds, processor milliseconds per passage."""
     from rerank_plugins import load_reranker
 
-    reranker = load_reranker("embedded", device="cpu", engine=engine)
+    how, callers, passages = options.one[0], int(options.one[1]), int(options.one[2])
+    seconds = options.seconds
+    reranker = load_reranker(
+        str(options.model), device="cpu", engine=options.engine, precision=options.precision
+    )
     load = Load(passages)
     # Tokens are kept: a corpus that is asked again and again.
     reranker.rerank(load.queries[0], load.pool)
@@ -116,13 +122,23 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--engine", default="torch")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--model", type=Path, help="a cross-encoder's folder")
+    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        how, callers, passages = options.one.split()
-        row = measured(how, int(callers), int(passages), options.seconds, options.engine)
-        print(json.dumps(row))
+        print(json.dumps(measured(options)))
         return
+    with tempfile.TemporaryDirectory() as temporary:
+        if options.model is None:
+            from _common import checkpoint
+
+            options.model = checkpoint(Path(temporary) / "model", "bundled")
+        compare(options)
+
+
+def compare(options: argparse.Namespace) -> None:
+    """The table."""
     places = {"now": ROOT} if options.before is None else {"before": options.before, "now": ROOT}
     each = " | ".join(f"{name}: passages/s | p95 ms | processor ms/passage" for name in places)
     print(f"| callers x passages | {each} |\n|---{'|---' * 3 * len(places)}|")
@@ -143,8 +159,9 @@ def main() -> None:
 def _in_process(
     place: Path, how: str, callers: int, passages: int, options: argparse.Namespace
 ) -> Row:
-    command = [sys.executable, __file__, "--one", f"{how} {callers} {passages}",
-               "--seconds", str(options.seconds), "--engine", options.engine]  # fmt: skip
+    command = [sys.executable, __file__, "--one", how, str(callers), str(passages),
+               "--seconds", str(options.seconds), "--engine", options.engine,
+               "--precision", options.precision, "--model", str(options.model)]  # fmt: skip
     done = subprocess.run(
         command,
         env={**os.environ, "PYTHONPATH": str(place)},

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import argparse
 import random
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from first_stage_scale import lines
@@ -20,6 +22,7 @@ from first_stage_scale import lines
 from rerank_plugins.first_stage.bm25 import BM25
 from rerank_plugins.models.loading import load_scorer
 from rerank_plugins.scoring.agreement import LabelledList, agreement
+from rerank_plugins.scoring.base import PairScores, ScoreOptions
 
 
 def labelled(folder: Path, queries: int, candidates: int) -> list[LabelledList]:
@@ -46,6 +49,21 @@ def labelled(folder: Path, queries: int, candidates: int) -> list[LabelledList]:
     return lists
 
 
+class Once:
+    """A scorer that scores the same pairs once, for all that are compared with it."""
+
+    def __init__(self, scorer: Any) -> None:
+        self._scorer = scorer
+        self._scores: PairScores | None = None
+
+    def score(self, pairs: Sequence[tuple[str, str]], options: ScoreOptions) -> PairScores:
+        """The scores of the first call's pairs, which all calls have."""
+        if self._scores is None:
+            self._scores = self._scorer.score(pairs, options)
+        assert len(self._scores.logits) == len(pairs)
+        return self._scores
+
+
 def main() -> None:
     """Prints a row per set, and the means."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -61,11 +79,12 @@ def main() -> None:
     print("|---" * (3 + 2 * len(options.engines)) + "|")
     rows: list[list[float]] = []
     for folder in options.folders:
+        exact = Once(fp32)
         lists = labelled(folder, options.queries, options.candidates)
         row: list[float] = []
         for engine in options.engines:
             int8 = load_scorer(options.model, engine=engine, precision="int8")
-            found = agreement(fp32, int8, lists)
+            found = agreement(exact, int8, lists)
             row = row or [found["ndcg_at_10"]["fp32"]]
             row += [found["kendall_tau"], found["ndcg_at_10"]["int8"]]
         rows.append(row)

@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from rerank_plugins.errors import UnsupportedModelError
-from rerank_plugins.scoring.blocks import BLOCK, FILE, has_blocks, read_blocks, to_8_bits
+from rerank_plugins.scoring.blocks import (
+    BLOCK,
+    FILE,
+    Blocks,
+    has_blocks,
+    read_blocks,
+    to_8_bits,
+)
 
 
 def test_four_bits_are_read_as_they_were_packed(tmp_path: Path) -> None:
@@ -62,3 +69,32 @@ def test_a_damaged_file_is_told_of(tmp_path: Path) -> None:
     (tmp_path / FILE).write_bytes(b"not weights")
     with pytest.raises(UnsupportedModelError, match="could not be read"):
         read_blocks(tmp_path)
+
+
+def test_rows_are_decoded_as_they_are_looked_up(tmp_path: Path) -> None:
+    """As in the whole matrix, for each way that a table may be stored."""
+    rng = np.random.default_rng(0)
+    integers, scale = to_8_bits(rng.normal(size=(5, 64)).astype(np.float32))
+    nibbles = rng.integers(0, 256, (5, 2, 16)).astype(np.uint8)
+    plain = rng.normal(size=(5, 3)).astype(np.float16)
+    save_file(
+        {"a.q8": integers, "a.scale": scale, "b.q4": nibbles, "b.scale": scale, "c": plain},
+        tmp_path / FILE,
+    )
+    blocks = Blocks(tmp_path)
+    assert blocks.count() == sum(tensor.numel() for tensor in blocks.values()) == 5 * (64 + 64 + 3)
+    ids = torch.tensor([4, 0, 0])
+    for name, whole in blocks.items():
+        rows = blocks.rows(name)
+        assert rows.shape == whole.shape
+        assert torch.equal(rows(ids), whole[ids])
+        with pytest.raises(IndexError):
+            rows(torch.tensor([5]))
+
+
+def test_a_scale_that_does_not_fit_is_told_of(tmp_path: Path) -> None:
+    """By the file's name, when the matrix is read."""
+    save_file({"x.q8": np.ones((2, 64), np.int8), "x.scale": np.ones((2, 3))}, tmp_path / FILE)
+    for read in (read_blocks, lambda folder: Blocks(folder).rows("x")):
+        with pytest.raises(UnsupportedModelError, match=FILE):
+            read(tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -10,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
 
 from rerank_plugins.models.catalog import bundled_folder
 from rerank_plugins.scoring import checkpoint
 from rerank_plugins.scoring.checkpoint import read_checkpoint
 from rerank_plugins.scoring.plain_tokenizer import read_plainly
+from rerank_plugins.scoring.tokenizer_files import lowercased
 
 TEXTS = ["من هو وزير المالية؟", "Où est l'œuvre ?", "Zażółć gęślą jaźń", "naïve  text\n[SEP] 1,5"]
 
@@ -107,3 +110,29 @@ def test_the_bundled_model_ranks_without_importing_transformers() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["2", "False"]
+
+
+def test_files_of_equal_content_are_one_tokenizer(generic: Path, tmp_path: Path) -> None:
+    """That of the bundled encoder takes 80 MiB; one that must lowercase is a copy."""
+    shutil.copytree(generic, tmp_path / "copy")
+    one, two = (read_checkpoint(folder) for folder in (generic, tmp_path / "copy"))
+    assert one.pair_tokenizer is two.pair_tokenizer
+    upper = one.pair_tokenizer.encode("A").ids
+    lower = lowercased(one.pair_tokenizer)
+    assert lower.encode("A").ids == lower.encode("a").ids != upper
+    assert one.pair_tokenizer.encode("A").ids == upper
+
+
+def test_what_a_tokenizer_states_of_truncation_and_padding_is_not_applied(
+    generic: Path, tmp_path: Path
+) -> None:
+    """Rows are cut and padded by whoever makes them."""
+    shutil.copytree(generic, tmp_path / "own")
+    file = tmp_path / "own" / "tokenizer.json"
+    stated = Tokenizer.from_file(str(file))
+    stated.enable_truncation(4)
+    stated.enable_padding(length=6)
+    stated.save(str(file))
+    found = read_checkpoint(tmp_path / "own").pair_tokenizer
+    assert found.encode("a").ids == read_checkpoint(generic).pair_tokenizer.encode("a").ids
+    assert len(found.encode("a b c d e f g")) > 6

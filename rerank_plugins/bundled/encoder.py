@@ -23,6 +23,7 @@ from rerank_plugins._threads import lock_without_forks
 from rerank_plugins.bundled._folder import FOLDER
 from rerank_plugins.errors import UnsupportedModelError
 from rerank_plugins.scoring.batching import token_budget_batches
+from rerank_plugins.scoring.tokenizer_files import read_tokenizer
 
 Side = Literal["query", "passage"]
 
@@ -164,14 +165,10 @@ class _Loaded:
     """Tokenizer and weights."""
 
     def __init__(self, folder: Path) -> None:
-        from tokenizers import Tokenizer
-
         config = _config(folder)
         if not (folder / "tokenizer.json").is_file():
             raise UnsupportedModelError(f"an encoder needs tokenizer.json, but {folder} has none")
-        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        self._tokenizer.no_padding()
-        self._tokenizer.no_truncation()
+        self._tokenizer = read_tokenizer(folder / "tokenizer.json")
         self._length = int(config["max_position_embeddings"])
         self._prefix = len(self._tokenizer.encode("passage: ", add_special_tokens=False).ids)
         self._body = _MeanPooled(folder, config)

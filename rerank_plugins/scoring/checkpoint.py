@@ -32,6 +32,7 @@ from rerank_plugins.scoring.lightweight import Lightweight
 from rerank_plugins.scoring.pair_form import check_pair_form
 from rerank_plugins.scoring.plain_tokenizer import read_plainly
 from rerank_plugins.scoring.saved import SavedSettings, module_folders, read_saved
+from rerank_plugins.scoring.tokenizer_files import lowercased
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -228,9 +229,12 @@ def _as_classifier(
             f"a cross-encoder has one label or two, but the checkpoint in {folder} has {labels}"
         )
     architecture = str(config.model_type)
-    if saved.lowercase:
-        _lowercase(tokenizer.backend_tokenizer)
     check_pair_form(tokenizer, architecture, folder)
+    backend = tokenizer.backend_tokenizer
+    backend = lowercased(backend) if saved.lowercase else backend
+    # So that encoders share it: it may take tens of megabytes.
+    backend.no_truncation()
+    backend.no_padding()
     return Checkpoint(
         folder=folder,
         architecture=architecture,
@@ -248,7 +252,7 @@ def _as_classifier(
         long_passages=cast("LongPassages", defaults["long_passages"]),
         first_stage_weight=float(defaults["first_stage_weight"]),
         saved=saved,
-        tokenizer=tokenizer.backend_tokenizer,
+        tokenizer=backend,
         pad_id=int(tokenizer.pad_token_id) if tokenizer.pad_token_id is not None else 0,
     )
 
@@ -294,15 +298,6 @@ def _installed(name: str) -> bool:
         return find_spec(name) is not None
     except ModuleNotFoundError:  # the parent package of a dotted name
         return False
-
-
-def _lowercase(tokenizer: Tokenizer) -> None:
-    """Texts are lowercased first, as sentence-transformers' ``do_lower_case`` has it."""
-    from tokenizers import normalizers
-
-    own = tokenizer.normalizer
-    steps = [normalizers.Lowercase(), *([] if own is None else [own])]
-    tokenizer.normalizer = normalizers.Sequence(steps)
 
 
 def positions_before_the_first(config: Any) -> int:

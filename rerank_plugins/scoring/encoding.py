@@ -88,8 +88,7 @@ class PairEncoder:
     """Encodes pairs for one checkpoint.
 
     Args:
-        tokenizer: A ``tokenizers.Tokenizer``; a copy is kept, free of truncation and padding
-            state, so that threads can share it.
+        tokenizer: As `TextTokens` takes it.
         max_length: Tokens that the model can take, special tokens included.
         window_tokens: Passage tokens a window; None for as many as fit.
         pad_id: Id that fills short rows.

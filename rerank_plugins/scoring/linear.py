@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     import torch
 
-# Activations are 7 bits wide, -63 to 63 around 64: two products of 8 by 8 bits overflow the
-# 16-bit sums of processors without VNNI.
-_LARGEST = 63
-_ZERO = 64
+# Without VNNI: (162 + 1) x 200 fits in 16 bits, the 1 being what rounding may add to two weights.
+_STEPS_OF_PAIRS: Final = 200
+_LARGEST_PAIR: Final = 162
 
 # Names of config.json's ``hidden_act``; what oneDNN calls each, and how it is approximated.
 ACTIVATIONS: Final = {
@@ -52,10 +51,14 @@ class Linear:
 
 
 class Int8Linear:
-    """`Linear` with int8 weights, a scale per output, and int8 activations, a scale per token.
+    """`Linear` with int8 weights, a scale per output, and uint8 activations, a range per token.
 
-    A token's scale comes from that token alone, so that its result does not depend on what
-    else is in the batch.
+    A token's range, from its lowest value to its highest, comes from that token alone, so that its
+    result does not depend on what else is in the batch. A range around 0 would waste half of its
+    steps: behind a GELU, and where a few outlying channels of a layer norm have one sign.
+
+    Activations have as many steps as `activation_steps` says. Where those are 200, a row's scale is
+    so large that the weights of no two neighbours sum to more than 162.
 
     Args:
         weight: Shape (out, in), fp32, on the CPU.
@@ -66,11 +69,17 @@ class Int8Linear:
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor, activation: str = "none") -> None:
         import torch
 
+        self._steps = activation_steps()
         # A row of zeros has no scale; any will do.
-        self._scales = weight.abs().amax(dim=1).clamp(min=1e-12) / 127
-        whole = (weight / self._scales[:, None]).round().to(torch.int8)
-        self._weight = torch.ops.onednn.qlinear_prepack(whole, None)
-        self._zeros = torch.zeros(len(weight), dtype=torch.int64)
+        scales = weight.abs().amax(dim=1).clamp(min=1e-12) / 127
+        if self._steps == _STEPS_OF_PAIRS:
+            even = weight[:, : weight.shape[1] // 2 * 2]
+            pairs = even.unflatten(1, (-1, 2)).sum(dim=2).abs().amax(dim=1)
+            scales = torch.maximum(scales, pairs / _LARGEST_PAIR)
+        whole = (weight / scales[:, None]).round().to(torch.int8)
+        self._product = _Product(whole, scales)
+        # What the products give for a token whose values are all 1.
+        self._sums = whole.sum(dim=1) * scales
         self._bias = bias
         self._activation = activation
 
@@ -78,15 +87,34 @@ class Int8Linear:
         """From shape (tokens, in) to (tokens, out), fp32."""
         import torch
 
-        # Not aminmax() or a norm, which take twenty times as long along rows.
-        largest = torch.maximum(x.amax(1, keepdim=True), x.amin(1, keepdim=True).neg_())
-        largest = largest.clamp_(min=1e-12)
-        # .5 because the cast cuts what should be rounded.
-        whole = (x * (_LARGEST / largest)).add_(_ZERO + 0.5).to(torch.uint8)
+        # Not aminmax(), which takes twenty times as long along rows.
+        low, high = x.amin(1, keepdim=True), x.amax(1, keepdim=True)
+        step = (high - low).clamp_(min=1e-12).div_(self._steps)
+        # Half a step more, because the cast cuts what should be rounded; from fp32 to uint8 at
+        # once takes three times as long.
+        whole = (x - (low - step / 2)).mul_(1 / step).to(torch.int16).to(torch.uint8)
+        y = self._product(whole)
+        torch.addcmul(self._bias, y, step, out=y)
+        return activated(y.addcmul_(low, self._sums), self._activation)
+
+
+class _Product:
+    """Of uint8 and int8 matrices, by oneDNN; the outputs scaled, fp32."""
+
+    def __init__(self, weight: torch.Tensor, scales: torch.Tensor) -> None:
+        import torch
+
+        self._weight = torch.ops.onednn.qlinear_prepack(weight, None)
+        self._scales = scales
+        self._zeros = torch.zeros(len(weight), dtype=torch.int64)
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        import torch
+
         y: torch.Tensor = torch.ops.onednn.qlinear_pointwise(
-            whole,
-            1 / _LARGEST,
-            _ZERO,
+            x,
+            1.0,
+            0,
             self._weight,
             self._scales,
             self._zeros,
@@ -98,7 +126,35 @@ class Int8Linear:
             [],
             "",
         )
-        return activated(torch.addcmul(self._bias, y, largest, out=y), self._activation)
+        return y
+
+
+@cache
+def activation_steps() -> int:
+    """Steps in which activations are kept: 255, 200 or 127; which is exact here is tried once.
+
+    255 is all of 8 bits, for processors that sum products of 8 by 8 bits in 32 (VNNI, AMX). Others
+    sum two of them in 16 first, those of neighbouring inputs: with 200 steps that is exact where
+    two weights sum to no more than 163, with 127 steps always.
+    """
+    if _is_exact(255, [127, 127]):
+        return 255
+    rest = _LARGEST_PAIR + 1 - 127
+    return _STEPS_OF_PAIRS if _is_exact(_STEPS_OF_PAIRS, [127, rest]) else 127
+
+
+def _is_exact(largest: int, weights: list[int]) -> bool:
+    """Whether sums over the largest activations are, with two weights in turn."""
+    import torch
+
+    for tokens, inputs in ((1, 64), (64, 384)):
+        weight = torch.tensor(weights * (inputs // 2), dtype=torch.int8).repeat(64, 1)
+        x = torch.full((tokens, inputs), largest, dtype=torch.uint8)
+        with torch.inference_mode():
+            y = _Product(weight, torch.ones(64))(x)
+        if bool((y != largest * sum(weights) * (inputs // 2)).any()):
+            return False
+    return True
 
 
 def activated(x: torch.Tensor, activation: str) -> torch.Tensor:

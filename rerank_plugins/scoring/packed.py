@@ -13,14 +13,16 @@ imported.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rerank_plugins.scoring.attention import Attention, Layout
+from rerank_plugins.scoring.blocks import Blocks, rows_of
 from rerank_plugins.scoring.encoding import Batch
 from rerank_plugins.scoring.linear import ACTIVATIONS, Int8Linear, Linear
 
@@ -100,12 +102,7 @@ class PackedBody:
 
         def weight(name: str, *shape: int | None) -> torch.Tensor:
             found = tensors[prefix + name]
-            if len(found.shape) != len(shape) or any(
-                want not in (None, have) for want, have in zip(shape, found.shape, strict=True)
-            ):
-                raise ValueError(
-                    f"{prefix + name} must be of shape {shape}, but is {tuple(found.shape)}"
-                )
+            _check_shape(prefix + name, found.shape, shape)
             return found.to(device=device, dtype=dtype)
 
         def norm(name: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -113,24 +110,39 @@ class PackedBody:
 
         import torch
 
-        self._words = weight("embeddings.word_embeddings.weight", None, self.width)
+        self._words: Callable[[torch.Tensor], torch.Tensor]
+        words = "embeddings.word_embeddings.weight"
+        if device.type == "cpu":
+            # Few rows are ever read: the table stays in its file, in the type that it has there.
+            rows = rows_of(tensors, prefix + words)
+            _check_shape(prefix + words, rows.shape, (None, self.width))
+            self._words = lambda ids: rows(ids).to(dtype)
+        else:
+            table = weight(words, None, self.width)
+            self._words = partial(torch.nn.functional.embedding, weight=table)
         self._places = weight("embeddings.position_embeddings.weight", None, self.width)
         self._types = weight("embeddings.token_type_embeddings.weight", None, self.width)
         self._norm = norm("embeddings.LayerNorm")
         inner: int = config.get("intermediate_size", 3072)
         count: int = config.get("num_hidden_layers", 12)
+        # One product for queries, keys and values where a token is quantized for each, or weights
+        # are copied to a device; else it gains nothing, and three leave them in their file.
+        joined = int8 or device.type != "cpu"
         self._layers = []
         for number in range(count):
             at = f"encoder.layer.{number}."
             own = [f"{at}attention.self.{part}" for part in ("query", "key", "value")]
             weights = [weight(f"{one}.weight", self.width, self.width) for one in own]
             biases = [weight(f"{one}.bias", self.width) for one in own]
-            # One product for all three, but in the last layer, where queries may be fewer.
+            # In the last layer queries may be fewer.
             alone = 1 if number == count - 1 else 0
+            asking, seen = weights[:alone], weights[alone:]
+            if joined:
+                seen, biases[alone:] = [torch.cat(seen)], [torch.cat(biases[alone:])]
             self._layers.append(
                 _Layer(
-                    linear(weights[0], biases[0]) if alone else None,
-                    linear(torch.cat(weights[alone:]), torch.cat(biases[alone:])),
+                    linear(asking[0], biases[0]) if asking else None,
+                    [linear(*some) for some in zip(seen, biases[alone:], strict=True)],
                     linear(
                         weight(f"{at}attention.output.dense.weight", self.width, self.width),
                         weight(f"{at}attention.output.dense.bias", self.width),
@@ -174,7 +186,7 @@ class PackedBody:
         def packed(values: NDArray[np.int64]) -> torch.Tensor:
             return torch.from_numpy(values[real]).to(self.device)
 
-        hidden = embedding(packed(batch.input_ids), self._words)
+        hidden = self._words(packed(batch.input_ids))
         types = batch.token_type_ids
         hidden = hidden + (
             self._types[0] if types is None else embedding(packed(types), self._types)
@@ -202,7 +214,9 @@ class PackedBody:
         first: bool = False,
     ) -> torch.Tensor:
         *parts, key, value = (
-            layer.seen(hidden).view(len(hidden), -1, self.heads, self._size).unbind(1)
+            part
+            for linear in layer.seen
+            for part in linear(hidden).view(len(hidden), -1, self.heads, self._size).unbind(1)
         )
         if first:
             hidden = hidden[layout.starts[:-1]]
@@ -220,17 +234,24 @@ class PackedBody:
         return layer_norm(hidden, (self.width,), *norm, eps=self._eps)
 
 
+def _check_shape(name: str, shape: Sequence[int], wanted: tuple[int | None, ...]) -> None:
+    if len(shape) != len(wanted) or any(
+        want not in (None, have) for want, have in zip(wanted, shape, strict=True)
+    ):
+        raise ValueError(f"{name} must be of shape {wanted}, but is {tuple(shape)}")
+
+
 @dataclass(frozen=True, slots=True)
 class _Layer:
     """One layer: linear parts, and weight and bias of the two norms.
 
     Attributes:
         asking: Gives queries; None where ``seen`` does.
-        seen: Gives keys and values, behind queries where it gives these too.
+        seen: Give, together, keys and values, behind queries where they give these too.
     """
 
     asking: Linear | None
-    seen: Linear
+    seen: list[Linear]
     mixing: Linear
     mixed_norm: tuple[torch.Tensor, torch.Tensor]
     wide: Linear
@@ -274,7 +295,11 @@ class PackedClassifier:
         if self._dense.weight.shape != (width, width) or self._out.weight.shape[1] != width:
             raise ValueError("the scoring head must fit the body")
 
-        self.parameters = sum(tensor.numel() for tensor in tensors.values())
+        self.parameters = (
+            tensors.count()
+            if isinstance(tensors, Blocks)
+            else sum(tensor.numel() for tensor in tensors.values())
+        )
 
     def logits(self, batch: Batch, attention: Attention) -> torch.Tensor:
         """Logits of a batch's rows, shape (rows, labels); inference only.

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
 from rerank_plugins.scoring.packed import against_packing
+from rerank_plugins.scoring.tokenizer_files import read_tokenizer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -97,9 +98,7 @@ def read_plainly(folder: Path, raw: dict[str, Any]) -> tuple[Any, PlainTokenizer
     settings = json.loads(files[1].read_text(encoding="utf-8"))
     if not _is_generic(settings):
         return None
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(files[0]))
+    tokenizer = read_tokenizer(files[0])
     if any(tokenizer.token_to_id(settings[name]) is None for name in _TOKENS & set(settings)):
         return None  # a token that transformers would add
     labels = raw.get("id2label")

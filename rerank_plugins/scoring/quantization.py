@@ -33,6 +33,7 @@ from rerank_plugins.scoring.agreement import (
 )
 from rerank_plugins.scoring.checkpoint import Checkpoint
 from rerank_plugins.scoring.engines import choose, native_bf16
+from rerank_plugins.scoring.linear import activation_steps
 from rerank_plugins.scoring.loaded import ModelSettings, checkpoint_of
 from rerank_plugins.scoring.local import LocalScorer
 from rerank_plugins.scoring.openvino_engine import (
@@ -219,7 +220,7 @@ def _quantize_torch(
 def _torch_engine(settings: ModelSettings, checkpoint: Checkpoint) -> TorchEngine:
     engine = _unmeasured(settings, checkpoint)
     found = converted.find(
-        converted.places(checkpoint.folder, model=False), _key(checkpoint), model=False
+        converted.places(checkpoint.folder, model=False), _report_key(checkpoint), model=False
     )
     if found is not None:
         engine.facts = found.facts
@@ -265,11 +266,16 @@ def _torch_report(
         "calibrated_on": None,
         "calibration_pairs": 0,
         **({"pairs_per_second": _speeds(settings, int8, lists)} if with_speeds else {}),
-        "activations": "int8 in linear layers, each token with its scale; else fp32",
+        "activations": _activations(),
         "versions": {"torch": version("torch")},
     }
     report["advice"] = advice(report)
     return report
+
+
+def _activations() -> str:
+    bits = activation_steps().bit_length()
+    return f"{bits} bits in linear layers, each token with its range; else fp32"
 
 
 def _fp32(settings: ModelSettings, engine: Any) -> LocalScorer:
@@ -286,6 +292,12 @@ def _speeds(
 
 def _key(checkpoint: Checkpoint) -> str:
     return converted.key_of(checkpoint.fingerprint(), precision="int8")
+
+
+def _report_key(checkpoint: Checkpoint) -> str:
+    # What was measured of another way to round says nothing of this one.
+    told = checkpoint.fingerprint()
+    return converted.key_of(told, precision="int8", activations=_activations())
 
 
 def _kept(
@@ -312,5 +324,5 @@ def _kept_report(checkpoint: Checkpoint, engine: TorchEngine, report: dict[str, 
     """On disk where that is possible, and in the engine."""
     engine.facts = {"parameters": engine.parameters, "agreement": report}
     places = converted.places(checkpoint.folder, model=False)
-    if converted.keep(places, _key(checkpoint), None, engine.facts) is None:
+    if converted.keep(places, _report_key(checkpoint), None, engine.facts) is None:
         logger.info("the report on int8 cannot be kept in %s: measured anew next time", places)

@@ -24,15 +24,17 @@ class TextTokens:
     """Token ids of single texts, without special tokens.
 
     Args:
-        tokenizer: A ``tokenizers.Tokenizer``; a copy is kept, free of truncation and padding
-            state, so that threads can share it.
+        tokenizer: A ``tokenizers.Tokenizer``; one that truncates or pads is copied and the copy
+            does neither. It must not change afterwards: threads share it.
         cache: Token ids of texts seen before, by this same tokenizer; None for none.
     """
 
     def __init__(self, tokenizer: Tokenizer, cache: TokenCache | None = None) -> None:
-        self.tokenizer = type(tokenizer).from_str(tokenizer.to_str())
-        self.tokenizer.no_truncation()
-        self.tokenizer.no_padding()
+        if tokenizer.truncation is not None or tokenizer.padding is not None:
+            tokenizer = type(tokenizer).from_str(tokenizer.to_str())
+            tokenizer.no_truncation()
+            tokenizer.no_padding()
+        self.tokenizer = tokenizer
         self._cache = cache
 
     def of(self, texts: Sequence[str]) -> dict[str, list[int]]:

@@ -55,7 +55,7 @@ class TorchEngine:
             that has instructions for it, else fp32; never what the checkpoint happens to be
             stored in: transformers keeps an fp16 checkpoint in fp16 even on a CPU, where that
             is slow. ``int8`` is for CPUs: weights and activations of the layers' linear parts,
-            each token with its own scale; embeddings, attention, norms and the scoring head
+            each token with a separate range; embeddings, attention, norms and the scoring head
             stay fp32.
         trust_remote_code: Whether code in the checkpoint may run.
         allow_pickle_weights: Whether weights other than safetensors may be read.

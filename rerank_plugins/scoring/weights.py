@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rerank_plugins.scoring.blocks import has_blocks, read_blocks
+from rerank_plugins.scoring.blocks import Blocks, has_blocks
 
 if TYPE_CHECKING:
     import torch
@@ -17,10 +18,11 @@ _INDEX = "model.safetensors.index.json"
 _OLD_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 
 
-def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
+def read_tensors(folder: Path) -> Mapping[str, torch.Tensor]:
     """Tensors by name, mapped from the disk: memory is taken as they are used.
 
-    Weights in blocks of 4 or 8 bits (see `rerank_plugins.scoring.blocks`) come as float32.
+    Weights in blocks of 4 or 8 bits (see `rerank_plugins.scoring.blocks`) come as float32, each
+    decoded when it is asked for.
 
     Raises:
         UnsupportedModelError: If a file of blocks is damaged.
@@ -32,7 +34,7 @@ def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 
     if has_blocks(folder):
-        return read_blocks(folder)
+        return Blocks(folder)
     files = [_SINGLE]
     if not (folder / _SINGLE).is_file() and (folder / _INDEX).is_file():
         index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))

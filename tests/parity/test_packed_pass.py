@@ -33,9 +33,10 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
-from rerank_plugins.scoring import torch_engine
+from rerank_plugins.scoring import linear, torch_engine
 from rerank_plugins.scoring.attention import Attention, Layout, attention_by_row, attention_on_cuda
 from rerank_plugins.scoring.encoding import Batch
+from rerank_plugins.scoring.linear import Int8Linear, activation_steps
 from rerank_plugins.scoring.packed import PackedBody, PackedClassifier, against_packing
 from rerank_plugins.scoring.torch_engine import TorchEngine
 
@@ -332,8 +333,8 @@ def test_int8_of_architectures_without_a_packed_pass(
         exact = model(**inputs).logits
         for place, part in model.base_model.named_modules():
             if isinstance(part, torch.nn.Linear) and re.search(r"\.\d+\.", f".{place}"):
-                part.weight.copy_(rounded(part.weight, 127))
-                part.register_forward_pre_hook(lambda _, args: (rounded(args[0], 63),))
+                part.weight.copy_(rounded(part.weight))
+                part.register_forward_pre_hook(lambda _, args: (in_steps(args[0]),))
         expected = model(**inputs).logits
     np.testing.assert_allclose(found, expected.numpy(), atol=0.02)
     assert np.abs(found - exact.numpy()).max() > 1e-4, "nothing was quantized"
@@ -341,27 +342,71 @@ def test_int8_of_architectures_without_a_packed_pass(
     np.testing.assert_allclose(alone[0], found[0], atol=1e-4)
 
 
-def test_int8_products_are_whole_on_a_processor_without_vnni() -> None:
+@pytest.mark.parametrize("instructions", ["AVX2", "AVX512_CORE"])
+def test_int8_products_are_exact_on_a_processor_without_vnni(instructions: str) -> None:
     """There two products of 8 bits are summed in 16; the largest values must fit."""
-    code = (
-        "import torch; from rerank_plugins.scoring.linear import Int8Linear\n"
-        "ones = torch.ones(64, 512)\n"
-        "print(set(Int8Linear(ones, torch.zeros(64))(ones).flatten().tolist()))"
-    )
     done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"},
+        [sys.executable, "-c", EXACT_PRODUCTS],
+        env={**os.environ, "ONEDNN_MAX_CPU_ISA": instructions},
         capture_output=True,
         text=True,
         check=True,
     )
-    assert done.stdout.strip() == "{512.0}"
+    assert done.stdout.split() == ["200", "0.0"]
 
 
-def rounded(values: torch.Tensor, largest: int) -> torch.Tensor:
-    """Each row in whole steps, of which its largest value has so many."""
-    step = values.abs().amax(-1, keepdim=True).clamp(min=1e-12) / largest
-    return torch.floor(values / step + 0.5) * step
+# A token in `activation_steps` equal steps, so that only products and weights are rounded.
+EXACT_PRODUCTS = """
+import torch
+from rerank_plugins.scoring.linear import Int8Linear, activation_steps
+steps = activation_steps()
+generator = torch.Generator().manual_seed(0)
+far = 0.0
+shapes = (1, 64, 64), (7, 384, 384), (300, 384, 96), (64, 1536, 33), (5, 99, 7)
+for tokens, inputs, outputs in shapes:
+    weight = torch.randn(outputs, inputs, generator=generator)
+    weight[::2] = weight[::2].abs()
+    pairs = weight[:, : inputs // 2 * 2].unflatten(1, (-1, 2)).sum(2).abs().amax(1)
+    scale = torch.maximum(weight.abs().amax(1) / 127, pairs / 162)[:, None]
+    whole = (weight / scale).round().double()
+    x = torch.randint(0, steps + 1, (tokens, inputs), generator=generator).double()
+    x[:, 0], x[:, 1:20] = 0, steps
+    found = Int8Linear((whole * scale.double()).float(), torch.zeros(outputs))(x.float())
+    expected = x @ (whole * scale).T
+    far = max(far, ((found - expected).abs() / expected.abs().amax()).max().item())
+print(steps, round(far, 4))
+"""
+
+
+@pytest.mark.parametrize("steps", [127, 200, 255])
+def test_int8_keeps_a_token_whose_values_have_one_sign(
+    monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    """No error is beyond that of rounding to so many steps, far from 0 as well."""
+    monkeypatch.setattr(linear, "activation_steps", lambda: steps)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(9, 64, generator=generator) + torch.tensor([0.0, 5, -7] * 3)[:, None]
+    x[3], x[4] = 0, 2.5  # no range at all
+    bias = torch.randn(32, generator=generator)
+    found = Int8Linear(torch.eye(64)[:32], bias)(x)
+    range_of = x.amax(1, keepdim=True) - x.amin(1, keepdim=True)
+    assert ((found - bias - x[:, :32]).abs() <= range_of / steps * 0.51 + 1e-5).all()
+
+
+def rounded(weight: torch.Tensor) -> torch.Tensor:
+    """Each row in whole steps, 127 at most; where pairs must fit in 16 bits, two 162 together."""
+    step = weight.abs().amax(-1, keepdim=True).clamp(min=1e-12) / 127
+    if activation_steps() == 200:
+        pairs = weight.unflatten(1, (-1, 2)).sum(2).abs().amax(-1, keepdim=True)
+        step = torch.maximum(step, pairs / 162)
+    return torch.round(weight / step) * step
+
+
+def in_steps(values: torch.Tensor) -> torch.Tensor:
+    """Each row in whole steps from its lowest to its highest value."""
+    low, high = values.amin(-1, keepdim=True), values.amax(-1, keepdim=True)
+    step = (high - low).clamp(min=1e-12) / activation_steps()
+    return torch.floor((values - low) / step + 0.5) * step + low
 
 
 def test_other_architectures_take_the_plain_pass(tmp_path: Path) -> None:
