@@ -8,8 +8,8 @@ within; ``bundled`` is the model that ships. ``CrossEncoder.predict`` is what La
 LlamaIndex's own classes call. All take turns, round by round, with tokenization; medians are
 printed for two loads: one query with passages of 20 to 500 words in four languages, and pairs
 of 256 tokens each, which leave no padding to save. The last column is of the forward pass
-alone, 16 rows of 256 tokens: operations of the whole model per second as a part of this
-machine's matrix-product peak in the same precision (oneDNN, 2048 x 2048). It may be above
+alone, 4 rows of 256 tokens, torch's batch: operations of the whole model per second as a part of
+this machine's matrix-product peak in the same precision (oneDNN, 2048 x 2048). It may be above
 100%: the last layer is computed for first tokens alone.
 
 With ``--processor-time`` seconds are those of the process, which other processes on a busy
@@ -52,7 +52,7 @@ from rerank_plugins.scoring.engines import native_bf16  # noqa: E402
 from rerank_plugins.scoring.linear import Int8Linear, Linear  # noqa: E402
 from rerank_plugins.scoring.token_cache import TokenCache  # noqa: E402
 
-ROWS, WIDTH = 16, 256
+ROWS, WIDTH = 4, 256
 WAYS = (
     "torch-fp32",
     "torch-bf16",

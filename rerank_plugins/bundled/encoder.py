@@ -22,7 +22,7 @@ from rerank_plugins._text import stream_safe
 from rerank_plugins._threads import lock_without_forks
 from rerank_plugins.bundled._folder import FOLDER
 from rerank_plugins.errors import UnsupportedModelError
-from rerank_plugins.scoring.batching import token_budget_batches
+from rerank_plugins.scoring.batching import PACKED_TOKENS_ON_CPU, token_budget_batches
 from rerank_plugins.scoring.tokenizer_files import read_tokenizer
 
 Side = Literal["query", "passage"]
@@ -33,8 +33,6 @@ _WINDOW: Final = 256
 _OVERLAP: Final = 64
 # Texts tokenized at a time, so that a corpus's token lists never exist together.
 _TEXTS_AT_A_TIME: Final = 512
-# In one forward pass, at most.
-_BATCH_TOKENS: Final = 2048
 
 
 class BundledEncoder:
@@ -198,7 +196,7 @@ class _Loaded:
         """Unit vectors of token rows, in their order."""
         lengths = np.array([len(row) for row in rows], dtype=np.int64)
         out = np.empty((len(rows), self._body.dimension), dtype=np.float32)
-        for places in token_budget_batches(lengths, _BATCH_TOKENS):
+        for places in token_budget_batches(lengths, PACKED_TOKENS_ON_CPU):
             with self._lock:  # a forward pass at a time: more would fight for cores
                 out[places] = self._body([rows[place] for place in places])
         out /= np.linalg.norm(out, axis=1, keepdims=True)

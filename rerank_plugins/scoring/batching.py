@@ -18,9 +18,10 @@ logger = logging.getLogger(__name__)
 # again.
 PADDED_TOKENS_ON_CPU = 512
 # A packed batch has no padding to save, but what is between its matrix products runs from the
-# processor's cache with 2,048 tokens and from memory with more: on AVX-512, 8,192 tokens take 1.9
-# times as long in int8 and 1.2 times in fp32, on AVX2 1.4 and 1.1 times. Fewer gain nothing.
-PACKED_TOKENS_ON_CPU = 2048
+# processor's cache with 1,024 tokens, also where other work takes a part of it: 2,048 take 1.3
+# times as long in int8 then, and 8,192 1.4 to 1.9 times with the cache to themselves. 512 gain
+# nothing.
+PACKED_TOKENS_ON_CPU = 1024
 
 
 class TokenLimit:

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -134,7 +134,7 @@ class _File:
 
         self.path = path
         with self._errors():
-            self._open: Any = safe_open(path, framework="pt")
+            self._open = cast("Any", safe_open(path, framework="pt"))
             stored = set(self._open.keys())
             shared = json.loads((self._open.metadata() or {}).get("shared", "{}"))
             self.shared = {
@@ -161,7 +161,7 @@ class _File:
 
     def size(self, name: str) -> int:
         with self._errors():
-            shape = self._open.get_slice(self.names[name]).get_shape()
+            shape: list[int] = self._open.get_slice(self.names[name]).get_shape()
             return math.prod(shape) * (2 if self.names[name].endswith(".q4") else 1)
 
     def _stored(self, name: str) -> tuple[torch.Tensor, torch.Tensor | None]:

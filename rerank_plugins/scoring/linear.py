@@ -73,8 +73,8 @@ class Int8Linear:
         # A row of zeros has no scale; any will do.
         scales = weight.abs().amax(dim=1).clamp(min=1e-12) / 127
         if self._steps == _STEPS_OF_PAIRS:
-            even = weight[:, : weight.shape[1] // 2 * 2]
-            pairs = even.unflatten(1, (-1, 2)).sum(dim=2).abs().amax(dim=1)
+            even = weight[:, : weight.shape[1] // 2 * 2].reshape(len(weight), -1, 2)
+            pairs = even.sum(dim=2).abs().amax(dim=1)
             scales = torch.maximum(scales, pairs / _LARGEST_PAIR)
         whole = (weight / scales[:, None]).round().to(torch.int8)
         self._product = _Product(whole, scales)
