@@ -1,15 +1,16 @@
 """Many callers of one reranker: passages per second and the slowest calls, threads and asyncio.
 
-    python benchmarks/callers.py [--before CHECKOUT] [--model FOLDER] [--callers 1 8 64]
-        [--passages 5 20 50] [--seconds 3] [--rounds 2] [--engine torch] [--precision fp32]
+    python benchmarks/callers.py [--before CHECKOUT] [--shape 4x384] [--callers 1 8 64]
+        [--passages 5 20 50] [--seconds 3] [--rounds 2] [--engine torch] [--precision auto]
     python benchmarks/callers.py --callers 1 8 --passages 5 --seconds 1 --rounds 1   # small form
 
 Each caller asks one cross-encoder again and again, a query and that many passages of 30 to 50
 words in four languages, until the seconds are over; calls that began are counted to their end.
-Both checkouts load the same folder: FOLDER, or the cross-encoder bundled here, written as fp32
-safetensors, which every version reads. Every setting runs in a new process, that of CHECKOUT and
-this one in turn. Latency is that of a call (95th percentile); processor milliseconds per passage
-hold on a busy machine too. About six minutes on two cores with --before and the defaults.
+Both checkouts load the same folder, a BERT with random weights or the cross-encoder bundled here
+(``--shape bundled``), as fp32 safetensors, which every version reads. Every setting runs in a new
+process, that of CHECKOUT and this one in turn. Latency is that of a call (95th percentile);
+processor milliseconds per passage hold on a busy machine too. About six minutes on two cores with
+--before and the defaults.
 """
 
 from __future__ import annotations
@@ -123,17 +124,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--engine", default="torch")
     parser.add_argument("--precision", default="auto")
-    parser.add_argument("--model", type=Path, help="a cross-encoder's folder")
+    parser.add_argument("--shape", default="4x384", help="layers x hidden size, or bundled")
+    parser.add_argument("--model", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         print(json.dumps(measured(options)))
         return
     with tempfile.TemporaryDirectory() as temporary:
-        if options.model is None:
-            from _common import checkpoint
+        from _common import checkpoint
 
-            options.model = checkpoint(Path(temporary) / "model", "bundled")
+        options.model = checkpoint(Path(temporary) / "model", options.shape)
         compare(options)
 
 
