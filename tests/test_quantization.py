@@ -354,6 +354,6 @@ def test_the_bundled_model_keeps_its_order_in_int8(engine: EngineName) -> None:
     lists = [LabelledList(x.query, x.passages[:10], x.grades[:10]) for x in lists]
     pairs = quantization_data.sample_pairs()[::20]
     report = quantize(load_scorer(engine=engine), pairs=pairs, labelled=lists)
-    assert report["kendall_tau"] > 0.9
+    assert report["kendall_tau"] > (0.95 if engine == "torch" else 0.9)
     assert report["largest_difference"] < report["logit_deviation"]
     assert report["ndcg_at_10"]["int8"] == pytest.approx(report["ndcg_at_10"]["fp32"], abs=0.05)

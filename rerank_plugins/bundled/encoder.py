@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +20,14 @@ from rerank_plugins._cpus import limit_threads
 from rerank_plugins._progress import progress
 from rerank_plugins._text import stream_safe
 from rerank_plugins._threads import lock_without_forks
+from rerank_plugins._validation import check_choice
 from rerank_plugins.bundled._folder import FOLDER
 from rerank_plugins.errors import UnsupportedModelError
 from rerank_plugins.scoring.batching import PACKED_TOKENS_ON_CPU, token_budget_batches
 from rerank_plugins.scoring.tokenizer_files import read_tokenizer
 
+EncoderPrecision = Literal["auto", "fp32", "bf16", "int8"]
+ENCODER_PRECISIONS: Final[tuple[str, ...]] = get_args(EncoderPrecision)
 Side = Literal["query", "passage"]
 
 # Tokens of a window, prefix and ends included, where a passage is longer than the model can read,
@@ -44,21 +47,31 @@ class BundledEncoder:
     Nothing is read before the first use. Safe to share between threads.
     """
 
-    def __init__(self, folder: str | Path = FOLDER / "encoder") -> None:
+    def __init__(
+        self, folder: str | Path = FOLDER / "encoder", *, precision: EncoderPrecision = "auto"
+    ) -> None:
         """Names the folder; nothing is read yet.
 
         Args:
             folder: Holds ``config.json`` and weights of a BERT encoder, and ``tokenizer.json``.
+            precision: ``fp32``, ``bf16``, or ``int8`` (weights and activations of linear layers,
+                on any CPU); ``auto`` is bf16 where the processor computes it natively, else fp32.
+                int8 moves vectors: embed an index and its questions alike.
+
+        Raises:
+            InvalidInputError: If the precision is unknown.
         """
+        check_choice("precision", precision, ENCODER_PRECISIONS)
         self.folder = Path(folder)
+        self.precision = precision
         self._lock = lock_without_forks()
         self._loaded: _Loaded | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"folder": self.folder}
+        return {"folder": self.folder, "precision": self.precision}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["folder"])  # type: ignore[misc]
+        self.__init__(**state)  # type: ignore[misc]
 
     @staticmethod
     def default() -> BundledEncoder:
@@ -127,8 +140,9 @@ class BundledEncoder:
         return dict(_config(self.folder).get("rerank_plugins", {}))
 
     def fingerprint(self) -> str:
-        """Changes with every file of the folder that can change a vector."""
-        return files_digest(self.folder)
+        """Changes with every file of the folder that can change a vector, and with int8."""
+        digest = files_digest(self.folder)
+        return f"{digest}-int8" if self.precision == "int8" else digest
 
     def count_tokens(self, text: str) -> int:
         """Tokens of one text, without prefix and ends."""
@@ -155,21 +169,21 @@ class BundledEncoder:
     def _load(self) -> _Loaded:
         with self._lock:
             if self._loaded is None:
-                self._loaded = _Loaded(self.folder)
+                self._loaded = _Loaded(self.folder, self.precision)
             return self._loaded
 
 
 class _Loaded:
     """Tokenizer and weights."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, precision: EncoderPrecision) -> None:
         config = _config(folder)
         if not (folder / "tokenizer.json").is_file():
             raise UnsupportedModelError(f"an encoder needs tokenizer.json, but {folder} has none")
         self._tokenizer = read_tokenizer(folder / "tokenizer.json")
         self._length = int(config["max_position_embeddings"])
         self._prefix = len(self._tokenizer.encode("passage: ", add_special_tokens=False).ids)
-        self._body = _MeanPooled(folder, config)
+        self._body = _MeanPooled(folder, config, precision)
         self._lock = lock_without_forks()
 
     def ids(self, texts: Sequence[str], prefix: str) -> list[list[int]]:
@@ -206,24 +220,29 @@ class _Loaded:
 class _MeanPooled:
     """A BERT body whose answer is the mean of its last layer, on the CPU."""
 
-    def __init__(self, folder: Path, config: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, config: dict[str, Any], precision: EncoderPrecision) -> None:
         import torch
         from safetensors import SafetensorError
 
         from rerank_plugins.scoring.engines import native_bf16
+        from rerank_plugins.scoring.linear import check_int8
         from rerank_plugins.scoring.packed import PackedBody
         from rerank_plugins.scoring.weights import read_tensors
 
         limit_threads(torch, "get_num_threads", "set_num_threads")
         self.dimension = int(config["hidden_size"])
-        self.precision = "bf16" if native_bf16() else "fp32"
+        if precision == "auto":
+            precision = "bf16" if native_bf16() else "fp32"
+        if precision == "int8":
+            check_int8()
         try:
             with torch.inference_mode():
                 self._body = PackedBody(
                     config,
                     read_tensors(folder),
-                    dtype=torch.bfloat16 if self.precision == "bf16" else torch.float32,
+                    dtype=torch.bfloat16 if precision == "bf16" else torch.float32,
                     device=torch.device("cpu"),
+                    int8=precision == "int8",
                     prefix="",
                 )
         except (KeyError, OSError, ValueError, SafetensorError) as error:

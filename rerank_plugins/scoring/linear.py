@@ -10,6 +10,8 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
+from rerank_plugins.errors import InvalidInputError
+
 if TYPE_CHECKING:
     import torch
 
@@ -188,6 +190,19 @@ def has_onednn(dtype: torch.dtype) -> bool:
         _works(lambda x, weight, bias, name=name: _pointwise(x, weight, bias, name), dtype, name)
         for name in ("none", *ACTIVATIONS)
     )
+
+
+def check_int8() -> None:
+    """Refuses int8 where `Int8Linear` does not work in this torch, on this machine.
+
+    Raises:
+        InvalidInputError: If so.
+    """
+    if not has_int8():
+        raise InvalidInputError(
+            "precision='int8' needs oneDNN's int8 products, which this torch or processor lacks: "
+            "use precision='fp32' or 'auto'"
+        )
 
 
 @cache

@@ -22,7 +22,7 @@ from rerank_plugins.scoring.blocks import has_blocks
 from rerank_plugins.scoring.encoding import Batch
 from rerank_plugins.scoring.forward import forward_on
 from rerank_plugins.scoring.int8_layers import quantize_layers
-from rerank_plugins.scoring.linear import has_int8
+from rerank_plugins.scoring.linear import check_int8
 from rerank_plugins.scoring.packed import PackedClassifier, against_packing
 from rerank_plugins.scoring.weights import read_tensors
 
@@ -307,11 +307,8 @@ def _against(config: dict[str, Any], device: torch.device, precision: str) -> st
     """Why the packed pass cannot be used; None if it can."""
     if precision == "int8" and device.type != "cpu":
         raise InvalidInputError(f"precision='int8' runs on the CPU, but device is {device}")
-    if precision == "int8" and not has_int8():
-        raise InvalidInputError(
-            "precision='int8' needs oneDNN's int8 products, which this torch or processor lacks: "
-            "use precision='fp32' or 'auto'"
-        )
+    if precision == "int8":
+        check_int8()
     if device.type == "cpu" or (device.type == "cuda" and precision != "fp32"):
         return against_packing(config)
     return f"the device is {device.type}"

@@ -84,6 +84,25 @@ def test_threads_and_pickles_change_nothing(encoder: BundledEncoder) -> None:
     np.testing.assert_allclose(copied.encode_document(texts), wanted, atol=1e-3)
 
 
+@pytest.mark.parametrize(("precision", "near"), [("fp32", 1e-5), ("bf16", 1e-3), ("int8", 5e-3)])
+def test_a_precision_that_is_asked_for(tiny: Tiny, precision: str, near: float) -> None:
+    """A pickle keeps it; int8 has a fingerprint of its own, so that indexes tell it apart."""
+    texts = ["river", "the town north of the river", "متحف يفتح"]
+    encoder = pickle.loads(pickle.dumps(BundledEncoder(tiny[0], precision=precision)))
+    wanted = np.stack([oracle(tiny[1], "passage:", text) for text in texts])
+    found = encoder.encode_document(texts)
+    np.testing.assert_allclose((found * wanted).sum(1), 1, atol=near)
+    np.testing.assert_allclose(encoder.encode_document(texts[1:2])[0], found[1], atol=2 * near)
+    same = encoder.fingerprint() == BundledEncoder(tiny[0]).fingerprint()
+    assert same is (precision != "int8")
+
+
+def test_an_unknown_precision_is_refused() -> None:
+    """At once, with those that exist."""
+    with pytest.raises(InvalidInputError, match="bf16"):
+        BundledEncoder(precision="fp64")
+
+
 def test_what_does_not_fit_together_is_told_of(tmp_path: Path, tiny: Tiny) -> None:
     """At first use, not at import."""
     nowhere = BundledEncoder(tmp_path)
