@@ -90,7 +90,8 @@ def rerankers(scorer: VectorScorer, *, cross_encoder: bool) -> dict[str, Reranke
     vectors = Reranker(scorer, deduplicate=False)
     if not cross_encoder:
         return {"vectors": vectors}
-    crossed = load_reranker("bundled", deduplicate=False)
+    # Stages and stacks bring much of the same; a pair is scored once.
+    crossed = load_reranker("bundled", deduplicate=False, cache=1_000_000)
     as_it_comes = Reranker(scorer, deduplicate=False, first_stage_weight=1.0)
     return {
         "vectors": vectors,
