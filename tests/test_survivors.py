@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from rerank_plugins import Candidate, Cascade, ContextBuilder, Reranker
+from rerank_plugins import Candidate, Cascade, ContextBuilder, Reranker, _threads
 from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.evaluation.significance import randomization_test
-from rerank_plugins.first_stage.analysis import analyzer_for
+from rerank_plugins.first_stage.analysis import analyzer_for, word_spans
+from rerank_plugins.reranking import deadline
+from rerank_plugins.reranking.inputs import ranking_facts
 from rerank_plugins.reranking.scored import _below, with_unread
+from rerank_plugins.scoring import converted
 from rerank_plugins.scoring.token_cache import TokenCache
 from rerank_plugins.testing import OverlapScorer
 
@@ -69,3 +75,75 @@ def test_a_flag_that_is_none_is_named(flag: str) -> None:
 def test_where_no_language_shows_words_have_the_terms_of_each(language: str, text: str) -> None:
     """Neither in the passage nor in the corpus."""
     assert set(analyzer_for("auto-neutral")(text)) >= set(analyzer_for(language)(text))
+
+
+def test_what_fits_into_the_time_left_is_counted_from_the_first_pair_that_is_left() -> None:
+    """Its own length counts, not that of those behind it."""
+    pairs = [("q", "x" * length) for length in (10, 10, 5000, 10)]
+    second = 1.0 / deadline._cost(pairs[0])
+    assert deadline._fitting(pairs, 1, 4.0, second) == 1
+    assert deadline._fitting(pairs, 2, 4.0, second) == 0
+    assert deadline._fitting(pairs, 3, 4.0, second) == 1
+
+
+def test_a_scorer_that_can_warm_up_is_warmed_up() -> None:
+    """By its own method."""
+    warmed = []
+
+    class Warm(OverlapScorer):
+        """Notes it."""
+
+        def warm_up(self) -> None:
+            """Called once."""
+            warmed.append(self)
+
+    Reranker(Warm()).warm_up()
+    assert len(warmed) == 1
+
+
+async def test_an_asynchronous_call_names_the_argument_too() -> None:
+    """As `rerank` does."""
+    with pytest.raises(InvalidInputError, match=r"^passages must"):
+        await Reranker(OverlapScorer()).arerank("q", 5)  # type: ignore[arg-type]
+
+
+def test_a_place_that_takes_no_files_is_seen(tmp_path: Path) -> None:
+    """A file is made there and nowhere else: /proc refuses everybody, root among them."""
+    assert converted._takes_files(tmp_path / "new")
+    assert not converted._takes_files(Path("/proc"))
+
+
+def test_a_forked_child_computes_in_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both libraries that have an OpenMP pool are told so, by number."""
+    told: list[tuple[str, int]] = []
+    for module, setter in (("torch", "set_num_threads"), ("faiss", "omp_set_num_threads")):
+        fake = SimpleNamespace(
+            **{setter: lambda limit, module=module: told.append((module, limit))}
+        )
+        monkeypatch.setitem(sys.modules, module, fake)
+    _threads._one_openmp_thread()
+    assert told == [("torch", 1), ("faiss", 1)]
+
+
+def test_an_analyzer_shows_its_kind() -> None:
+    """Class, name and version."""
+    assert repr(analyzer_for("fr")).startswith("LanguageAnalyzer(name='fr', version=")
+    assert repr(analyzer_for("auto-ar")).startswith("MixedAnalyzer(name='auto-ar', version=")
+
+
+def test_words_stand_where_they_stand() -> None:
+    """Without the punctuation at their edges."""
+    text = "The 'sea', (l'été)... 1,000 .NET"
+    words = [text[start:end] for start, end in word_spans(text)]
+    assert words == ["The", "sea", "l'été", "1,000", ".NET"]
+
+
+def test_a_trace_notes_what_became_of_rankings() -> None:
+    """Sums over all of them."""
+    reranker = Reranker(OverlapScorer())
+    rankings = reranker.rerank_many(["a sea", "a bus"], [["a sea", "b"], ["a bus"]])
+    facts = ranking_facts(rankings, reranker)
+    assert (facts["queries"], facts["candidates"], facts["scored"]) == (2, 3, 3)
+    assert (facts["truncated"], facts["failed"]) == (0, 0)
+    assert facts["query"] == ["a sea", "a bus"]
+    assert facts["model"] == reranker.model
