@@ -235,6 +235,11 @@ def test_the_embedded_model_gives_the_same_on_a_worker(tmp_path: Path) -> None:
 BAD = {
     "a blank query": ({"query": " "}, "non-blank text.*'bad'"),
     "a null id": ({"query_id": None}, "query_id must not be null"),
+    "an endless id": ({"query_id": "x" * 10_001}, "at most 10000 characters"),
+    "a candidate's endless id": (
+        {"candidates": [{"id": "x" * 10_001, "text": "a"}]},
+        "at most 10000 characters",
+    ),
     "a candidate without text": ({"candidates": [{"id": "d", "text": None}]}, "candidate 0.*'bad'"),
 }
 

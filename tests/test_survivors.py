@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from rerank_plugins import Candidate, Cascade, ContextBuilder, Reranker, _threads
 from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.evaluation.significance import randomization_test
 from rerank_plugins.first_stage.analysis import analyzer_for, word_spans
+from rerank_plugins.first_stage.analysis.analyzers import LanguageAnalyzer
 from rerank_plugins.reranking import deadline
 from rerank_plugins.reranking.inputs import ranking_facts
 from rerank_plugins.reranking.scored import _below, with_unread
 from rerank_plugins.scoring import converted
+from rerank_plugins.scoring.base import PairScores, ScoreOptions
+from rerank_plugins.scoring.cache import CachedScorer
 from rerank_plugins.scoring.token_cache import TokenCache
 from rerank_plugins.testing import OverlapScorer
 
@@ -147,3 +153,31 @@ def test_a_trace_notes_what_became_of_rankings() -> None:
     assert (facts["truncated"], facts["failed"]) == (0, 0)
     assert facts["query"] == ["a sea", "a bus"]
     assert facts["model"] == reranker.model
+
+
+def test_spans_come_back_out_of_a_cache() -> None:
+    """Computed or kept, each pair has the span that its scorer named."""
+
+    class Spanning(OverlapScorer):
+        """Names a span by the passage's length."""
+
+        def score(self, pairs: Sequence[tuple[str, str]], options: ScoreOptions) -> PairScores:
+            """As the base, with spans."""
+            scores = super().score(pairs, options)
+            spans = np.asarray([(1, len(passage)) for _, passage in pairs], dtype=np.int64)
+            return replace(scores, spans=spans)
+
+    scorer = CachedScorer(Spanning())
+    for texts in (["a sea"], ["a bus", "a sea", "a long river"]):
+        scores = scorer.score([("sea", text) for text in texts], ScoreOptions())
+        assert scores.spans is not None
+        assert scores.spans.tolist() == [[1, len(text)] for text in texts]
+
+
+@pytest.mark.parametrize("name", ["ar", "fr", "pl", "en", "neutral"])
+def test_an_analyzer_has_its_name_and_the_neutral_one_stems_nothing(name: str) -> None:
+    """Arabic included, whose words all others stem."""
+    made = LanguageAnalyzer(name)
+    assert made.name == name
+    assert made("والكتاب") == (["والكتاب"] if name == "neutral" else ["كتاب"])
+    assert made("working") == (["work"] if name == "en" else ["working"])

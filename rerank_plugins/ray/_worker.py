@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from ray import cloudpickle
 
 from rerank_plugins import errors
+from rerank_plugins._validation import check_id
 from rerank_plugins.candidates import Candidate, Ranking
 from rerank_plugins.errors import InvalidInputError, RerankPluginsError
 from rerank_plugins.ray._schema import FAILURE, WORKER_SCHEMA, can_be_ids, query_ids
@@ -34,7 +35,7 @@ class Worker:
         return pa.Table.from_pylist(rows, schema=WORKER_SCHEMA)
 
     def _rows(self, batch: pa.Table) -> list[dict[str, Any]]:
-        ids = query_ids(batch).to_pylist()
+        ids = [check_id(name) for name in query_ids(batch).to_pylist()]
         queries = batch.column("query").to_pylist()
         listed = [
             _candidates(query_id, some)
@@ -85,7 +86,7 @@ def _candidates(query_id: str, given: object) -> tuple[list[str], list[Candidate
             raise InvalidInputError(f"{where}: id must be text or a whole number, not {name!r}")
         if score is not None and (isinstance(score, bool) or not isinstance(score, (int, float))):
             raise InvalidInputError(f"{where}: score must be a number or null, but got {score!r}")
-        names.append(str(name))
+        names.append(check_id(str(name)))
         candidates.append(
             Candidate(
                 key=position,

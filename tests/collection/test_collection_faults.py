@@ -13,6 +13,7 @@ import pytest
 
 import rerank_plugins
 from rerank_plugins.collection import Collection, Compare, Record
+from rerank_plugins.errors import IndexDamagedError, StorageError
 from rerank_plugins.first_stage import BM25, Dense
 
 PACKAGE = str(Path(rerank_plugins.__file__).parent)
@@ -44,10 +45,11 @@ def whole(collection):
 
 
 class At:
-    """Raises KeyboardInterrupt at the n-th line that the package runs."""
+    """Raises at the n-th line that the package runs."""
 
-    def __init__(self, n):
+    def __init__(self, n, error=KeyboardInterrupt):
         self.left = n
+        self.error = error
 
     def __call__(self, frame, event, arg):
         """As `sys.settrace` asks."""
@@ -58,7 +60,7 @@ class At:
         if event == "line" and not getline(file, frame.f_lineno).lstrip().startswith("with "):
             self.left -= 1
             if self.left == 0:
-                raise KeyboardInterrupt
+                raise self.error
         return self
 
 
@@ -70,8 +72,9 @@ CHANGES = {
 }
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
 @pytest.mark.parametrize("name", CHANGES)
-def test_an_interrupt_at_any_line_leaves_the_old_or_the_new(name):
+def test_an_interrupt_at_any_line_leaves_the_old_or_the_new(name, error):
     """And the next change works: no lock is held, no key is given twice."""
     change = CHANGES[name]
     done = collection_of(3)
@@ -85,11 +88,11 @@ def test_an_interrupt_at_any_line_leaves_the_old_or_the_new(name):
         one = collection_of(3)
         whole(one)
         old = sys.gettrace()
-        sys.settrace(At(line))
+        sys.settrace(At(line, error))
         try:
             change(one)
             finished = True
-        except KeyboardInterrupt:
+        except error:
             pass
         finally:
             sys.settrace(old)
@@ -97,6 +100,47 @@ def test_an_interrupt_at_any_line_leaves_the_old_or_the_new(name):
         one.add([Record("later", "museum later", {"n": 9})])
         assert whole(one)["later"] == "museum later"
     assert line > 20
+
+
+def interrupted(work, line, error):
+    """Whether the work ended before that line; else it was interrupted there."""
+    old = sys.gettrace()
+    tracer = At(line, error)
+    sys.settrace(tracer)
+    try:
+        work()
+    except IndexDamagedError:
+        raise
+    except (error, StorageError):
+        return False
+    finally:
+        sys.settrace(old)
+    return tracer.left > 0
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+@pytest.mark.parametrize("kind", [BM25, Dense])
+def test_an_interrupt_at_any_line_of_saving_and_loading_leaves_an_index(tmp_path, kind, error):
+    """The old one or the new, which the next call saves and loads; all lines in a campaign."""
+    options = {"language": "en"} if kind is BM25 else {"embed": embed}
+    loads = {} if kind is BM25 else {"embed": embed}
+    old, new = kind(["museum old"], **options), kind(["museum new", "a bus"], **options)
+    path = tmp_path / "index"
+    old.save(path)
+    step = 1 if "RERANK_CAMPAIGN" in os.environ else 41
+    line = 1
+    while not interrupted(lambda: new.save(path), line, error):
+        found = {one.text for one in kind.load(path, **loads).search("museum", 5)}
+        assert len(found & {"museum old", "museum new"}) == 1
+        old.save(path)
+        line += step
+    assert len(kind.load(path, **loads)) == 2
+    saved, line = line, 1
+    while not interrupted(lambda: kind.load(path, **loads), line, error):
+        line += step
+    assert min(saved, line) > 40
+    assert len(kind.load(path, **loads)) == 2
+    assert [one.name for one in tmp_path.iterdir()] == ["index"]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system cannot fork")

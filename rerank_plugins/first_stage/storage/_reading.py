@@ -106,7 +106,7 @@ def load(path: str | os.PathLike[str], kind: str, make: Callable[[Reader], T]) -
         IndexDamagedError: If a file is missing, altered, or not what such a file must be.
         IndexVersionError: Another version of this library wrote another format.
         IndexMismatchError: If it is an index of another kind.
-        StorageError: If the system does not let it be read.
+        StorageError: If the system does not let it be read, or has not the memory for it.
     """
     root = Path(path)
     while True:
@@ -119,6 +119,8 @@ def load(path: str | os.PathLike[str], kind: str, make: Callable[[Reader], T]) -
                 continue  # replaced while it was read
             if isinstance(error, RerankPluginsError):
                 raise
+            if isinstance(error, MemoryError):  # a good index may be too large for this machine
+                raise StorageError(f"the index in {root} does not fit into memory") from error
             if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
                 raise StorageError(f"the index in {root} could not be read: {error}") from error
             raise IndexDamagedError(
