@@ -61,7 +61,7 @@ def expected(tiny_checkpoints: Mapping[str, Path]) -> np.ndarray:
     return plenty.score(PAIRS, ScoreOptions()).logits
 
 
-@pytest.mark.parametrize("tokens", [500, 1111, 2000])
+@pytest.mark.parametrize("tokens", [500, 700, 900])
 def test_smaller_batches_lose_no_score(
     scorer: LocalScorer, expected: np.ndarray, monkeypatch: pytest.MonkeyPatch, tokens: int
 ) -> None:
