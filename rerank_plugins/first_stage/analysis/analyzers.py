@@ -40,7 +40,6 @@ _SPACED_NUMBER: Final = regex.compile(
 )
 _SPACED_THOUSANDS: Final = regex.compile(r"\d{1,3}(?:[ \u00a0\u2009\u202f]\d{3})+")
 _LONG_NUMBER: Final = 7
-# Between words without being part of one; gone before the cut, fewer pieces differ.
 # Signs that are a phrase each: between words, and a word beside them stays one.
 _PHRASES: Final = ("\ufdfa", "\ufdfb")
 _BREAKS: Final = ('"', "(", ")", "[", "]", "«", "»", "“", "”", ". ", ", ", "، ")
