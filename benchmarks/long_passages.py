@@ -87,7 +87,7 @@ def questions(data: Path, name: str, count: int, candidates: int) -> Questions:
     for query in random.Random(0).sample(sorted(relevant.keys() & asked.keys()), count):
         chosen = [names[some.key] for some in bm25.search(asked[query], candidates)]
         grades = [relevant[query].get(key, 0.0) for key in chosen]
-        if any(grades):
+        if any(grades) and len(grades) > 1:  # one candidate has no order
             found.append((asked[query], [corpus[key] for key in chosen], grades))
     return found
 
