@@ -181,3 +181,40 @@ def test_an_analyzer_has_its_name_and_the_neutral_one_stems_nothing(name: str) -
     assert made.name == name
     assert made("والكتاب") == (["والكتاب"] if name == "neutral" else ["كتاب"])
     assert made("working") == (["work"] if name == "en" else ["working"])
+
+
+def test_what_a_scorer_left_out_is_left_out_behind_a_cache() -> None:
+    """A pair that a limit kept from being read has no score; the others have theirs."""
+
+    class Hasty(OverlapScorer):
+        """Reads the first pair alone."""
+
+        def score(self, pairs: Sequence[tuple[str, str]], options: ScoreOptions) -> PairScores:
+            """As the base, with the rest left out."""
+            first = np.arange(len(pairs)) == 0
+            return replace(super().score(pairs, options), scored=first)
+
+    scorer = CachedScorer(Hasty())
+    pairs = [("sea", text) for text in ("a sea", "a bus", "a river")]
+    told = [scorer.score(pairs, ScoreOptions()).scored for _ in range(2)]
+    assert [row.tolist() for row in told if row is not None] == [
+        [True, False, False],
+        [True, True, False],  # the first comes out of the cache, so that the next is read
+    ]
+
+
+def test_scores_by_another_number_of_windows_are_kept_apart() -> None:
+    """Under ``best`` the number decides what is read."""
+    scorer = CachedScorer(OverlapScorer())
+    for windows in (1, 3):
+        options = ScoreOptions(long_passages="best", windows=windows)
+        cached = scorer.score([("sea", "a sea")], options).cached
+        assert cached is not None
+        assert not cached.any()
+
+
+def test_a_cached_scorer_tells_its_file(tmp_path: Path) -> None:
+    """As text, for JSON."""
+    file = tmp_path / "scores.db"
+    told = CachedScorer(OverlapScorer(), file, identity="overlap 1").describe()["cache"]
+    assert told["path"] == str(file)
