@@ -218,3 +218,10 @@ def test_a_cached_scorer_tells_its_file(tmp_path: Path) -> None:
     file = tmp_path / "scores.db"
     told = CachedScorer(OverlapScorer(), file, identity="overlap 1").describe()["cache"]
     assert told["path"] == str(file)
+
+
+@pytest.mark.parametrize("name", ["windows", "max_tokens"])
+def test_a_limit_of_nothing_is_refused_by_its_name(name: str) -> None:
+    """At least one window and one token."""
+    with pytest.raises(InvalidInputError, match=f"^{name} must be .*at least 1"):
+        Reranker(OverlapScorer(), **{name: 0})
