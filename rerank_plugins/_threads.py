@@ -35,6 +35,7 @@ _LONGEST_PASS: Final = 30.0  # seconds that a fork waits, at most, for others' p
 
 _locks: Final[WeakSet[Any]] = WeakSet()
 _without_forks: Final[WeakSet[Any]] = WeakSet()
+_forking: Final = threading.local()  # what a thread that forks holds meanwhile
 _renewed: Final[WeakKeyDictionary[Any, str]] = WeakKeyDictionary()
 
 
@@ -157,23 +158,44 @@ def _renew_faiss(faiss: Any) -> None:
         faiss.InterruptCallback.clear_instance()
 
 
-def _known(locks: WeakSet[Any]) -> list[Any]:
+def _before() -> None:
+    """Takes every lock that keeps forks out, holding none while it waits for another.
+
+    Their threads may hold one and want the next, as may a second thread that forks.
+    """
+    until = monotonic() + _LONGEST_PASS
+    locks = _keeping_forks_out()
+    held: list[Any] = []
+    _forking.held = held
+    while locks and locks[0].acquire(timeout=max(0.0, until - monotonic())):
+        held.append(locks[0])
+        busy = next((lock for lock in locks[1:] if not _taken(lock, held)), None)
+        if busy is None:
+            break
+        _released(held)
+        locks = [busy, *(lock for lock in locks if lock is not busy)]
+
+
+def _keeping_forks_out() -> list[Any]:
     while True:
         with suppress(RuntimeError):  # another thread made one at that moment
-            return list(locks)
+            return list(_without_forks)
 
 
-def _before() -> None:
-    until = monotonic() + _LONGEST_PASS
-    # In one order, or two threads that fork would wait for each other.
-    for lock in sorted(_known(_without_forks), key=id):
-        lock.acquire(timeout=max(0.0, until - monotonic()))
+def _taken(lock: Any, held: list[Any]) -> bool:
+    free: bool = lock.acquire(blocking=False)
+    if free:
+        held.append(lock)
+    return free
+
+
+def _released(held: list[Any]) -> None:
+    while held:
+        held.pop().release()
 
 
 def _in_parent() -> None:
-    for lock in _known(_without_forks):
-        with suppress(RuntimeError):  # of one that was not free in time
-            lock.release()
+    _released(_forking.__dict__.pop("held", []))
 
 
 if hasattr(os, "register_at_fork"):

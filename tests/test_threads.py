@@ -133,3 +133,34 @@ def test_whoever_holds_a_lock_that_keeps_forks_out_may_fork() -> None:
             os._exit(0)
         assert os.waitpid(child, 0)[1] == 0
     assert held
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_fork_waits_for_a_thread_that_takes_one_lock_inside_of_another(
+    turned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a pass takes its engine's. Whichever the fork begins with, neither waits in vain."""
+    monkeypatch.setattr("rerank_plugins._threads._LONGEST_PASS", 20.0)
+    outer, inner = sorted((lock_without_forks(), lock_without_forks()), key=id, reverse=turned)
+    held, done = threading.Event(), threading.Event()
+
+    def compute() -> None:
+        with outer:
+            held.set()
+            time.sleep(0.2)
+            with inner:
+                done.set()
+
+    thread = threading.Thread(target=compute)
+    thread.start()
+    held.wait()
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    ended = done.is_set()
+    assert os.waitpid(child, 0)[1] == 0
+    thread.join()
+    assert ended
+    assert outer.acquire(blocking=False)
+    outer.release()
