@@ -274,8 +274,7 @@ def _torch_report(
 
 
 def _activations() -> str:
-    bits = activation_steps().bit_length()
-    return f"{bits} bits in linear layers, each token with its range; else fp32"
+    return f"{activation_steps()} steps in linear layers, each token with its range; else fp32"
 
 
 def _fp32(settings: ModelSettings, engine: Any) -> LocalScorer:

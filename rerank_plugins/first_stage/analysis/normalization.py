@@ -72,7 +72,7 @@ def normalized(text: str) -> str:
 
     Letters with accents are composed; Arabic keeps its hamzas and its teh marbuta.
     """
-    if _PLAIN.fullmatch(text):
+    if text.isascii() or _PLAIN.fullmatch(text):
         return text
     text = _POWER.sub("^", text).translate(_SAME)
     text = _DROPPED.sub("", normalize("NFKC", text))
