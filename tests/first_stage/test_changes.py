@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -365,9 +366,14 @@ def fork_children(folder: Path) -> int:
                 )
                 assert len(loaded) == len(stage)
             except BaseException:
+                traceback.print_exc()
+                sys.stderr.flush()
                 os._exit(1)
             os._exit(0)
-        answered += os.waitpid(child, 0)[1] == 0
+        status = os.waitpid(child, 0)[1]
+        if status:
+            sys.stderr.write(f"child {number} ended with status {status}\n")
+        answered += status == 0
     stop.set()
     for thread in threads:
         thread.join()
