@@ -9,8 +9,10 @@ held then would be held for ever. What is registered here is renewed in the chil
 
 from __future__ import annotations
 
+import _imp
 import asyncio
 import contextvars
+import importlib
 import os
 import sys
 import threading
@@ -18,7 +20,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache, partial, wraps
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any, Final, ParamSpec, TypeVar, cast
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -35,6 +37,8 @@ _LONGEST_PASS: Final = 30.0  # seconds that a fork waits, at most, for others' p
 
 _locks: Final[WeakSet[Any]] = WeakSet()
 _without_forks: Final[WeakSet[Any]] = WeakSet()
+# Locks of modules whose import outlasted a fork's wait: one that runs a server, say.
+_endless: Final[WeakSet[Any]] = WeakSet()
 _forking: Final = threading.local()  # what a thread that forks holds meanwhile
 _renewed: Final[WeakKeyDictionary[Any, str]] = WeakKeyDictionary()
 
@@ -123,7 +127,13 @@ def after_fork_in_child(owner: object, method: str) -> None:
     _renewed[owner] = method
 
 
+def _imports_again() -> None:
+    if _forking.__dict__.pop("importing", False):
+        _imp.release_lock()
+
+
 def _in_child() -> None:
+    _imports_again()
     # A forked child has the executors but none of their threads: work would never start.
     _executor.cache_clear()
     for lock in [*_locks, *_without_forks]:
@@ -159,14 +169,44 @@ def _renew_faiss(faiss: Any) -> None:
 
 
 def _before() -> None:
+    """Waits until no thread is where a forked child could not go on, and keeps all of them there.
+
+    A child whose parent's other thread was importing a module can never import it. New imports
+    wait while the interpreter's import lock is held, which comes last: a pass may import.
+    """
+    until = monotonic() + _LONGEST_PASS
+    held: list[Any] = []
+    _forking.held = held
+    while True:
+        _take_all(held, until)
+        _imp.acquire_lock()
+        if not _others_import() or monotonic() >= until:
+            _forking.importing = True
+            _endless.update(_others_import())
+            return
+        _imp.release_lock()
+        _released(held)
+        sleep(0.001)
+
+
+def _others_import() -> list[Any]:
+    """The locks of modules that other threads are importing, which say who holds them."""
+    bootstrap = getattr(importlib, "_bootstrap", None)
+    locks = [lock() for lock in list(getattr(bootstrap, "_module_locks", {}).values())]
+    nobody_else = (None, threading.get_ident())
+    return [
+        lock
+        for lock in locks
+        if getattr(lock, "owner", None) not in nobody_else and lock not in _endless
+    ]
+
+
+def _take_all(held: list[Any], until: float) -> None:
     """Takes every lock that keeps forks out, holding none while it waits for another.
 
     Their threads may hold one and want the next, as may a second thread that forks.
     """
-    until = monotonic() + _LONGEST_PASS
     locks = _keeping_forks_out()
-    held: list[Any] = []
-    _forking.held = held
     while locks and locks[0].acquire(timeout=max(0.0, until - monotonic())):
         held.append(locks[0])
         busy = next((lock for lock in locks[1:] if not _taken(lock, held)), None)
@@ -195,6 +235,7 @@ def _released(held: list[Any]) -> None:
 
 
 def _in_parent() -> None:
+    _imports_again()
     _released(_forking.__dict__.pop("held", []))
 
 

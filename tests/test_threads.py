@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -164,3 +165,53 @@ def test_a_fork_waits_for_a_thread_that_takes_one_lock_inside_of_another(
     assert ended
     assert outer.acquire(blocking=False)
     outer.release()
+
+
+IMPORTS = (
+    "import importlib, os, signal, sys, threading, time\n"
+    "from rerank_plugins import _threads\n"
+    "begun = threading.Event()\n"
+    "sys.begun = begun\n"
+    "threading.Thread(target=importlib.import_module, args=['slow'], daemon=True).start()\n"
+    "begun.wait(60)\n"
+)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_child_forked_while_another_thread_imports_can_import(tmp_path: Path) -> None:
+    """The same module, or its lock would be held by a thread that the child does not have."""
+    (tmp_path / "slow.py").write_text(
+        "import sys, time\nsys.begun.set()\ntime.sleep(.3)\ndone = True\n"
+    )
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n" + IMPORTS + "child = os.fork()\n"
+        "if child == 0:\n"
+        "    signal.alarm(20)\n"
+        "    import slow, wave\n"
+        "    os._exit(0 if slow.done else 1)\n"
+        "status = os.waitpid(child, 0)[1]\n"
+        "thread = threading.Thread(target=importlib.import_module, args=['calendar'])\n"
+        "thread.start(); thread.join(20)\n"
+        "print(status, thread.is_alive())\n"
+    )
+    assert run(code) == "0 False"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_an_import_that_does_not_end_is_waited_for_once(tmp_path: Path) -> None:
+    """A module that runs a server when it is imported must not slow every fork down."""
+    (tmp_path / "slow.py").write_text("import sys, time\nsys.begun.set()\ntime.sleep(60)\n")
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n" + IMPORTS + "waited = []\n"
+        "_threads._LONGEST_PASS = .5\n"
+        "for _ in range(2):\n"
+        "    start = time.perf_counter()\n"
+        "    child = os.fork()\n"
+        "    if child == 0:\n"
+        "        os._exit(0)\n"
+        "    waited.append(time.perf_counter() - start > .5)\n"
+        "    os.waitpid(child, 0)\n"
+        "print(waited, flush=True)\n"
+        "os._exit(0)\n"
+    )
+    assert run(code) == "[True, False]"
