@@ -33,12 +33,12 @@ def stream_safe(text: str) -> str:
     tatweel...) do not end a run; they stay. Linear in the text. Text without such a run comes
     back as it is.
     """
-    return text if len(text) <= MAX_MARKS or text.isascii() else _LONG_RUN.sub(_cut, text)
+    return text if text.isascii() else _LONG_RUN.sub(_cut, text)
 
 
 def normalize(form: Literal["NFC", "NFD", "NFKC", "NFKD"], text: str) -> str:
     """``unicodedata.normalize`` of the stream-safe text: linear in the text."""
-    return unicodedata.normalize(form, stream_safe(text))
+    return unicodedata.normalize(form, text if len(text) <= MAX_MARKS else stream_safe(text))
 
 
 def _cut(run: regex.Match[str]) -> str:

@@ -33,8 +33,8 @@ def run(options: argparse.Namespace) -> int:
         InvalidInputError: If the text is blank.
     """
     from rerank_plugins.first_stage.analysis import analyzer_for
-    from rerank_plugins.first_stage.analysis.analyzers import pieces
     from rerank_plugins.first_stage.analysis.normalization import normalized
+    from rerank_plugins.first_stage.analysis.pieces import pieces
 
     text = _standard_input() if options.text is None else options.text
     if not text.strip():

@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
-from itertools import cycle
+from itertools import count, cycle
 from pathlib import Path
 
 from rerank_plugins import load_reranker
@@ -53,8 +53,11 @@ def filled(unit: str, size: int) -> str:
 
 
 def drawn(alphabets: list[str], size: int) -> str:
-    """So many letters, each of the next alphabet in turn, drawn by a fixed seed."""
-    draw = random.Random(1).choice
+    """So many letters, each of the next alphabet in turn; others each time, of fixed seeds.
+
+    Nothing that an entry remembers of an earlier text helps it with the next.
+    """
+    draw = random.Random(next(SEEDS)).choice
     turns = cycle(alphabets)
     return "".join(draw(next(turns)) for _ in range(size))
 
@@ -64,7 +67,9 @@ def letters(first: int, last: int) -> str:
     return "".join(filter(str.isalpha, map(chr, range(first, last))))
 
 
+SEEDS = count(1)
 LATIN, CYRILLIC, ARABIC = letters(0x61, 0x250), letters(0x400, 0x530), letters(0x620, 0x6D4)
+PLAIN = letters(0x61, 0x7B)
 HAN, ANY = letters(0x4E00, 0x9FA5), letters(0x370, 0x1000)
 
 UNITS = {
@@ -121,6 +126,7 @@ SHAPES: dict[str, Callable[[int], str]] = {
     "ever other letters": lambda n: drawn([ANY], n),
     "ever other Han": lambda n: drawn([HAN], n),
     "ever other words": lambda n: drawn([LATIN, LATIN, LATIN, LATIN, " "], n),
+    "ever other plain words": lambda n: drawn([PLAIN] * 5 + [" "], n),
     **{name: partial(filled, unit) for name, unit in UNITS.items()},
 }
 

@@ -1,10 +1,10 @@
 """From text to search terms, for Arabic, French, Polish, English, and corpora that mix them.
 
-`analyzers` is the road that a text takes; each step is a file: `normalization` (one spelling
-for what Unicode writes in several), `identifiers` (the cut into words, numbers, identifiers
-and symbols), `arabic`, `latin` (French, Polish, English) with `snowball` and `irregular`,
-`stop_words`, `detection` (of a language) and `fingerprint` (whether an index still fits its
-analyzer). A change of what any step gives raises `VERSION`.
+`analyzers` is the road that a text takes; each step is a file: `pieces` (the cut at white
+space), `normalization` (one spelling for what Unicode writes in several), `identifiers` (the cut
+into words, numbers, identifiers and symbols), `arabic`, `latin` (French, Polish, English) with
+`snowball` and `irregular`, `stop_words`, `detection` (of a language). A change of what any step
+gives raises `VERSION`.
 """
 
 from rerank_plugins.first_stage.analysis.analyzers import (

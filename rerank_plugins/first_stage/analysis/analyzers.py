@@ -19,14 +19,13 @@ from functools import cache, partial
 from itertools import chain
 from typing import Any, Final
 
-import regex
-
 from rerank_plugins._memo import Memo
 from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.first_stage.analysis import arabic, latin
 from rerank_plugins.first_stage.analysis.detection import detect_language, shown_language
 from rerank_plugins.first_stage.analysis.identifiers import Token, simple_word, tokens
 from rerank_plugins.first_stage.analysis.normalization import folded, normalized
+from rerank_plugins.first_stage.analysis.pieces import pieces
 from rerank_plugins.first_stage.analysis.stop_words import LISTS
 
 LANGUAGES: Final = ("ar", "fr", "pl", "en", "neutral")
@@ -35,14 +34,6 @@ LANGUAGES: Final = ("ar", "fr", "pl", "en", "neutral")
 VERSION: Final = 2
 """Raised by every change that alters terms, so that a stored index can tell it is old."""
 
-_SPACED_NUMBER: Final = regex.compile(
-    r"(?<![\d.,])\d{1,4}(?:[ \u00a0\u2009\u202f]\d{2,4}){1,8}(?![\d])"
-)
-_SPACED_THOUSANDS: Final = regex.compile(r"\d{1,3}(?:[ \u00a0\u2009\u202f]\d{3})+")
-_LONG_NUMBER: Final = 7
-# Signs that are a phrase each: between words, and a word beside them stays one.
-_PHRASES: Final = ("\ufdfa", "\ufdfb")
-_BREAKS: Final = ('"', "(", ")", "[", "]", "«", "»", "“", "”", ". ", ", ", "، ")
 _MEMO_BYTES: Final = 128_000_000
 _STEM_BYTES: Final = 16_000_000
 
@@ -132,7 +123,9 @@ class LanguageAnalyzer(Analyzer):
 
     def term(self, token: Token) -> str:
         """The term of one token."""
-        return self._stems[token.text] if token.kind == "word" else _exact(token.text)
+        if token.kind == "word":
+            return self._stems[token.text]
+        return token.text if token.kind == "term" else _exact(token.text)
 
     def query_tokens(self, text: str) -> list[Token]:
         """The tokens of a query, less its stop words if any others are there."""
@@ -160,7 +153,9 @@ class LanguageAnalyzer(Analyzer):
             return tuple(self.terms(parts))
         terms: list[str] = []
         for text, kind in tokens(whole, self.name):
-            if kind == "exact":
+            if kind == "term":
+                terms.append(text)
+            elif kind == "exact":
                 terms.append(_exact(text))
             elif arabic.is_arabic(text):
                 terms += map(self._stems.__getitem__, arabic.name_parts(text))
@@ -210,9 +205,7 @@ class MixedAnalyzer(Analyzer):
         found = pieces(text)
         shown = shown_language(found)
         if shown is None and self.name == "auto-neutral":
-            every = [_shared(language) for language in (*latin.LANGUAGES, "ar")]
-            terms = ((t for reading in every for t in reading.terms([p])) for p in found)
-            return list(chain.from_iterable(map(dict.fromkeys, terms)))
+            return list(chain.from_iterable(map(_TERMS_IN_EACH.__getitem__, found)))
         return (_reading(shown) if shown else self._fallback).terms(found)
 
     def reading(self, text: str) -> LanguageAnalyzer:
@@ -225,9 +218,7 @@ class MixedAnalyzer(Analyzer):
         text = _head(text)
         shown = shown_language(pieces(text))
         own = _reading(shown) if shown else self._fallback
-        readings = (
-            [own, self._fallback] if shown else [_shared(n) for n in (*latin.LANGUAGES, "ar")]
-        )
+        readings = [own, self._fallback] if shown else list(map(_shared, _READINGS))
         stems = (
             dict.fromkeys(term for reading in readings for term in reading.query_terms(token))
             for token in own.query_tokens(text)
@@ -235,23 +226,36 @@ class MixedAnalyzer(Analyzer):
         return list(chain.from_iterable(stems))
 
 
-def pieces(text: str) -> list[str]:
-    """The text cut at white space, with the wholes of numbers whose groups stand apart."""
-    if _SPACED_NUMBER.search(text):
-        text = _SPACED_NUMBER.sub(_with_whole_number, text)
-    for sign in _BREAKS:
-        text = text.replace(sign, " ")
-    for sign in _PHRASES:
-        text = text.replace(sign, f" {sign} ")
-    return text.split()
+def _terms_in_each(piece: str) -> tuple[str, ...]:
+    """The terms of a piece in each language, each once."""
+    whole = normalized(piece)
+    parts = whole.split()
+    if len(parts) > 1:
+        return tuple(dict.fromkeys(chain.from_iterable(map(_terms_in_each, parts))))
+    # Languages cut apart at apostrophes and hyphens alone, Polish and Arabic not even there.
+    cuts = _CUTS if "'" in whole or "-" in whole else {"pl": slice(None)}
+    terms: list[str] = []
+    for language, own in cuts.items():
+        for text, kind in _shared(language).tokens(piece):
+            if kind == "word":
+                terms += _STEMS_IN_EACH[text][own]
+            else:
+                terms.append(text if kind == "term" else _exact(text))
+    return tuple(dict.fromkeys(terms))
 
 
-def _with_whole_number(found: regex.Match[str]) -> str:
-    groups = found[0].split()
-    whole = "".join(groups)
-    if _SPACED_THOUSANDS.fullmatch(found[0]):
-        return whole if " " not in found[0] else f"{found[0]} {whole}"
-    return f"{found[0]} {whole}" if len(groups) > 2 and len(whole) >= _LONG_NUMBER else found[0]
+def _stems_in_each(word: str) -> tuple[str, ...]:
+    """The stems of a word, a language of `_READINGS` each."""
+    if arabic.is_arabic(word):
+        return (arabic.stem(word),) * len(_READINGS)
+    bare = folded(word)
+    return (*(latin.stem_of_folded(bare, language) for language in _READINGS[:-1]), bare)
+
+
+_READINGS: Final = ("fr", "pl", "en", "ar")
+_CUTS: Final = {"fr": slice(0, 1), "en": slice(2, 3), "pl": slice(1, 4, 2)}
+_TERMS_IN_EACH: Final = Memo(_terms_in_each, max_bytes=_MEMO_BYTES, size=_remembered)
+_STEMS_IN_EACH: Final = Memo(_stems_in_each, max_bytes=_MEMO_BYTES, size=_remembered)
 
 
 def without_stop_words(found: Sequence[Token], language: str) -> list[Token]:
@@ -267,7 +271,7 @@ def without_stop_words(found: Sequence[Token], language: str) -> list[Token]:
         text = token.text
         name = sentence and text[:1].isupper() and (place > 0 or (len(text) > 1 and text.isupper()))
         last_letter = len(text) == 1 and place == len(found) - 1
-        if token.kind == "exact" or name or last_letter or not _is_stop_word(text, language):
+        if token.kind != "word" or name or last_letter or not _is_stop_word(text, language):
             kept.append(token)
     return kept
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from functools import cache
 from itertools import chain, islice
@@ -22,7 +22,11 @@ _ELIDED: Final = regex.compile("(?:[ltmqunsjdc]|qu|jusqu|quoiqu|lorsqu|puisqu)'.
 
 # Letters that name a language. Those of its neighbours count against all of ours: without
 # them a Spanish or German corpus would be stemmed as French or English.
-_LETTERS_OF: Final = {"pl": "ąćęłńśźż", "fr": "àâçèêëîïùûœ", "other": "ñ¿ãõßäöüåøčřšžğış"}
+_LETTERS_OF: Final = {
+    "pl": frozenset("ąćęłńśźż"),
+    "fr": frozenset("àâçèêëîïùûœ"),
+    "other": frozenset("ñ¿ãõßäöüåøčřšžğış"),
+}
 _MEMO_BYTES: Final = 8_000_000
 
 
@@ -72,19 +76,26 @@ def _evidence(piece: str) -> tuple[str, ...]:
     if word_found is None:
         return ()
     word = word_found[0]
-    shown = [name for name, words in _function_words().items() if word in words]
+    shown = _function_words().get(word)
     if shown:
-        return tuple(shown)
+        return shown
     if _ELIDED.match(word):
         return ("fr",)
-    return tuple(n for n, letters in _LETTERS_OF.items() if any(c in letters for c in word))
+    if word.isascii():
+        return ()
+    return tuple(n for n, letters in _LETTERS_OF.items() if not letters.isdisjoint(word))
 
 
 _EVIDENCE: Final = Memo(_evidence, max_bytes=_MEMO_BYTES)
 
 
 @cache
-def _function_words() -> dict[str, frozenset[str]]:
-    """The words that show a language; ``other`` stands for neighbours that we do not stem."""
+def _function_words() -> dict[str, tuple[str, ...]]:
+    """The words that show languages; ``other`` stands for neighbours that we do not stem."""
     found = {name: LISTS[name] | frozenset(map(folded, LISTS[name])) for name in _LATIN}
-    return found | {f"other{number}": words for number, words in enumerate(NEIGHBOURS)}
+    found |= {f"other{number}": words for number, words in enumerate(NEIGHBOURS)}
+    shown: defaultdict[str, tuple[str, ...]] = defaultdict(tuple)
+    for name, words in found.items():
+        for word in words:
+            shown[word] += (name,)
+    return dict(shown)

@@ -28,11 +28,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from itertools import chain, pairwise
+from itertools import chain
 from typing import Final, NamedTuple
 
 import regex
 
+from rerank_plugins._text import normalize
 from rerank_plugins.first_stage.analysis.latin import without_clitics
 
 MAX_WHOLE: Final = 100
@@ -44,7 +45,8 @@ class Token(NamedTuple):
 
     Attributes:
         text: As it stands, case kept.
-        kind: ``word``, which is stemmed and may be a stop word; ``exact``, which is not.
+        kind: ``word``, which is stemmed and may be a stop word; ``exact``, which is not;
+            ``term``, which is its term already.
     """
 
     text: str
@@ -77,6 +79,10 @@ _PLAIN: Final = regex.compile(
 _BEFORE: Final = "'’‘,:،?()[]\"!;«»„“”؛؟…–-"
 _BEHIND: Final = _BEFORE + "."
 _SIMPLE: Final = re.compile("[ء-غ\u0640-\u0652]+|[A-ZÀ-ÖØ-ÞŁŚŻŹĆ]?[a-zß-öø-ÿąćęłńśźżœ]+")
+# Letters of one script or several, in upper and lower case.
+_HUMPED: Final = regex.compile(
+    rf"[[\p{{L}}\p{{M}}]--[\p{{Script=Arabic}}{_UNSPACED}]]+", flags=regex.VERSION1
+)
 # The two commonest compounds: numbers, and Latin words with the same kind of sign between them.
 _NUMBER: Final = re.compile("[0-9]+(?:[.,:/^-][0-9]+)+")
 _L: Final = "[A-Za-zÀ-ÖØ-öø-ɏ]{2,}"
@@ -133,6 +139,8 @@ def tokens(text: str, language: str) -> list[Token]:
     """The tokens of a normalized text, in order; a compound follows its parts."""
     if _PLAIN.fullmatch(text):  # nearly all
         return [Token(text)]
+    if _HUMPED.fullmatch(text):
+        return _letters(text)
     if _NUMBER.fullmatch(text):
         return _number(text)
     if _JOINED.fullmatch(text):
@@ -236,17 +244,14 @@ def _number(number: str) -> list[Token]:
     return found
 
 
-def _pairs(text: str) -> Iterator[Token]:
+def _pairs(text: str) -> list[Token]:
     """Pairs of neighbouring characters; of Han each by itself too."""
-    characters: list[str] = _GRAPHEME.findall(text)
+    characters: list[str] = _GRAPHEME.findall(normalize("NFC", text))
     if len(characters) == 1:
-        yield Token(text, "exact")
-    for one, other in pairwise(characters):
-        yield Token(one + other, "exact")
-    if len(characters) > 1:
-        for character in characters:
-            if _HAN.match(character):
-                yield Token(character, "exact")
+        return [Token(characters[0], "term")]
+    terms = list(map(str.__add__, characters, characters[1:]))
+    terms += filter(_HAN.match, characters)
+    return [Token(term, "term") for term in terms]
 
 
 def _symbol(symbol: str) -> Iterator[Token]:

@@ -8,6 +8,7 @@ alone.
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 import regex
@@ -30,6 +31,9 @@ _INVERSION: Final = regex.compile(
 _CONTRACTION: Final = regex.compile(
     "(?<=.)(?:(?<!ca)n't|'(?:s|t|re|ve|ll|d|m))$", flags=regex.IGNORECASE
 )
+
+# Those of folded words, and those that folding once more takes apart.
+_LETTER: Final = re.compile("[a-złøđðħŧıŋĸœæþĳŀƒ]")
 
 # Endings that Snowball's rules know with their accents; the longest that fits is put back.
 _ACCENTED_ENDINGS: Final = {
@@ -65,7 +69,13 @@ def without_clitics(run: str, language: str) -> str:
 
 def stem(word: str, language: str) -> str:
     """The term of a word: the same with its accents and without."""
-    word = folded(word)
+    return stem_of_folded(folded(word), language)
+
+
+def stem_of_folded(word: str, language: str) -> str:
+    """The same of a word that is `folded` already."""
+    if not (word.isascii() or _LETTER.search(word)):
+        return word  # no rule is of other scripts
     word = irregular.WORD_OF[language].get(word, word)
     stemmed = _stem(word, language)
     # Snowball takes one Polish ending; many words have two: Krakowa, Kraków.

@@ -40,10 +40,12 @@ _LETTERS: Final = str.maketrans(
     "یکٱےۍڪہھۀۃۂە٠١٢٣٤٥٦٧٨٩۰۱۲۳۴۵۶۷۸۹",
     "يكايىكهههةهه" + "0123456789" * 2,
 )
-# What all of these leave as it is: ASCII, letters of our languages.
+# What all of these leave as it is: ASCII, letters of our languages, and most of other Latin,
+# Greek, Cyrillic, kana, Han and Hangul.
 _PLAIN: Final = re.compile(
     "[\x00-\x7f\xc0-\xd6\xd8-\xf6\xf8-\u0131\u0134-\u013e\u0141-\u0148\u014a-\u017e"
-    "\u0621-\u063a\u0641-\u064a]*"
+    "\u0180-\u01c3\u01cd-\u01f0\u01f4-\u024f\u0386\u0388-\u03ce\u0400-\u0481\u048a-\u052f"
+    "\u0621-\u063a\u0641-\u064a\u3041-\u3096\u30a1-\u30fa\u4e00-\u9fff\uac00-\ud7a3]*"
 )
 _POWER: Final = regex.compile(r"(?<=\d)(?=[⁰¹²³⁴⁵⁶⁷⁸⁹])")
 # Bidi marks, soft hyphens and joiners; tatweel; tashkeel, Quranic and honorific marks.
@@ -60,11 +62,21 @@ _UNDECOMPOSED: Final = str.maketrans(
 )
 # Scripts without case, whose marks are letters: composed, they stay as they are.
 _CASELESS: Final = re.compile("[\u0620-\u08ff\u0900-\u109f\u2e80-\u9fff\uac00-\ud7a3]+")
-# Composed letters and what they decompose to, for words that need no more than this table.
-_LATIN: Final = {code: chr(code) for code in range(0x80)} | {
-    code: _DIACRITICS.sub("", normalize("NFD", chr(code).translate(_UNDECOMPOSED)))
-    for code in range(0xC0, 0x180)
-}
+# Letters with case that fold one by one: Latin, Greek, Cyrillic.
+_CASED: Final = re.compile(
+    "[0-9A-Za-z\xc0-\xd6\xd8-\xf6\xf8-\u024f\u0388-\u0481\u048a-\u052f\u1e00-\u1fbc]+"
+)
+
+
+class _Folded(dict[int, str]):
+    """What a letter becomes, for ``str.translate``; filled as letters come."""
+
+    def __missing__(self, code: int) -> str:
+        folded = self[code] = _folded(chr(code))
+        return folded
+
+
+_FOLDED: Final = _Folded()
 
 
 def normalized(text: str) -> str:
@@ -88,9 +100,10 @@ def folded(word: str) -> str:
         return word.lower()
     if _CASELESS.fullmatch(word):
         return normalize("NFC", word)
+    return word.translate(_FOLDED) if _CASED.fullmatch(word) else _folded(word)
+
+
+def _folded(word: str) -> str:
     word = word.casefold()
-    bare = word.translate(_LATIN)
-    if bare.isascii():
-        return bare
     bare = _DIACRITICS.sub("", normalize("NFD", word.translate(_UNDECOMPOSED)))
     return normalize("NFC", bare) or word  # a mark that stands alone stays
