@@ -309,3 +309,30 @@ def test_many_threads_lose_nothing() -> None:
         thread.join(60)
     assert not shared._queue
     assert shared._leader is None
+
+
+def test_the_pace_is_seconds_per_padded_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last batch counts as much as all before it."""
+    seconds = iter([10.0, 14.0, 20.0, 28.0])
+    shared = SharedPass(Model(), TokenLimit())
+    monkeypatch.setattr(sharing, "perf_counter", lambda: next(seconds))
+    shared.run(work(1, 2, length=10))
+    assert shared.pace == pytest.approx(4 / 20)
+    shared.run(work(1, 1, length=10))
+    assert shared.pace == pytest.approx((4 / 20 + 8 / 10) / 2)
+
+
+def test_token_types_go_with_their_rows() -> None:
+    """In the order of the batch; none where the model takes none."""
+    padded: list[tuple[list[list[int]], list[list[int]] | None]] = []
+
+    def pad(rows: list[list[int]], types: list[list[int]] | None) -> list[list[int]]:
+        padded.append((rows, types))
+        return rows
+
+    shared = SharedPass(Model(), TokenLimit())
+    rows = [[1, 1], [2, 2, 2], [3]]
+    types = [[0, 1], [0, 0, 1], [0]]
+    shared.run(Work(rows, types, [1, 0, 2], pad=pad, budget=100))
+    shared.run(Work(rows, None, [0, 1, 2], pad=pad, budget=100))
+    assert padded == [([rows[1], rows[0], rows[2]], [types[1], types[0], types[2]]), (rows, None)]

@@ -15,11 +15,12 @@ import pytest
 from rerank_plugins import Candidate, Cascade, ContextBuilder, Reranker, _threads
 from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.evaluation.significance import randomization_test
+from rerank_plugins.first_stage import storage
 from rerank_plugins.first_stage.analysis import analyzer_for, word_spans
 from rerank_plugins.first_stage.analysis.analyzers import LanguageAnalyzer
 from rerank_plugins.reranking import deadline
 from rerank_plugins.reranking.inputs import ranking_facts
-from rerank_plugins.reranking.scored import _below, with_unread
+from rerank_plugins.reranking.scored import ScoringPlan, _below, planned_pairs, with_unread
 from rerank_plugins.scoring import converted
 from rerank_plugins.scoring.base import PairScores, ScoreOptions
 from rerank_plugins.scoring.cache import CachedScorer
@@ -225,3 +226,55 @@ def test_a_limit_of_nothing_is_refused_by_its_name(name: str) -> None:
     """At least one window and one token."""
     with pytest.raises(InvalidInputError, match=f"^{name} must be .*at least 1"):
         Reranker(OverlapScorer(), **{name: 0})
+
+
+def test_pairs_of_many_queries_alternate_in_the_queries_order() -> None:
+    """First pairs first, and among them as the queries come; also where there are many."""
+    queries = [f"q{number}" for number in range(40)]
+    lists = [[Candidate(at, f"{query} p{at}") for at in range(9)] for query in queries]
+    plans = [ScoringPlan(list(range(9)), 3 + number % 7, "first_stage") for number in range(40)]
+    pairs, numbers = planned_pairs(queries, lists, plans, interleaved=True)
+    expected = [
+        (query, f"{query} p{at}")
+        for at in range(9)
+        for query, plan in zip(queries, plans, strict=True)
+        if at < plan.head
+    ]
+    assert pairs == expected
+    assert [queries[number] for number in numbers] == [query for query, _ in expected]
+
+
+def test_a_save_has_the_room_of_those_that_did_not_finish(tmp_path: Path) -> None:
+    """What they left is removed before the new files are written, and the old ones after."""
+    index = tmp_path / "index"
+    seen: list[int] = []
+
+    def fill(writer: storage.Writer) -> None:
+        seen.append(len(list(index.glob("data-*"))))
+        writer.array("a", np.ones(3))
+
+    storage.save(index, "test", fill)
+    (index / f"data-{'0' * 32}").mkdir()
+    storage.save(index, "test", fill)
+    assert seen == [1, 2]  # its own; the old index and its own
+    assert len(list(index.glob("data-*"))) == 1
+
+
+def test_a_cache_asked_for_nothing_answers_with_nothing() -> None:
+    """Of the types that scores have."""
+    scores = CachedScorer(OverlapScorer()).score([], ScoreOptions())
+    kinds = {name: getattr(scores, name) for name in ("logits", "truncated", "cached", "scored")}
+    assert {name: (len(row), row.dtype.kind) for name, row in kinds.items()} == {
+        "logits": (0, "f"),
+        "truncated": (0, "b"),
+        "cached": (0, "b"),
+        "scored": (0, "b"),
+    }
+
+
+def test_a_key_of_the_cache_takes_32_bytes() -> None:
+    """Whatever the length of the texts: 16 of query and settings, 16 of the passage."""
+    scorer = CachedScorer(OverlapScorer())
+    keys = scorer._keys([("q", "p"), ("q", "p" * 10_000)], ScoreOptions())
+    assert [len(key) for key in keys] == [32, 32]
+    assert keys[0][:16] == keys[1][:16]

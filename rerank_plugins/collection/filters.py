@@ -20,6 +20,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -165,23 +166,20 @@ def _in(field: str, value: Any) -> Filter:
     return Either((Compare(field, "in", wanted), Compare(field, "holds_any", wanted)))
 
 
-def _ordering(name: Operator) -> Callable[[str, Any], Filter]:
-    def ordered(field: str, value: Any) -> Filter:
-        if value is None:
-            raise InvalidInputError(f"${name} must have a value to compare with, but got None")
-        return Compare(field, name, value)
-
-    return ordered
+def _ordered(name: Operator, field: str, value: Any) -> Filter:
+    if value is None:
+        raise InvalidInputError(f"${name} must have a value to compare with, but got None")
+    return Compare(field, name, value)
 
 
 _SIGNS: Final[dict[str, Callable[[str, Any], Filter]]] = {
     "$eq": _equals,
     "$ne": lambda field, value: Negated(_equals(field, value)),
     "$neq": lambda field, value: Negated(_equals(field, value)),  # langchain-community's FAISS
-    "$gt": _ordering("gt"),
-    "$gte": _ordering("gte"),
-    "$lt": _ordering("lt"),
-    "$lte": _ordering("lte"),
+    "$gt": partial(_ordered, "gt"),
+    "$gte": partial(_ordered, "gte"),
+    "$lt": partial(_ordered, "lt"),
+    "$lte": partial(_ordered, "lte"),
     "$in": _in,
     "$nin": lambda field, value: Negated(_in(field, _listed("$nin", value))),
     "$contains": lambda field, value: Compare(field, "contains", value),

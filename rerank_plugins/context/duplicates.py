@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter, defaultdict
+from itertools import chain
 from typing import TypeAlias
 
 from rerank_plugins._text import normalize
@@ -46,9 +47,8 @@ class Seen:
         """Whether a passage of these shingles is a near duplicate of one that is kept."""
         if self._limit == 1:
             return shingles in self._whole
-        shared: Counter[int] = Counter()
-        for shingle in shingles:
-            shared.update(self._having.get(shingle, ()))
+        having = (self._having[shingle] for shingle in shingles if shingle in self._having)
+        shared = Counter(chain.from_iterable(having))
         return any(
             count / (len(shingles) + self._sizes[kept] - count) >= self._limit
             for kept, count in shared.items()

@@ -44,6 +44,7 @@ logger = logging.getLogger(__name__)
 
 _NO_PAIRS = np.empty(0, np.intp)
 _NO_SCORES = PairScores(np.empty(0), np.empty(0, np.bool_))
+_NO_WEIGHT = 0.0
 
 
 class Reranker:
@@ -303,14 +304,16 @@ class Reranker:
                     error,
                 )
             plans = Reranker._plans(self, queries, lists)
-            return by_query(plans, _NO_PAIRS, _NO_SCORES), 0.0, f"{type(error).__name__}: {error}"
+            reason = f"{type(error).__name__}: {error}"
+            return by_query(plans, _NO_PAIRS, _NO_SCORES), _NO_WEIGHT, reason
 
     def _score_lists(
         self, queries: list[str], lists: list[list[Candidate]], stop_at: float | None = None
     ) -> tuple[list[ScoredList], float]:
         """What the model says of each list, and the weight that the first stage has."""
         if not any(lists):
-            return by_query(Reranker._plans(self, queries, lists), _NO_PAIRS, _NO_SCORES), 0.0
+            plans = Reranker._plans(self, queries, lists)
+            return by_query(plans, _NO_PAIRS, _NO_SCORES), _NO_WEIGHT
         begin = now()
         if stop_at is not None:
             self.warm_up()

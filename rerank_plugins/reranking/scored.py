@@ -220,14 +220,13 @@ def by_query(
         scores: Of these.
     """
     spans = no_spans(len(numbers)) if scores.spans is None else scores.spans
-    scored = np.ones(len(numbers), np.bool_) if scores.scored is None else scores.scored
     rows = np.argsort(numbers, kind="stable")
     ends = np.searchsorted(numbers[rows], np.arange(len(plans) + 1))
     lists = []
     for plan, (start, stop) in zip(plans, pairwise(ends.tolist()), strict=True):
         some, order = rows[start:stop], np.asarray(plan.order, dtype=np.intp)
         has = np.zeros(len(order), dtype=np.bool_)
-        has[: len(some)] = scored[some]
+        has[: len(some)] = True if scores.scored is None else scores.scored[some]
         ascending = np.argsort(order[has])
         at = some[has[: len(some)]][ascending]
         lists.append(

@@ -198,13 +198,15 @@ class CachedScorer:
             values = zip(
                 scores.logits.tolist(), scores.truncated.tolist(), *spans.T.tolist(), strict=True
             )
-            added = dict(zip(new, values, strict=True))
-            known |= added
             scored, whole = _of(scores.scored, len(new)), _of(scores.whole, len(new))
-            left_out = {key for key, there in zip(new, scored, strict=True) if not there}
-            # What a limit of this call cut short holds for this call alone.
-            lasting = zip(new, (scored & whole).tolist(), strict=True)
-            self.cache.keep({key: added[key] for key, lasts in lasting if lasts})
+            lasting = {}
+            for key, entry, there, all_read in zip(new, values, scored, whole, strict=True):
+                known[key] = entry
+                if not there:
+                    left_out.add(key)
+                elif all_read:  # what a limit of this call cut short holds for this call alone
+                    lasting[key] = entry
+            self.cache.keep(lasting)
         entries = [known[key] for key in keys]
         return PairScores(
             np.asarray([entry[0] for entry in entries], dtype=np.float64),

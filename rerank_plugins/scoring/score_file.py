@@ -95,7 +95,7 @@ class ScoreFile:
             connection.execute(_SCHEMA)
             connection.execute(f"PRAGMA application_id={_APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version={_LAYOUT}")
-            connection.execute("COMMIT")
+            connection.commit()
             # Readers and writers of several processes do not wait for each other; a crash
             # of the machine may lose the last scores, never the file.
             with suppress(sqlite3.OperationalError):  # another process opens it right now
@@ -151,9 +151,9 @@ class ScoreFile:
                     "DELETE FROM scores WHERE number <= (SELECT max(number) FROM scores) - ?",
                     (self._max_pairs,),
                 )
-                connection.execute("COMMIT")
+                connection.commit()
             except BaseException:
-                connection.execute("ROLLBACK")
+                connection.rollback()
                 raise
 
         self._run(write)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pytest
 
+from rerank_plugins.candidates import Candidate
 from rerank_plugins.collection import Collection, Record
 from rerank_plugins.collection.filters import Compare
+from rerank_plugins.collection.hybrids import Fused
 from rerank_plugins.collection.stages import asked_once, embedded
 from rerank_plugins.first_stage import BM25, Dense, Hybrid
 
@@ -85,3 +90,41 @@ async def test_only_dense_stages_embed(encoder: Encoder) -> None:
     ready = [Record("0", "a", {}, vector=np.ones(3))]
     assert await embedded(Dense(embed=encoder), ready) is ready
     assert encoder.asked == []
+
+
+async def test_a_fusion_asks_all_its_retrievers_by_number() -> None:
+    """And fuses what they found for the query, as the first of them gave it."""
+    fused: list[tuple[Sequence[Any], str, int]] = []
+
+    class Both(Fused):
+        """Notes what it is to fuse."""
+
+        def _fused(self, found: Sequence[Any], query: str, k: int) -> list[tuple[Any, Candidate]]:
+            fused.append((found, query, k))
+            return []
+
+    async def ask(number: int, stage: str) -> str:
+        return f"{stage} {number}"
+
+    assert await Both()._asearch(["words", "vectors"], "sea", 3, ask) == []
+    assert fused == [(["words 1", "vectors 2"], "sea", 3)]
+    assert Both()._search(["words", "vectors"], "sea", 2, lambda *asked: asked) == []
+    assert fused[1] == ([(1, "words"), (2, "vectors")], "sea", 2)
+
+
+def test_a_fusion_gives_each_passage_as_the_first_retriever_gave_it() -> None:
+    """Best first, `k` at most; each retriever's scores and ranks count."""
+
+    class Both(Fused):
+        """By ranks, the second list counting twice."""
+
+        def _hybrid(self, stages: Any) -> Hybrid:
+            return Hybrid(list(stages), fusion="ranks", weights=[1.0, 2.0])
+
+    lists = [{"a": ("a1", 3.0), "b": ("b1", 2.0)}, {"b": ("b2", 9.0), "c": ("c2", 1.0)}]
+    found = Both()._fused_lists(lists, "sea", 2)
+    assert [one for one, _ in found] == ["b1", "c2"]
+    both, last = (one.score for _, one in found)
+    assert both is not None
+    assert last is not None
+    assert both / last == pytest.approx((1 / 62 + 2 / 61) / (2 / 62))
