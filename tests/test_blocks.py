@@ -83,13 +83,13 @@ def test_rows_are_decoded_as_they_are_looked_up(tmp_path: Path) -> None:
     )
     blocks = Blocks(tmp_path)
     assert blocks.count() == sum(tensor.numel() for tensor in blocks.values()) == 5 * (64 + 64 + 3)
-    ids = torch.tensor([4, 0, 0])
+    ids = np.array([4, 0, 0])
     for name, whole in blocks.items():
         rows = blocks.rows(name)
         assert rows.shape == whole.shape
-        assert torch.equal(rows(ids), whole[ids])
+        np.testing.assert_array_equal(rows(ids), whole[ids].numpy())
         with pytest.raises(IndexError):
-            rows(torch.tensor([5]))
+            rows(np.array([5]))
 
 
 def test_a_scale_that_does_not_fit_is_told_of(tmp_path: Path) -> None:

@@ -32,12 +32,13 @@ from rerank_plugins.scoring import converted, engines, openvino_engine
 from rerank_plugins.scoring.base import ScoreOptions
 from rerank_plugins.scoring.checkpoint import read_checkpoint
 from rerank_plugins.scoring.encoding import Batch
+from rerank_plugins.scoring.openvino_compiled import openvino_library
 from rerank_plugins.scoring.openvino_engine import OpenVINOEngine
 
 if find_spec("openvino") is None:
     pytest.skip("needs the extra openvino", allow_module_level=True)
 # As the library does it: imported the plain way it would bring its telemetry along.
-openvino = openvino_engine.openvino_library()
+openvino = openvino_library()
 
 TOLERANCE = 1e-4
 

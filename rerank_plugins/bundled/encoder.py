@@ -11,23 +11,27 @@ from collections.abc import Sequence
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rerank_plugins._cpus import limit_threads
 from rerank_plugins._progress import progress
 from rerank_plugins._text import stream_safe
 from rerank_plugins._threads import lock_without_forks
-from rerank_plugins._validation import check_choice
+from rerank_plugins.bundled._bodies import (
+    EncoderEngine,
+    EncoderPrecision,
+    check_choices,
+    chosen,
+    read_body,
+)
 from rerank_plugins.bundled._folder import FOLDER
 from rerank_plugins.errors import UnsupportedModelError
 from rerank_plugins.scoring.batching import PACKED_TOKENS_ON_CPU, token_budget_batches
+from rerank_plugins.scoring.engines import Choice
 from rerank_plugins.scoring.tokenizer_files import read_tokenizer
 
-EncoderPrecision = Literal["auto", "fp32", "bf16", "int8"]
-ENCODER_PRECISIONS: Final[tuple[str, ...]] = get_args(EncoderPrecision)
 Side = Literal["query", "passage"]
 
 # Tokens of a window, prefix and ends included, where a passage is longer than the model can read,
@@ -48,27 +52,35 @@ class BundledEncoder:
     """
 
     def __init__(
-        self, folder: str | Path = FOLDER / "encoder", *, precision: EncoderPrecision = "auto"
+        self,
+        folder: str | Path = FOLDER / "encoder",
+        *,
+        engine: EncoderEngine = "auto",
+        precision: EncoderPrecision = "auto",
     ) -> None:
         """Names the folder; nothing is read yet.
 
         Args:
             folder: Holds ``config.json`` and weights of a BERT encoder, and ``tokenizer.json``.
+            engine: ``torch`` or ``openvino``; ``auto`` is OpenVINO where it is installed and was
+                measured to be faster. Their vectors differ by less than bf16's rounding.
             precision: ``fp32``, ``bf16``, or ``int8`` (weights and activations of linear layers,
-                on any CPU); ``auto`` is bf16 where the processor computes it natively, else fp32.
-                int8 moves vectors: embed an index and its questions alike.
+                on any CPU, by torch); ``auto`` is bf16 where the processor computes it natively,
+                else fp32. int8 moves vectors: embed an index and its questions alike.
 
         Raises:
-            InvalidInputError: If the precision is unknown.
+            InvalidInputError: If engine or precision is unknown, or they do not go together.
+            MissingDependencyError: OpenVINO is asked for and not installed.
         """
-        check_choice("precision", precision, ENCODER_PRECISIONS)
+        check_choices(engine, precision)
         self.folder = Path(folder)
+        self.engine = engine
         self.precision = precision
         self._lock = lock_without_forks()
         self._loaded: _Loaded | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"folder": self.folder, "precision": self.precision}
+        return {"folder": self.folder, "engine": self.engine, "precision": self.precision}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
@@ -139,6 +151,16 @@ class BundledEncoder:
         """The ``rerank_plugins`` block of ``config.json``: how cosines become scores."""
         return dict(_config(self.folder).get("rerank_plugins", {}))
 
+    def describe(self) -> dict[str, str]:
+        """What computes: ``engine``, ``device``, ``precision``, and why it was ``chosen``."""
+        choice = chosen(self.engine, self.precision, _config(self.folder))
+        return {
+            "engine": choice.engine,
+            "device": "cpu",
+            "precision": choice.precision,
+            "chosen": choice.reason,
+        }
+
     def fingerprint(self) -> str:
         """Changes with every file of the folder that can change a vector, and with int8."""
         digest = files_digest(self.folder)
@@ -169,21 +191,22 @@ class BundledEncoder:
     def _load(self) -> _Loaded:
         with self._lock:
             if self._loaded is None:
-                self._loaded = _Loaded(self.folder, self.precision)
+                choice = chosen(self.engine, self.precision, _config(self.folder))
+                self._loaded = _Loaded(self.folder, choice)
             return self._loaded
 
 
 class _Loaded:
     """Tokenizer and weights."""
 
-    def __init__(self, folder: Path, precision: EncoderPrecision) -> None:
+    def __init__(self, folder: Path, choice: Choice) -> None:
         config = _config(folder)
         if not (folder / "tokenizer.json").is_file():
             raise UnsupportedModelError(f"an encoder needs tokenizer.json, but {folder} has none")
         self._tokenizer = read_tokenizer(folder / "tokenizer.json")
         self._length = int(config["max_position_embeddings"])
         self._prefix = len(self._tokenizer.encode("passage: ", add_special_tokens=False).ids)
-        self._body = _MeanPooled(folder, config, precision)
+        self._body = read_body(folder, config, choice)
         self._lock = lock_without_forks()
 
     def ids(self, texts: Sequence[str], prefix: str) -> list[list[int]]:
@@ -215,58 +238,6 @@ class _Loaded:
                 out[places] = self._body([rows[place] for place in places])
         out /= np.linalg.norm(out, axis=1, keepdims=True)
         return out
-
-
-class _MeanPooled:
-    """A BERT body whose answer is the mean of its last layer, on the CPU."""
-
-    def __init__(self, folder: Path, config: dict[str, Any], precision: EncoderPrecision) -> None:
-        import torch
-        from safetensors import SafetensorError
-
-        from rerank_plugins.scoring.engines import native_bf16
-        from rerank_plugins.scoring.linear import check_int8
-        from rerank_plugins.scoring.packed import PackedBody
-        from rerank_plugins.scoring.weights import read_tensors
-
-        limit_threads(torch, "get_num_threads", "set_num_threads")
-        self.dimension = int(config["hidden_size"])
-        if precision == "auto":
-            precision = "bf16" if native_bf16() else "fp32"
-        if precision == "int8":
-            check_int8()
-        try:
-            with torch.inference_mode():
-                self._body = PackedBody(
-                    config,
-                    read_tensors(folder),
-                    dtype=torch.bfloat16 if precision == "bf16" else torch.float32,
-                    device=torch.device("cpu"),
-                    int8=precision == "int8",
-                    prefix="",
-                )
-        except (KeyError, OSError, ValueError, SafetensorError) as error:
-            raise UnsupportedModelError(
-                f"weights and config.json in {folder} do not fit together: {error}"
-            ) from error
-
-    def __call__(self, rows: list[list[int]]) -> NDArray[np.float32]:
-        """Shape (rows, hidden)."""
-        import torch
-
-        from rerank_plugins.scoring.attention import attention_by_row
-        from rerank_plugins.scoring.encoding import Batch
-
-        lengths = np.array([len(row) for row in rows])
-        mask = (np.arange(lengths.max()) < lengths[:, None]).astype(np.int64)
-        ids = np.zeros_like(mask)
-        ids[mask.astype(bool)] = [token for row in rows for token in row]
-        with torch.inference_mode():
-            hidden, layout = self._body.hidden(Batch(ids, mask, None), attention_by_row)
-        starts = layout.starts[:-1].numpy()
-        sums: NDArray[np.float32] = np.add.reduceat(hidden.float().numpy(), starts, axis=0)
-        sums /= lengths[:, None]
-        return sums
 
 
 @cache

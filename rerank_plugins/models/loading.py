@@ -11,7 +11,7 @@ from typing_extensions import Unpack
 
 from rerank_plugins._names import check_options
 from rerank_plugins._validation import check_flag
-from rerank_plugins.bundled import load_encoder
+from rerank_plugins.bundled import BundledEncoder, load_encoder
 from rerank_plugins.errors import InvalidInputError, UnknownModelError
 from rerank_plugins.models.calibration import Calibration, calibrated
 from rerank_plugins.models.catalog import (
@@ -81,7 +81,7 @@ def load_scorer(
         check_flag(option, value)
     name = ALIASES.get(str(model), str(model))
     if name == BUNDLED_ENCODER:
-        return _vector_scorer(engine=engine, precision=precision, max_length=max_length)
+        return _vector_scorer(engine, precision, max_length)
     profile = CATALOG.get(name)
     if profile is not None and profile.non_commercial:
         _warn_once(profile)
@@ -232,13 +232,14 @@ def as_reranker(
     return Reranker(model, **cast("RerankerOptions", options))
 
 
-def _vector_scorer(**given: object) -> VectorScorer:
-    for option, value in given.items():
-        if value not in ("auto", None):
-            raise InvalidInputError(
-                f"{BUNDLED_ENCODER} is a text encoder and takes no {option}, but got {value!r}"
-            )
-    return VectorScorer(load_encoder(BUNDLED_ENCODER))
+def _vector_scorer(engine: str, precision: str, max_length: int | None) -> VectorScorer:
+    if max_length is not None:
+        raise InvalidInputError(
+            f"{BUNDLED_ENCODER} is a text encoder and takes no max_length, but got {max_length!r}"
+        )
+    if engine == precision == "auto":
+        return VectorScorer(load_encoder(BUNDLED_ENCODER))
+    return VectorScorer(BundledEncoder(engine=engine, precision=precision))  # type: ignore[arg-type]
 
 
 def _source(model: str | Path) -> str:

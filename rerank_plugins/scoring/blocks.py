@@ -10,7 +10,6 @@ file as ``X.scale`` (float16, (rows, columns / 32)) beside ``X.q4`` (uint8, (row
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -27,6 +26,8 @@ if TYPE_CHECKING:
 
 FILE: Final = "blocks.safetensors"
 BLOCK: Final = 32
+# What a file of blocks may hold, by safetensors' names.
+_TYPES: Final = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "U8": "u1", "I8": "i1"}
 
 
 def has_blocks(folder: Path) -> bool:
@@ -72,6 +73,12 @@ class Blocks(Mapping[str, "torch.Tensor"]):
         return len(self._places)
 
     def __getitem__(self, name: str) -> torch.Tensor:
+        import torch
+
+        return torch.from_numpy(self.array(name))
+
+    def array(self, name: str) -> NDArray[np.float32]:
+        """The same without torch."""
         file, there = self._places[name]
         return file.decoded(there)
 
@@ -102,72 +109,59 @@ class Rows:
         scale: Shape (rows, columns / 32); None for a matrix that is not in blocks.
     """
 
-    def __init__(self, stored: torch.Tensor, scale: torch.Tensor | None) -> None:
+    def __init__(self, stored: NDArray[Any], scale: NDArray[np.float16] | None) -> None:
         self._stored, self._scale = stored, scale
         self.shape = tuple(stored.shape)
         if len(self.shape) == 3:
             self.shape = (self.shape[0], self.shape[1] * BLOCK)
 
-    def __call__(self, ids: torch.Tensor) -> torch.Tensor:
-        """The rows of these numbers, shape (n, columns), float32.
+    def __call__(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The rows of these numbers, shape (n, columns).
 
         Raises:
             IndexError: If there is no such row.
         """
         scale = self._scale
-        return _decoded(
-            self._stored.index_select(0, ids),
-            None if scale is None else scale.index_select(0, ids),
-        )
-
-
-def rows_of(tensors: Mapping[str, torch.Tensor], name: str) -> Rows:
-    """The rows of a matrix, of weights in blocks or of others."""
-    return tensors.rows(name) if isinstance(tensors, Blocks) else Rows(tensors[name].cpu(), None)
+        return _decoded(self._stored[ids], None if scale is None else scale[ids])
 
 
 class _File:
-    """One safetensors file, open and mapped."""
+    """One safetensors file, mapped."""
 
     def __init__(self, path: Path) -> None:
-        from safetensors import safe_open
-
         self.path = path
         with self._errors():
-            self._open = cast("Any", safe_open(path, framework="pt"))
-            stored = set(self._open.keys())
-            shared = json.loads((self._open.metadata() or {}).get("shared", "{}"))
+            self._stored, shared = _mapped(path)
             self.shared = {
                 str(name): (str(sibling), str(there)) for name, (sibling, there) in shared.items()
             }
         # Names of weights, and how each is stored.
         self.names: dict[str, str] = {}
-        for name in sorted(stored):
+        for name in sorted(self._stored):
             stem, _, kind = name.rpartition(".")
             if kind in ("q4", "q8"):
                 self.names[stem] = name
-            elif kind != "scale" or not {f"{stem}.q4", f"{stem}.q8"} & stored:
+            elif kind != "scale" or not {f"{stem}.q4", f"{stem}.q8"} & self._stored.keys():
                 self.names[name] = name
 
-    def decoded(self, name: str) -> torch.Tensor:
+    def decoded(self, name: str) -> NDArray[np.float32]:
         with self._errors():
-            return _decoded(*self._stored(name))
+            return _decoded(*self._parts(name))
 
     def rows(self, name: str) -> Rows:
         with self._errors():
-            integers, scale = self._stored(name)
+            integers, scale = self._parts(name)
             _decoded(integers[:1], None if scale is None else scale[:1])
             return Rows(integers, scale)
 
     def size(self, name: str) -> int:
-        with self._errors():
-            shape: list[int] = self._open.get_slice(self.names[name]).get_shape()
-            return math.prod(shape) * (2 if self.names[name].endswith(".q4") else 1)
-
-    def _stored(self, name: str) -> tuple[torch.Tensor, torch.Tensor | None]:
         stored = self.names[name]
-        scale = None if stored == name else self._open.get_tensor(f"{name}.scale")
-        return self._open.get_tensor(stored), scale
+        return self._stored[stored].size * (2 if stored.endswith(".q4") else 1)
+
+    def _parts(self, name: str) -> tuple[NDArray[Any], NDArray[np.float16] | None]:
+        stored = self.names[name]
+        scale = None if stored == name else self._stored[f"{name}.scale"]
+        return self._stored[stored], scale
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -175,22 +169,44 @@ class _File:
 
         try:
             yield
-        except (AttributeError, OSError, RuntimeError, TypeError, ValueError, SafetensorError) as e:
+        except (AttributeError, KeyError, OSError, TypeError, ValueError, SafetensorError) as e:
             raise UnsupportedModelError(f"{self.path} could not be read: {e}") from e
 
 
-def _decoded(integers: torch.Tensor, scale: torch.Tensor | None) -> torch.Tensor:
-    """Float32, as the module's docstring says."""
-    import torch
+def _mapped(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """A file's tensors, left on the disk until they are used, and what it shares.
 
+    safetensors checks the file, but gives copies to numpy; so the places are read from its
+    header (8 bytes of length, then JSON).
+    """
+    from safetensors import safe_open
+
+    cast("Any", safe_open(path, framework="np"))
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header: dict[str, Any] = json.loads(file.read(length))
+    shared = json.loads(header.pop("__metadata__", {}).get("shared", "{}"))
+    data = np.memmap(path, np.uint8, "r", offset=8 + length)
+    return {
+        name: data[slice(*told["data_offsets"])]
+        .view(_TYPES[told["dtype"]])
+        .reshape(told["shape"])
+        .view(np.ndarray)
+        for name, told in header.items()
+    }, shared
+
+
+def _decoded(integers: NDArray[Any], scale: NDArray[np.float16] | None) -> NDArray[np.float32]:
+    """Float32, as the module's docstring says."""
     if scale is None:
-        return integers.float()
-    if integers.dtype == torch.uint8:
-        halves = (integers & 15, integers >> 4)
-        blocks = torch.cat(halves, dim=2).float().sub_(8)
+        return integers.astype(np.float32)
+    if integers.dtype == np.uint8:
+        blocks = np.concatenate((integers & 15, integers >> 4), axis=2).astype(np.float32)
+        blocks -= 8
     else:
-        blocks = integers.float().view(len(integers), -1, BLOCK)
-    return blocks.mul_(scale.float()[:, :, None]).flatten(1)
+        blocks = integers.astype(np.float32).reshape(len(integers), -1, BLOCK)
+    blocks *= scale.astype(np.float32)[:, :, None]
+    return blocks.reshape(len(blocks), -1)
 
 
 def to_8_bits(weights: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float16]]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import platform
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Literal, get_args
 
 from rerank_plugins._validation import check_choice
@@ -115,11 +117,8 @@ def choose(
     if engine in ("torch", "sentence-transformers"):
         return Choice(engine, precision, "asked for")
     if engine == "openvino":
-        if precision == "bf16" and not native_bf16():
-            raise InvalidInputError(
-                "with engine='openvino', precision='bf16' needs a processor that computes bf16 "
-                "(AVX512-BF16 or AMX), and this one does not: use precision='fp32' or 'int8'"
-            )
+        if precision == "bf16":
+            check_native_bf16()
         return Choice("openvino", *_precision(precision, "asked for"))
     if precision == "int8":
         return _int8()
@@ -176,18 +175,38 @@ def _int8() -> Choice:
     return Choice("openvino", "int8", "the faster one in int8 on this CPU")
 
 
-def _against_openvino(  # noqa: PLR0911 - a reason each
-    precision: str, device: str, checkpoint: Checkpoint, *, remote_code: bool
-) -> str | None:
-    """Why torch it is; None when nothing speaks against OpenVINO."""
-    if device not in ("auto", "cpu"):
-        return f"device is {device!r}"
+def check_native_bf16() -> None:
+    """Refuses bf16 through OpenVINO where the processor would only emulate it.
+
+    Raises:
+        InvalidInputError: If this processor has no instructions for bf16.
+    """
+    if not native_bf16():
+        raise InvalidInputError(
+            "with engine='openvino', precision='bf16' needs a processor that computes bf16 "
+            "(AVX512-BF16 or AMX), and this one does not: use precision='fp32' or 'int8'"
+        )
+
+
+def against_openvino_here(precision: str) -> str | None:
+    """Why this machine takes torch by itself, for any model; None where it does not."""
     if precision == "fp16" or (precision == "bf16" and not native_bf16()):
         return f"OpenVINO has no {precision} on this CPU"
     if not openvino_installed():
         return "OpenVINO is not installed"
     if platform.machine() not in _MEASURED_MACHINES:
         return f"OpenVINO was not measured on {platform.machine()}"
+    return None
+
+
+def _against_openvino(
+    precision: str, device: str, checkpoint: Checkpoint, *, remote_code: bool
+) -> str | None:
+    """Why torch it is; None when nothing speaks against OpenVINO."""
+    if device not in ("auto", "cpu"):
+        return f"device is {device!r}"
+    if (against := against_openvino_here(precision)) is not None:
+        return against
     if checkpoint.architecture not in _MEASURED_ARCHITECTURES or remote_code:
         return "OpenVINO was not measured with this architecture"
     if device == "auto" and _accelerator():
@@ -217,11 +236,23 @@ def native_int8() -> bool:
 
 
 def _has_any(*wanted: str) -> bool:
-    """By torch 2.9 and later; what cannot be told is taken for no."""
-    import torch
+    """By the kernel or by torch 2.9 and later; what cannot be told is taken for no."""
+    flags = _kernels_flags() if "torch" not in sys.modules else None
+    if flags is None:
+        import torch
 
-    flags: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+        flags = getattr(torch.cpu, "get_capabilities", dict)()
     return any(flags.get(name) for name in wanted)
+
+
+def _kernels_flags() -> Mapping[str, object] | None:
+    """What Linux lists of an x86 processor: torch takes a second to import for the same."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        return None
+    listed = next((line for line in lines if line.startswith("flags")), None)
+    return None if listed is None else dict.fromkeys(listed.split(), True)
 
 
 def _accelerator() -> bool:

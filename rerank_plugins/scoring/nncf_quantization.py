@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rerank_plugins.errors import MissingDependencyError
-from rerank_plugins.scoring.openvino_engine import without_telemetry
+from rerank_plugins.scoring.openvino_compiled import without_telemetry
 
 if TYPE_CHECKING:
     import openvino

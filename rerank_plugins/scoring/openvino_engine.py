@@ -8,26 +8,25 @@ head reads no other. Each conversion is compared with the original before it is 
 
 from __future__ import annotations
 
-import ctypes
 import logging
-import sys
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rerank_plugins._cpus import thread_limit
-from rerank_plugins._threads import after_fork_in_child, fork_safe_lock, lock_without_forks
-from rerank_plugins.errors import OutOfMemoryError, UnsupportedModelError
+from rerank_plugins.errors import UnsupportedModelError
 from rerank_plugins.scoring import converted
 from rerank_plugins.scoring.checkpoint import Checkpoint
 from rerank_plugins.scoring.encoding import Batch
 from rerank_plugins.scoring.engines import native_bf16
+from rerank_plugins.scoring.openvino_compiled import (
+    CompiledModel,
+    openvino_library,
+    without_telemetry,
+)
 from rerank_plugins.scoring.packed import against_packing
 from rerank_plugins.scoring.torch_engine import load_model
 
@@ -39,8 +38,6 @@ logger = logging.getLogger(__name__)
 
 # What the parity tests demand of fp32 scores, relative where logits are large.
 _TOLERANCE = 1e-4
-_TELEMETRY = "openvino_telemetry"
-_importing = fork_safe_lock()
 
 
 class OpenVINOEngine:
@@ -61,32 +58,7 @@ class OpenVINOEngine:
         self.facts = facts
         # The parts of an int8 model that are not quantized run in bf16 where that is native.
         coarse = precision == "bf16" or (precision == "int8" and native_bf16())
-        settings: dict[str, Any] = {
-            "INFERENCE_PRECISION_HINT": "bf16" if coarse else "f32",
-            # One batch at a time on all cores; pinned threads of several processes would
-            # all sit on the same cores.
-            "PERFORMANCE_HINT": "LATENCY",
-            "ENABLE_CPU_PINNING": False,
-        }
-        if (threads := thread_limit()) is not None:
-            settings["INFERENCE_NUM_THREADS"] = threads
-        self._model, self._settings = model, settings
-        self._lock = lock_without_forks()
-        with self._lock:
-            self._request: Any = self._compiled()
-        after_fork_in_child(self, "_forget_request")
-
-    def _compiled(self) -> Any:
-        compiled = openvino_library().Core().compile_model(self._model, "CPU", self._settings)
-        return compiled.create_infer_request()
-
-    def _forget_request(self) -> None:
-        """In a forked child, which lacks the threads that computed: it compiles its own.
-
-        The parent's must never be freed there, not even at exit: it would wait for them.
-        """
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._request))
-        self._request = None
+        self._compiled = CompiledModel(lambda: model, bf16=coarse)
 
     @classmethod
     def load(
@@ -120,18 +92,7 @@ class OpenVINOEngine:
         Raises:
             OutOfMemoryError: If the batch does not fit in memory; a smaller may.
         """
-        try:
-            with self._lock:  # an infer request serves one call at a time
-                if self._request is None:
-                    self._request = self._compiled()
-                return np.array(self._request.infer(inputs_of(batch))[0], dtype=np.float32)
-        except (RuntimeError, MemoryError) as error:
-            if not isinstance(error, MemoryError) and "alloc" not in str(error):
-                raise
-            rows, longest = batch.input_ids.shape
-            raise OutOfMemoryError(
-                f"a batch of {rows} x {longest} tokens does not fit in memory: {error}"
-            ) from error
+        return self._compiled.infer(inputs_of(batch))
 
 
 def inputs_of(batch: Batch) -> dict[str, NDArray[np.int64]]:
@@ -140,31 +101,6 @@ def inputs_of(batch: Batch) -> dict[str, NDArray[np.int64]]:
     if batch.token_type_ids is not None:
         inputs["token_type_ids"] = batch.token_type_ids
     return inputs
-
-
-def openvino_library() -> Any:
-    """The module ``openvino``."""
-    with without_telemetry():
-        import openvino
-
-        return openvino
-
-
-@contextmanager
-def without_telemetry() -> Iterator[None]:
-    """Imports OpenVINO's tools without their telemetry, which reports to a server by default.
-
-    They do without when it is not installed; so it is not, for the moment.
-    """
-    with _importing:
-        hidden = _TELEMETRY not in sys.modules
-        if hidden:
-            sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
-        try:
-            yield
-        finally:
-            if hidden:
-                del sys.modules[_TELEMETRY]
 
 
 def fp32_model(

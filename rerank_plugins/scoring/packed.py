@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rerank_plugins.scoring.attention import Attention, Layout
-from rerank_plugins.scoring.blocks import Blocks, rows_of
+from rerank_plugins.scoring.blocks import Blocks
 from rerank_plugins.scoring.encoding import Batch
 from rerank_plugins.scoring.linear import ACTIVATIONS, Int8Linear, Linear
 
@@ -102,7 +102,7 @@ class PackedBody:
 
         def weight(name: str, *shape: int | None) -> torch.Tensor:
             found = tensors[prefix + name]
-            _check_shape(prefix + name, found.shape, shape)
+            check_shape(prefix + name, found.shape, shape)
             return found.to(device=device, dtype=dtype)
 
         def norm(name: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -114,9 +114,9 @@ class PackedBody:
         words = "embeddings.word_embeddings.weight"
         if device.type == "cpu":
             # Few rows are ever read: the table stays in its file, in the type that it has there.
-            rows = rows_of(tensors, prefix + words)
-            _check_shape(prefix + words, rows.shape, (None, self.width))
-            self._words = lambda ids: rows(ids).to(dtype)
+            shape, look_up = _words_of(tensors, prefix + words)
+            check_shape(prefix + words, shape, (None, self.width))
+            self._words = lambda ids: look_up(ids).to(dtype)
         else:
             table = weight(words, None, self.width)
             self._words = partial(torch.nn.functional.embedding, weight=table)
@@ -234,7 +234,25 @@ class PackedBody:
         return layer_norm(hidden, (self.width,), *norm, eps=self._eps)
 
 
-def _check_shape(name: str, shape: Sequence[int], wanted: tuple[int | None, ...]) -> None:
+def _words_of(
+    tensors: Mapping[str, torch.Tensor], name: str
+) -> tuple[Sequence[int], Callable[[torch.Tensor], torch.Tensor]]:
+    """Shape of a table on the CPU, and what gives the rows of some numbers."""
+    import torch
+
+    if not isinstance(tensors, Blocks):
+        table = tensors[name].cpu()
+        return table.shape, lambda ids: table.index_select(0, ids)
+    rows = tensors.rows(name)
+    return rows.shape, lambda ids: torch.from_numpy(rows(ids.numpy()))
+
+
+def check_shape(name: str, shape: Sequence[int], wanted: tuple[int | None, ...]) -> None:
+    """Refuses a weight of another shape; None is any size.
+
+    Raises:
+        ValueError: If it has another.
+    """
     if len(shape) != len(wanted) or any(
         want not in (None, have) for want, have in zip(wanted, shape, strict=True)
     ):

@@ -36,12 +36,8 @@ from rerank_plugins.scoring.engines import choose, native_bf16
 from rerank_plugins.scoring.linear import activation_steps
 from rerank_plugins.scoring.loaded import ModelSettings, checkpoint_of
 from rerank_plugins.scoring.local import LocalScorer
-from rerank_plugins.scoring.openvino_engine import (
-    OpenVINOEngine,
-    fp32_model,
-    inputs_of,
-    openvino_library,
-)
+from rerank_plugins.scoring.openvino_compiled import openvino_library
+from rerank_plugins.scoring.openvino_engine import OpenVINOEngine, fp32_model, inputs_of
 from rerank_plugins.scoring.quantization_data import sample_lists, sample_pairs, split, spread
 from rerank_plugins.scoring.torch_engine import TorchEngine
 

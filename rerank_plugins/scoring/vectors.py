@@ -15,7 +15,6 @@ from typing_extensions import Protocol
 from rerank_plugins._memo import ByteBoundedDict
 from rerank_plugins._validation import check_count
 from rerank_plugins.scoring.base import PairScores, ScoreOptions
-from rerank_plugins.scoring.engines import native_bf16
 from rerank_plugins.scoring.vector_file import VectorFile
 
 _MB: Final = 1 << 20
@@ -245,9 +244,7 @@ class VectorScorer:
         return {
             "model": self.name,
             "kind": "bi-encoder",
-            "engine": "torch",
-            "device": "cpu",
-            "precision": "bf16" if native_bf16() else "fp32",
+            **getattr(self.encoder, "describe", dict)(),
             "first_stage_weight": self.first_stage_weight,
             "passages_in_memory": len(self._passages),
             "path": None if self.path is None else str(self.path),

@@ -31,10 +31,10 @@ def read_tensors(folder: Path) -> Mapping[str, torch.Tensor]:
         ValueError: If the index of the shards is not JSON.
         KeyError: If the index of the shards lacks its map.
     """
-    from safetensors.torch import load_file
-
     if has_blocks(folder):
         return Blocks(folder)
+    from safetensors.torch import load_file
+
     files = [_SINGLE]
     if not (folder / _SINGLE).is_file() and (folder / _INDEX).is_file():
         index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))

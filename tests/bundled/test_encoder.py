@@ -16,6 +16,7 @@ from transformers import BertModel
 from rerank_plugins.bundled import FOLDER, BundledEncoder, StaticEncoder, load_encoder
 from rerank_plugins.errors import InvalidInputError, UnsupportedModelError
 from rerank_plugins.first_stage import Dense, EmbeddedEncoder
+from rerank_plugins.scoring import engines
 
 Tiny = tuple[Path, BertModel]
 
@@ -28,10 +29,10 @@ def oracle(model: BertModel, prefix: str, text: str) -> np.ndarray:
     return (mean / mean.norm()).numpy()
 
 
-@pytest.fixture
-def encoder(tiny: Tiny) -> BundledEncoder:
-    """The tiny one."""
-    return BundledEncoder(tiny[0])
+@pytest.fixture(params=["torch", "openvino"])
+def encoder(tiny: Tiny, request: pytest.FixtureRequest) -> BundledEncoder:
+    """The tiny one, on each engine."""
+    return BundledEncoder(tiny[0], engine=request.param)
 
 
 def test_vectors_are_the_mean_of_the_last_layer(encoder: BundledEncoder, tiny: Tiny) -> None:
@@ -84,11 +85,26 @@ def test_threads_and_pickles_change_nothing(encoder: BundledEncoder) -> None:
     np.testing.assert_allclose(copied.encode_document(texts), wanted, atol=1e-3)
 
 
-@pytest.mark.parametrize(("precision", "near"), [("fp32", 1e-5), ("bf16", 1e-3), ("int8", 5e-3)])
-def test_a_precision_that_is_asked_for(tiny: Tiny, precision: str, near: float) -> None:
+@pytest.mark.parametrize(
+    ("engine", "precision", "near"),
+    [
+        ("torch", "fp32", 1e-5),
+        ("torch", "bf16", 1e-3),
+        ("torch", "int8", 5e-3),
+        ("openvino", "fp32", 1e-5),
+        ("openvino", "bf16", 1e-3),
+    ],
+)
+def test_a_precision_that_is_asked_for(
+    tiny: Tiny, engine: str, precision: str, near: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A pickle keeps it; int8 has a fingerprint of its own, so that indexes tell it apart."""
+    monkeypatch.setattr(engines, "native_bf16", lambda: True)
     texts = ["river", "the town north of the river", "متحف يفتح"]
-    encoder = pickle.loads(pickle.dumps(BundledEncoder(tiny[0], precision=precision)))
+    made = BundledEncoder(tiny[0], engine=engine, precision=precision)
+    encoder = pickle.loads(pickle.dumps(made))
+    told = encoder.describe()
+    assert (told["engine"], told["precision"], told["chosen"]) == (engine, precision, "asked for")
     wanted = np.stack([oracle(tiny[1], "passage:", text) for text in texts])
     found = encoder.encode_document(texts)
     np.testing.assert_allclose((found * wanted).sum(1), 1, atol=near)
@@ -103,9 +119,10 @@ def test_an_unknown_precision_is_refused() -> None:
         BundledEncoder(precision="fp64")
 
 
-def test_what_does_not_fit_together_is_told_of(tmp_path: Path, tiny: Tiny) -> None:
+@pytest.mark.parametrize("engine", ["torch", "openvino"])
+def test_what_does_not_fit_together_is_told_of(tmp_path: Path, tiny: Tiny, engine: str) -> None:
     """At first use, not at import."""
-    nowhere = BundledEncoder(tmp_path)
+    nowhere = BundledEncoder(tmp_path, engine=engine)
     with pytest.raises(UnsupportedModelError, match=r"config\.json"):
         nowhere.encode(["river"])
     config = (tiny[0] / "config.json").read_text().replace('_size": 128', '_size": 96')
@@ -113,7 +130,7 @@ def test_what_does_not_fit_together_is_told_of(tmp_path: Path, tiny: Tiny) -> No
         (tmp_path / file.name).write_bytes(file.read_bytes())
     (tmp_path / "config.json").write_text(config)
     with pytest.raises(UnsupportedModelError, match="fit together"):
-        BundledEncoder(tmp_path).encode(["river"])
+        BundledEncoder(tmp_path, engine=engine).encode(["river"])
 
 
 def test_the_names() -> None:
