@@ -1,9 +1,14 @@
 """The bundled models on one machine: milliseconds a question, passages a second, megabytes.
 
     python benchmarks/bundled_models.py --data DIR [--questions 20] [--candidates 50]
+    OMP_NUM_THREADS=1 python benchmarks/bundled_models.py --data DIR --encoder [--rounds 5]
 
 Questions and passages are those of four evaluation sets, one of each in turn; candidates are
 BM25's first. "known" asks the same questions again of a scorer that has read their passages.
+With `--encoder` the text encoder alone, by engine and precision: passages of 20 to 120 words and
+questions one by one, all in turn, and a new process with its first question. Seconds are the
+processor's, which other work on the machine changes little; vectors are compared with torch's
+in fp32.
 """
 
 from __future__ import annotations
@@ -19,6 +24,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
 from _common import SETS, machine
 from first_stage_scale import lines
 
@@ -26,6 +32,7 @@ from rerank_plugins import Cascade, Reranker, load_reranker
 from rerank_plugins.bundled import BundledEncoder, StaticEncoder
 from rerank_plugins.first_stage import BM25
 from rerank_plugins.scoring.base import ScoreOptions
+from rerank_plugins.scoring.engines import native_bf16
 from rerank_plugins.scoring.vectors import VectorScorer
 
 FOLDER = Path(sys.modules[BundledEncoder.__module__].__file__ or "").parent
@@ -42,6 +49,15 @@ if name == "bundled":
 else:
     load_encoder(name).encode_query(["Who?"])
 print((psutil.Process().memory_info().rss - before) / 1e6)
+"""
+
+# A new process and its first vector: processor seconds, and megabytes that it has to itself.
+FIRST = """
+import sys, time, psutil
+from rerank_plugins.bundled import BundledEncoder
+encoder = BundledEncoder(engine=sys.argv[1], precision=sys.argv[2])
+encoder.encode_query(["Who?"])
+print(time.process_time(), psutil.Process().memory_full_info().uss / 1e6)
 """
 
 Asked = tuple[str, list[str]]
@@ -73,14 +89,57 @@ def milliseconds(call: Callable[[str, Sequence[str]], Any], asked: Sequence[Aske
     return median(taken)
 
 
+def encoder_engines(asked: Sequence[Asked], rounds: int) -> None:
+    """Prints the table of the text encoder by engine and precision."""
+    rng = np.random.default_rng(0)
+    texts = [
+        " ".join(text.split()[: rng.integers(20, 121)]) for _, found in asked for text in found
+    ]
+    ways = [("torch", "fp32"), ("torch", "bf16"), ("torch", "int8"),
+            ("openvino", "fp32"), ("openvino", "bf16")]  # fmt: skip
+    ways = [way for way in ways if way[1] != "bf16" or native_bf16()]
+    made = {way: BundledEncoder(engine=way[0], precision=way[1]) for way in ways}
+    vectors = {way: encoder.encode_document(texts) for way, encoder in made.items()}
+    passages: dict[tuple[str, str], list[float]] = {way: [] for way in ways}
+    query: dict[tuple[str, str], list[float]] = {way: [] for way in ways}
+    first: dict[tuple[str, str], list[list[float]]] = {way: [] for way in ways}
+    for _ in range(rounds):
+        for way, encoder in made.items():
+            start = time.process_time()
+            encoder.encode_document(texts)
+            passages[way].append(len(texts) / (time.process_time() - start))
+            for question, _ in asked:
+                start = time.process_time()
+                encoder.encode_query([question])
+                query[way].append(1000 * (time.process_time() - start))
+            command = [sys.executable, "-c", FIRST, *way]
+            told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+            first[way].append([float(one) for one in told.split()])
+    print("| | passages/s | ms a question | cosine with fp32 at least | first vector s | MB |")
+    print("|---|---|---|---|---|---|")
+    for way in ways:
+        near = (vectors[way] * vectors["torch", "fp32"]).sum(axis=1).min()
+        seconds, megabytes = (median(one) for one in zip(*first[way], strict=True))
+        print(
+            f"| {way[0]} {way[1]} | {median(passages[way]):.1f} | {median(query[way]):.1f} | "
+            f"{near:.5f} | {seconds:.2f} | {megabytes:.0f} |"
+        )
+    print(f"\n{len(texts)} passages, {len(asked)} questions; {machine()}")
+
+
 def main() -> None:
     """Prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--questions", type=int, default=20)
     parser.add_argument("--candidates", type=int, default=50)
+    parser.add_argument("--encoder", action="store_true", help="its engines alone")
+    parser.add_argument("--rounds", type=int, default=5, help="with --encoder")
     options = parser.parse_args()
     asked = questions(options.data, options.questions, options.candidates)
+    if options.encoder:
+        encoder_engines(asked, options.rounds)
+        return
     encoder = BundledEncoder()
     scorer = VectorScorer(encoder)
     vectors = Reranker(scorer, deduplicate=False)

@@ -78,6 +78,12 @@ def thread_limit() -> int | None:
     return quota if quota is not None and quota < (os.cpu_count() or 1) else None
 
 
+def asked_threads() -> int | None:
+    """`thread_limit`, or what ``OMP_NUM_THREADS`` says, for a library that does not read it."""
+    said = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(said) if said.isdecimal() and int(said) > 0 else thread_limit()
+
+
 def limit_threads(library: Any, getter: str, setter: str) -> None:
     """Takes a library's threads down to what the control group allows."""
     limit = thread_limit()

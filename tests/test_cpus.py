@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rerank_plugins import _cpus
-from rerank_plugins._cpus import cpu_quota, limit_threads, thread_limit
+from rerank_plugins._cpus import asked_threads, cpu_quota, limit_threads, thread_limit
 
 
 def groups(folder: Path, mine: str, **files: str) -> dict[str, Path]:
@@ -97,6 +97,21 @@ def test_threads_are_limited_below_the_cores_unless_the_user_said(
         monkeypatch.setenv("OMP_NUM_THREADS", asked)
     thread_limit.cache_clear()
     assert thread_limit() == expected
+    thread_limit.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [("3", 3), ("1", 1), ("2,1", 2), (" 4 ", 4), ("0", None), ("many", None), ("", None)],
+)
+def test_what_the_user_says_is_passed_on_to_who_does_not_read_it(
+    monkeypatch: pytest.MonkeyPatch, said: str, expected: int | None
+) -> None:
+    """OpenVINO's threads; the first of OpenMP's numbers by level."""
+    monkeypatch.setattr(_cpus, "cpu_quota", lambda: None)
+    monkeypatch.setenv("OMP_NUM_THREADS", said)
+    thread_limit.cache_clear()
+    assert asked_threads() == expected
     thread_limit.cache_clear()
 
 

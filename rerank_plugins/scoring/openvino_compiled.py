@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from rerank_plugins._cpus import thread_limit
+from rerank_plugins._cpus import asked_threads
 from rerank_plugins._threads import after_fork_in_child, fork_safe_lock, lock_without_forks
 from rerank_plugins.errors import OutOfMemoryError
 
@@ -39,7 +39,7 @@ class CompiledModel:
             "PERFORMANCE_HINT": "LATENCY",
             "ENABLE_CPU_PINNING": False,
         }
-        if (threads := thread_limit()) is not None:
+        if (threads := asked_threads()) is not None:
             self._settings["INFERENCE_NUM_THREADS"] = threads
         self._lock = lock_without_forks()
         with self._lock:

@@ -108,6 +108,17 @@ def test_openvino_reads_other_weights_than_blocks(tiny: Tiny, tmp_path: Path) ->
     np.testing.assert_allclose((found * wanted).sum(1), 1, atol=1e-3)
 
 
+def test_openvino_computes_in_as_many_threads_as_the_user_says(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does not read ``OMP_NUM_THREADS`` itself."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    encoder = BundledEncoder(tiny[0], engine="openvino")
+    encoder.encode_query(["river"])
+    compiled = encoder._load()._body._compiled._request.get_compiled_model()
+    assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
+
+
 FORKS = """
 import os, signal, sys, threading
 from rerank_plugins.bundled import BundledEncoder

@@ -139,7 +139,7 @@ from rerank_plugins import load_reranker
 reranker = load_reranker(sys.argv[1], device="cpu", engine=sys.argv[2], precision="fp32")
 reranker.rerank("museum", ["a bus", "a museum"])
 if sys.argv[2] == "openvino":
-    compiled = reranker.scorer._load()[0].engine._request.get_compiled_model()
+    compiled = reranker.scorer._load()[0].engine._compiled._request.get_compiled_model()
     print("threads", compiled.get_property("INFERENCE_NUM_THREADS"))
 else:
     print("threads", torch.get_num_threads())
