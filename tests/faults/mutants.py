@@ -13,6 +13,7 @@ in MUTANTS.md.
 from __future__ import annotations
 
 import argparse
+import gc
 import hashlib
 import os
 import sys
@@ -21,6 +22,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 from scipy.stats import binomtest
 
 AREAS = {
@@ -90,8 +92,22 @@ def hasten(mutmut: Any) -> None:
 
     A change may take ten times as long as mutmut gives it on the clock, since the machine may have
     other work; its limit of processor time, by which loops without an end are noticed, stays.
+
+    Tests are collected once before changes are forked off. pytest keeps the ids that it made and
+    escapes them again at the next collection, after which tests whose ids are not ASCII are not
+    found and nothing runs: the ids are forgotten.
     """
+    from mutmut.runners.harness import PytestRunner
     from mutmut.workers import isolation
+
+    collect_once = PytestRunner.warm_up
+
+    def warm_up(self: PytestRunner) -> None:
+        collect_once(self)
+        for mark in filter(lambda one: isinstance(one, pytest.Mark), gc.get_objects()):
+            object.__setattr__(mark, "_param_ids_generated", None)
+
+    PytestRunner.warm_up = warm_up
 
     make, limit = mutmut.get_mutant_runner, isolation.register_timeout
     isolation.register_timeout = lambda process, seconds: limit(process, 10 * seconds)
