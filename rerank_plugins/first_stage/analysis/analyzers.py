@@ -107,7 +107,9 @@ class LanguageAnalyzer(Analyzer):
 
     def query(self, text: str) -> list[str]:
         """The terms of a query: those of a passage less its stop words, if any are left."""
-        return [term for token in self.query_tokens(text) for term in self.query_terms(token)]
+        found = self.query_tokens(text)
+        terms = {token: self.query_terms(token) for token in set(found)}
+        return list(chain.from_iterable(map(terms.__getitem__, found)))
 
     def reading(self, text: str) -> LanguageAnalyzer:  # noqa: ARG002  (a mixed one chooses)
         """This analyzer."""
@@ -129,7 +131,9 @@ class LanguageAnalyzer(Analyzer):
 
     def query_tokens(self, text: str) -> list[Token]:
         """The tokens of a query, less its stop words if any others are there."""
-        found = [token for piece in pieces(_head(text)) for token in self.tokens(piece)]
+        cut = pieces(_head(text))
+        of_pieces = {piece: tuple(self.tokens(piece)) for piece in set(cut)}
+        found = list(chain.from_iterable(map(of_pieces.__getitem__, cut)))
         return without_stop_words(found, self.name) or found
 
     def query_terms(self, token: Token) -> list[str]:
@@ -219,11 +223,12 @@ class MixedAnalyzer(Analyzer):
         shown = shown_language(pieces(text))
         own = _reading(shown) if shown else self._fallback
         readings = [own, self._fallback] if shown else list(map(_shared, _READINGS))
-        stems = (
-            dict.fromkeys(term for reading in readings for term in reading.query_terms(token))
-            for token in own.query_tokens(text)
-        )
-        return list(chain.from_iterable(stems))
+        found = own.query_tokens(text)
+        stems = {
+            token: dict.fromkeys(t for reading in readings for t in reading.query_terms(token))
+            for token in set(found)
+        }
+        return list(chain.from_iterable(map(stems.__getitem__, found)))
 
 
 def _terms_in_each(piece: str) -> tuple[str, ...]:
