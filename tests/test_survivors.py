@@ -278,3 +278,18 @@ def test_a_key_of_the_cache_takes_32_bytes() -> None:
     keys = scorer._keys([("q", "p"), ("q", "p" * 10_000)], ScoreOptions())
     assert [len(key) for key in keys] == [32, 32]
     assert keys[0][:16] == keys[1][:16]
+
+
+@pytest.mark.parametrize(
+    ("text", "whole", "found"),
+    [
+        ("12 34 56 78", "12345678", True),
+        ("1234 5678", "12345678", False),
+        ("1 23 45", "12345", False),
+    ],
+)
+def test_groups_of_digits_are_one_number_where_many_stand_together(
+    text: str, whole: str, found: bool
+) -> None:
+    """Three groups and seven digits at least: two years side by side are two numbers."""
+    assert (whole in analyzer_for("en")(text)) is found
