@@ -14,7 +14,9 @@ ratios, so that a busy machine harms them little. "Peak" is the fp32 matrix prod
 in the same rounds; the work is the whole model's, without padding. "Apart" is the largest
 difference of a probability to our fp32. On a machine that is busy with other work, run under
 `taskset -c 0` with `--clock cpu`: processor seconds on one core, which others hardly change.
-`latency`: one query, 50 candidates, the embedded model; `overhead`: our adapters and cache.
+`latency`: one query, 50 candidates, the bundled cross-encoder in everyone's hands, and ours beside
+it as they ship: `bundled-encoder` with passages new and known, `bundled`, and both in a `Cascade`;
+`overhead`: our adapters and cache. `bundled_models.py` has passages a second and megabytes.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import argparse
 import csv
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -33,6 +36,7 @@ from itertools import islice
 from pathlib import Path
 from statistics import median
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from _common import Job, checkpoint, jobs, load, machine, ratio, work_of
@@ -41,15 +45,18 @@ from numpy.typing import NDArray
 from peers_worker import CLOCKS
 from tabulate import tabulate
 
-from rerank_plugins import load_reranker
+from rerank_plugins import Cascade, Reranker, load_reranker
+from rerank_plugins.bundled import BundledEncoder
 from rerank_plugins.models.loading import load_scorer
+from rerank_plugins.scoring import quantization
 from rerank_plugins.scoring.engines import native_bf16
-from rerank_plugins.scoring.quantization import quantize
+from rerank_plugins.scoring.vectors import VectorScorer
 
 # A peer is called with a job; it gives seconds, and probabilities in the passages' order.
 Peer = Callable[[Job], "tuple[float, NDArray[np.float64]]"]
 ON_ONNX = ["flashrank", "fastembed", "transformers>=5", "onnx", "onnxscript"]
 OPTIMUM = ["sentence-transformers[openvino]", "datasets"]
+ENGINES = ("openvino fp32", "openvino bf16", "openvino int8", "torch fp32")
 ENVIRONMENTS = {
     "FlagReranker": ("flag", ["FlagEmbedding"]),
     "rerankers": ("rerankers", ["rerankers[transformers]"]),
@@ -59,6 +66,17 @@ ENVIRONMENTS = {
     "fastembed": ("onnx", ON_ONNX),
 }
 ONNX = ("FlashRank", "fastembed")
+# Megabytes of a process that has answered one query of a file.
+OURS = """
+import json, sys
+sys.path.insert(0, sys.argv[3])
+from peers_worker import megabytes
+from rerank_plugins import load_reranker
+asked = json.load(open(sys.argv[2], encoding="utf-8"))
+reranker = load_reranker(sys.argv[1])
+reranker.rerank(asked["query"], asked["passages"])
+print(megabytes())
+"""
 _clock = "wall"
 
 
@@ -83,14 +101,15 @@ def here(call: Callable[[Job], Any], read: Callable[[Any], Any] = np.asarray) ->
     return run
 
 
-def own(folder: Path, sample: Job) -> Iterator[tuple[str, Peer]]:
+def own(folder: Path, sample: Job, ways: list[str]) -> Iterator[tuple[str, Peer]]:
     """This library, engine by engine."""
-    for engine, precision in (("openvino", "fp32"), ("openvino", "bf16"), ("openvino", "int8"),
-                              ("torch", "fp32")):  # fmt: skip
+    for engine, precision in (way.split() for way in ways):
         if precision == "bf16" and not native_bf16():
             continue
         if precision == "int8":
-            quantize(load_scorer(folder, max_length=512), pairs=sample.pairs)
+            # How near it is to fp32 is int8_agreement.py's question: two pairs, so that it is over.
+            with patch.multiple(quantization, _QUERIES_AT_LOAD=1, _PASSAGES_AT_LOAD=2):
+                quantization.quantize(load_scorer(folder, max_length=512), pairs=sample.pairs)
         reranker = load_reranker(
             folder, engine=engine, precision=precision, device="cpu", max_length=512,
             long_passages="truncate", first_stage_weight=0.0, deduplicate=False,
@@ -173,6 +192,7 @@ class Elsewhere:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
         )  # fmt: skip
         self.versions = self._answer()["versions"]
+        self.megabytes = 0.0
 
     def __call__(self, job: Job) -> tuple[float, NDArray[np.float64]]:
         """Seconds that it took in its own process, and probabilities."""
@@ -183,6 +203,7 @@ class Elsewhere:
             flush=True,
         )
         answer = self._answer()
+        self.megabytes = max(self.megabytes, answer["megabytes"])
         scores = np.asarray(answer["scores"])
         return answer["seconds"], scores if answer["scale"] != "logit" else probability(scores)
 
@@ -285,7 +306,7 @@ def measure(shape: str, folder: Path, options: argparse.Namespace) -> None:
         texts = next(jobs(options.data, 230, seed=98)).passages  # as many as the smallest set has
         csv.writer(file).writerows([["text"], *[[text] for text in texts]])
     failed: dict[str, str] = {}
-    peers: dict[str, Peer] = dict(own(folder, mixed[0]))
+    peers: dict[str, Peer] = dict(own(folder, mixed[0], options.engines))
     peers |= users(folder)
     names = [name for name in ENVIRONMENTS if shape == "bundled" or name not in ONNX]
     others = elsewhere([n for n in names if n in options.peers], folder, options, failed)
@@ -325,30 +346,74 @@ def measure(shape: str, folder: Path, options: argparse.Namespace) -> None:
             peer.close()
 
 
+def as_shipped() -> Iterator[tuple[str, Peer]]:
+    """The bundled models with their defaults; how they score is for the card to say."""
+    encoder = BundledEncoder.default()
+    encoder.encode_query(["warm up"])
+    scorer = VectorScorer(encoder)
+    known = Reranker(scorer, deduplicate=False)
+    crossed = load_reranker("bundled", deduplicate=False)
+    crossed.warm_up()
+    cascade = Cascade(known, crossed, head=10)
+
+    def scores(_: Any) -> NDArray[np.float64]:
+        return np.zeros(0)
+
+    def with_known(call: Callable[[Job], Any]) -> Peer:
+        def run(job: Job) -> tuple[float, NDArray[np.float64]]:
+            scorer.vectors_of(job.passages)
+            # Every time another question: its vector is not known.
+            asked = Job(f"{job.query} {random.random():.6f}", job.passages, job.lengths)
+            return here(call, scores)(asked)
+
+        return run
+
+    def new(job: Job) -> Any:
+        return Reranker(VectorScorer(encoder), deduplicate=False).rerank(job.query, job.passages)
+
+    yield "bundled-encoder, passages new", here(new, scores)
+    yield "bundled-encoder, passages known", with_known(lambda j: known.rerank(j.query, j.passages))
+    yield (
+        "the same, then bundled over ten (Cascade)",
+        with_known(lambda job: cascade.rerank(job.query, job.passages)),
+    )
+    yield "bundled", here(lambda job: crossed.rerank(job.query, job.passages), scores)
+
+
 def latency(folder: Path, options: argparse.Namespace) -> None:
     """One query with 50 candidates at a time: p50 and p95."""
     asked = some_jobs(options, 50, seed=1, rounds=options.queries)
     failed: dict[str, str] = {}
-    peers = dict(own(folder, asked[0]))
+    peers = dict(own(folder, asked[0], options.engines))
     peers |= {n: p for n, p in users(folder) if n == "CrossEncoder torch fp32"}
     others = elsewhere([name for name in ONNX if name in options.peers], folder, options, failed)
     peers |= others
+    shipped = dict(as_shipped())
+    peers |= shipped
     before = load()
     took, scores = in_turn(peers, asked, failed)
     rows = [
         [name, *(np.percentile(times, (50, 95)) * 1000),
-         ratio(times, took["ours, openvino fp32"]), apart(scores, name, "ours, openvino fp32")]
+         ratio(times, took["ours, openvino fp32"]),
+         None if name in shipped else apart(scores, name, "ours, openvino fp32")]
         for name, times in took.items()
     ]  # fmt: skip
-    print(f"\n### One query, 50 candidates of mixed lengths, embedded model\n\n{options.queries} "
+    print(f"\n### One query, 50 candidates of mixed lengths, bundled models\n\n{options.queries} "
           f"queries, in turn; {before} to {load()}\n")  # fmt: skip
     print(tabulate(rows, ["what", "p50 ms", "p95 ms", "ours fp32 is x it", "apart"],
                    tablefmt="github", floatfmt=("", ".0f", ".0f", ".2f", ".1e")))  # fmt: skip
+    print("\nMB of a process that has answered:")
+    file = folder / "query.json"
+    file.write_text(json.dumps({"query": asked[-1].query, "passages": asked[-1].passages}))
+    for name in ("bundled", "bundled-encoder"):
+        command = [sys.executable, "-c", OURS, name, str(file), str(Path(__file__).parent)]
+        told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        print(f"{name}: {float(told):.0f}")
     for name, reason in failed.items():
         print(f"\n{name}: {reason}")
     for name, peer in others.items():
         if name not in failed:
-            print(f"\n{name}: {peer.versions}")
+            print(f"{name} ({peer.versions}): {peer.megabytes:.0f}")
             peer.close()
 
 
@@ -426,6 +491,7 @@ def main() -> None:
     parser.add_argument("--candidates", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--queries", type=int, default=40, help="of the part latency")
+    parser.add_argument("--engines", nargs="+", default=list(ENGINES), choices=ENGINES)
     parser.add_argument("--clock", default="wall", choices=CLOCKS)
     options = parser.parse_args()
     global _clock  # noqa: PLW0603 - one clock for a run

@@ -23,8 +23,8 @@ def load_encoder(name: EncoderName = "bundled-encoder") -> BundledEncoder | Stat
     """A text encoder that ships, one per process; its files are read at first use.
 
     Args:
-        name: ``bundled-encoder`` (multilingual-e5-small: some ten passages a second per core) or
-            ``bundled-static`` (a table of token vectors: a thousand a second, less accurate).
+        name: ``bundled-encoder`` (multilingual-e5-small: ten to sixty passages a second per core)
+            or ``bundled-static`` (a table of token vectors: a thousand a second, less accurate).
 
     Raises:
         InvalidInputError: If there is no encoder of that name.
