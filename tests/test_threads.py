@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from pathlib import Path
 
 import pytest
 
+from rerank_plugins import _threads
 from rerank_plugins._threads import cancellation, fork_safe_lock, in_thread, lock_without_forks
 
 
@@ -215,3 +218,29 @@ def test_an_import_that_does_not_end_is_waited_for_once(tmp_path: Path) -> None:
         "os._exit(0)\n"
     )
     assert run(code) == "[True, False]"
+
+
+def test_only_modules_that_other_threads_import_keep_a_fork_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not the thread's own, none that is done, and none that was waited for in vain."""
+    began, go_on = threading.Event(), threading.Event()
+    monkeypatch.setattr(sys, "told", (began, go_on), raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "waits_to_be_told.py").write_text(
+        "import sys\nfrom rerank_plugins import _threads\nown = _threads._others_import()\n"
+        "sys.told[0].set()\nassert sys.told[1].wait(60)\n"
+    )
+    thread = threading.Thread(target=importlib.import_module, args=["waits_to_be_told"])
+    thread.start()
+    try:
+        assert began.wait(60)
+        found = _threads._others_import()
+        assert [lock.name for lock in found] == ["waits_to_be_told"]
+        monkeypatch.setattr(_threads, "_endless", weakref.WeakSet(found))
+        assert _threads._others_import() == []
+    finally:
+        go_on.set()
+        thread.join(60)
+    assert sys.modules.pop("waits_to_be_told").own == []
+    assert _threads._others_import() == []
