@@ -237,8 +237,7 @@ def _terms_in_each(piece: str) -> tuple[str, ...]:
     parts = whole.split()
     if len(parts) > 1:
         return tuple(dict.fromkeys(chain.from_iterable(map(_terms_in_each, parts))))
-    # Languages cut apart at apostrophes and hyphens alone, Polish and Arabic not even there.
-    cuts = _CUTS if "'" in whole or "-" in whole else {"pl": slice(None)}
+    cuts = _CUTS if latin.MAY_HAVE_CLITICS.search(whole) else {"pl": slice(None)}
     terms: list[str] = []
     for language, own in cuts.items():
         for text, kind in _shared(language).tokens(piece):
@@ -258,6 +257,7 @@ def _stems_in_each(word: str) -> tuple[str, ...]:
 
 
 _READINGS: Final = ("fr", "pl", "en", "ar")
+# Polish and Arabic have no clitics, and are cut alike.
 _CUTS: Final = {"fr": slice(0, 1), "en": slice(2, 3), "pl": slice(1, 4, 2)}
 _TERMS_IN_EACH: Final = Memo(_terms_in_each, max_bytes=_MEMO_BYTES, size=_remembered)
 _STEMS_IN_EACH: Final = Memo(_stems_in_each, max_bytes=_MEMO_BYTES, size=_remembered)

@@ -32,6 +32,9 @@ _CONTRACTION: Final = regex.compile(
     "(?<=.)(?:(?<!ca)n't|'(?:s|t|re|ve|ll|d|m))$", flags=regex.IGNORECASE
 )
 
+MAY_HAVE_CLITICS: Final = re.compile("[a-z]'|['-][a-z]", re.IGNORECASE)
+"""What stands in every text that `without_clitics` changes."""
+
 # Those of folded words, and those that folding once more takes apart.
 _LETTER: Final = re.compile("[a-złøđðħŧıŋĸœæþĳŀƒ]")
 
