@@ -244,3 +244,15 @@ def test_only_modules_that_other_threads_import_keep_a_fork_waiting(
         thread.join(60)
     assert sys.modules.pop("waits_to_be_told").own == []
     assert _threads._others_import() == []
+
+
+def test_a_fork_that_nothing_keeps_waiting_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no other thread imports, it looks once."""
+    slept: list[float] = []
+    monkeypatch.setattr(_threads, "sleep", slept.append)
+    monkeypatch.setattr(_threads, "_LONGEST_PASS", 0.2)
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert slept == []
