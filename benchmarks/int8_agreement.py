@@ -1,11 +1,13 @@
 """Does int8 keep the order of fp32? Kendall's tau and nDCG@10, torch's int8 and OpenVINO's.
 
     python benchmarks/int8_agreement.py FOLDER... [--model bundled] [--queries 200]
-        [--candidates 20] [--engines torch openvino]
+        [--candidates 20] [--engines torch openvino] [--without-vnni]
 
 Each FOLDER has corpus.jsonl.gz, queries.jsonl.gz and qrels.tsv. For each query, its relevant
 passages and those that BM25 finds first are scored in fp32 and in int8. OpenVINO's int8 model
 is calibrated on the samples, torch's needs no calibration. The model must have trained weights.
+With `--without-vnni` torch's weights and activations are rounded as on a processor that lacks it;
+their products are exact on both, so that the logits are the same.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from first_stage_scale import lines
 
 from rerank_plugins.first_stage.bm25 import BM25
 from rerank_plugins.models.loading import load_scorer
+from rerank_plugins.scoring import linear, quantization
 from rerank_plugins.scoring.agreement import LabelledList, agreement
 from rerank_plugins.scoring.base import PairScores, ScoreOptions
 
@@ -72,8 +75,11 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=200)
     parser.add_argument("--candidates", type=int, default=20)
     parser.add_argument("--engines", nargs="+", default=["torch", "openvino"])
+    parser.add_argument("--without-vnni", action="store_true")
     options = parser.parse_args()
-    fp32 = load_scorer(options.model, engine="torch", precision="fp32", device="cpu")
+    if options.without_vnni:
+        linear.activation_steps = quantization.activation_steps = lambda: 200
+    fp32 = load_scorer(options.model, precision="fp32", device="cpu")
     heads = [f"{engine} tau | {engine} nDCG@10" for engine in options.engines]
     print(f"| set | questions | fp32 nDCG@10 | {' | '.join(heads)} |")
     print("|---" * (3 + 2 * len(options.engines)) + "|")
