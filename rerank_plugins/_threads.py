@@ -20,6 +20,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache, partial, wraps
+from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, Final, ParamSpec, TypeVar, cast
 from weakref import WeakKeyDictionary, WeakSet
@@ -34,6 +35,7 @@ _WAITING = 64
 
 _cancelled: Final = contextvars.ContextVar[threading.Event | None]("cancelled", default=None)
 _LONGEST_PASS: Final = 30.0  # seconds that a fork waits, at most, for others' passes
+_LONGEST_REST: Final = 1.0  # and then for the helpers of these to lie down
 
 _locks: Final[WeakSet[Any]] = WeakSet()
 _without_forks: Final[WeakSet[Any]] = WeakSet()
@@ -179,6 +181,7 @@ def _before() -> None:
     _forking.held = held
     while True:
         _take_all(held, until)
+        _wait_for_helpers()
         _imp.acquire_lock()
         if not _others_import() or monotonic() >= until:
             _forking.importing = True
@@ -187,6 +190,37 @@ def _before() -> None:
         _imp.release_lock()
         _released(held)
         sleep(0.001)
+
+
+def _wait_for_helpers() -> None:
+    """Waits until no thread of OpenVINO's own runs any more, a second at most.
+
+    A pass has ended before its helpers lie down, and on the way they take locks of the library
+    for all its work: a child born then hangs in its first pass. Linux tells who runs; other
+    systems are not asked.
+    """
+    until = monotonic() + _LONGEST_REST
+    while "openvino" in sys.modules and _helper_runs() and monotonic() < until:
+        sleep(0.001)
+
+
+def _helper_runs() -> bool:
+    """Whether a thread that Python does not know is running, or waits for a processor."""
+    ours = {str(thread.native_id) for thread in threading.enumerate()}
+    with suppress(OSError):
+        return any(
+            _state(task) == "R"
+            for task in Path("/proc/self/task").iterdir()
+            if task.name not in ours
+        )
+    return False
+
+
+def _state(task: Path) -> str:
+    """Of a thread, as in proc(5); nothing for one that has just ended."""
+    with suppress(OSError):
+        return (task / "stat").read_text("utf-8", "replace").rpartition(")")[2].split()[0]
+    return ""
 
 
 def _others_import() -> list[Any]:

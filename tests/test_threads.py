@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
+import hashlib
 import importlib
 import os
 import subprocess
@@ -11,6 +13,7 @@ import threading
 import time
 import weakref
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -256,3 +259,34 @@ def test_a_fork_that_nothing_keeps_waiting_does_not_wait(monkeypatch: pytest.Mon
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
     assert slept == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells which threads run")
+@pytest.mark.parametrize(("rest", "waited"), [(30.0, True), (0.05, False)])
+def test_a_fork_waits_for_threads_of_openvino_that_still_run(
+    rest: float, waited: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But not for ever: others' threads may compute all day long."""
+    monkeypatch.setattr("rerank_plugins._threads._LONGEST_REST", rest)
+    monkeypatch.setitem(sys.modules, "openvino", ModuleType("openvino"))
+    begun, ended = threading.Event(), threading.Event()
+    start = time.perf_counter()
+    hashlib.pbkdf2_hmac("sha256", b"museum", b"", 20_000)
+    a_second = int(20_000 / (time.perf_counter() - start))
+
+    def compute() -> None:
+        begun.set()
+        hashlib.pbkdf2_hmac("sha256", b"museum", b"", a_second)  # outside of the interpreter
+        ended.set()
+
+    # As a library's own: `threading` does not know it.
+    _thread.start_new_thread(compute, ())
+    begun.wait()
+    time.sleep(0.05)
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    was_over = ended.is_set()
+    assert os.waitpid(child, 0)[1] == 0
+    assert ended.wait(60)
+    assert was_over is waited

@@ -9,6 +9,7 @@ each child then does the same, within a minute. Prints how many answered.
 
 from __future__ import annotations
 
+import faulthandler
 import multiprocessing
 import os
 import signal
@@ -16,6 +17,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -120,10 +122,12 @@ def forked(work: Work) -> bool:
     """Whether a child answers."""
     child = os.fork()
     if child == 0:
+        faulthandler.dump_traceback_later(0.9 * SECONDS)
         signal.alarm(SECONDS)
         try:
             work()
         except BaseException:
+            traceback.print_exc()
             os._exit(1)
         os._exit(0)
     return os.waitpid(child, 0)[1] == 0
