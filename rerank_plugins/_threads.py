@@ -183,9 +183,10 @@ def _before() -> None:
         _take_all(held, until)
         _wait_for_helpers()
         _imp.acquire_lock()
-        if not _others_import() or monotonic() >= until:
+        importing = _others_import()
+        if not importing or monotonic() >= until:
             _forking.importing = True
-            _endless.update(_others_import())
+            _endless.update(importing)
             return
         _imp.release_lock()
         _released(held)

@@ -14,10 +14,10 @@ stand apart ("1 000", telephone numbers) get their whole beside them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache, partial
 from itertools import chain
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from rerank_plugins._memo import Memo
 from rerank_plugins.errors import InvalidInputError
@@ -27,6 +27,9 @@ from rerank_plugins.first_stage.analysis.identifiers import Token, simple_word, 
 from rerank_plugins.first_stage.analysis.normalization import folded, normalized
 from rerank_plugins.first_stage.analysis.pieces import pieces
 from rerank_plugins.first_stage.analysis.stop_words import LISTS
+
+S = TypeVar("S")
+T = TypeVar("T")
 
 LANGUAGES: Final = ("ar", "fr", "pl", "en", "neutral")
 """What ``analyzer_for`` takes beside ``auto``; ``neutral`` neither stems nor stops."""
@@ -107,9 +110,7 @@ class LanguageAnalyzer(Analyzer):
 
     def query(self, text: str) -> list[str]:
         """The terms of a query: those of a passage less its stop words, if any are left."""
-        found = self.query_tokens(text)
-        terms = {token: self.query_terms(token) for token in set(found)}
-        return list(chain.from_iterable(map(terms.__getitem__, found)))
+        return _joined(self.query_terms, self.query_tokens(text))
 
     def reading(self, text: str) -> LanguageAnalyzer:  # noqa: ARG002  (a mixed one chooses)
         """This analyzer."""
@@ -131,9 +132,7 @@ class LanguageAnalyzer(Analyzer):
 
     def query_tokens(self, text: str) -> list[Token]:
         """The tokens of a query, less its stop words if any others are there."""
-        cut = pieces(_head(text))
-        of_pieces = {piece: tuple(self.tokens(piece)) for piece in set(cut)}
-        found = list(chain.from_iterable(map(of_pieces.__getitem__, cut)))
+        found = _joined(self.tokens, pieces(_head(text)))
         return without_stop_words(found, self.name) or found
 
     def query_terms(self, token: Token) -> list[str]:
@@ -223,12 +222,17 @@ class MixedAnalyzer(Analyzer):
         shown = shown_language(pieces(text))
         own = _reading(shown) if shown else self._fallback
         readings = [own, self._fallback] if shown else list(map(_shared, _READINGS))
-        found = own.query_tokens(text)
-        stems = {
-            token: dict.fromkeys(t for reading in readings for t in reading.query_terms(token))
-            for token in set(found)
-        }
-        return list(chain.from_iterable(map(stems.__getitem__, found)))
+
+        def terms(token: Token) -> Iterable[str]:
+            return dict.fromkeys(t for reading in readings for t in reading.query_terms(token))
+
+        return _joined(terms, own.query_tokens(text))
+
+
+def _joined(call: Callable[[T], Iterable[S]], found: Sequence[T]) -> list[S]:
+    """What the call gives of each, one behind the other; made once of those that are equal."""
+    known = {one: tuple(call(one)) for one in set(found)}
+    return list(chain.from_iterable(map(known.__getitem__, found)))
 
 
 def _terms_in_each(piece: str) -> tuple[str, ...]:
