@@ -152,6 +152,7 @@ class _ReadyModel(LoadedModel):
         precision = _PRECISIONS.get(str(model.dtype), str(model.dtype))
         self._encoders = encoders_of(model, self.checkpoint)
         self.engine = SentenceTransformersEngine(model, encoder.constants(), precision=precision)
+        self.engine.try_padding(encoder)
         self._share()
 
 

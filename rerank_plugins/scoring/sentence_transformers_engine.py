@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,17 +23,18 @@ from rerank_plugins.errors import (
 )
 from rerank_plugins.scoring.checkpoint import Checkpoint, positions_before_the_first
 from rerank_plugins.scoring.encoding import Batch
+from rerank_plugins.scoring.engines import PROVED_ON_TORCH
 from rerank_plugins.scoring.forward import forward_on
-from rerank_plugins.scoring.saved import module_folders
+from rerank_plugins.scoring.padding import a_length_at_a_time, depends_on_padding
 from rerank_plugins.scoring.text_pairs import Pair, Rows, TextPairEncoder
 from rerank_plugins.scoring.torch_engine import (
     Precision,
     bars_on_a_terminal_only,
-    check_complete,
     torch_device,
     torch_dtype,
     torch_precision,
 )
+from rerank_plugins.scoring.weights_read import check_weights, refuse_pickled_modules
 
 if TYPE_CHECKING:
     import torch
@@ -46,6 +46,8 @@ _ROW = ("input_ids", "attention_mask", "token_type_ids")
 _UNCUT = {"truncation": False}
 # A call pads to its longest text.
 _TEXTS_AT_A_TIME = 32
+# Of different lengths, to see whether scores depend on padding.
+_UNLIKE = [("a", "a"), ("a", "a " * 24), ("a a", "a " * 9)]
 
 
 class SentenceTransformersEngine:
@@ -65,6 +67,22 @@ class SentenceTransformersEngine:
         self.device = model.device
         self.precision = precision
         self._constants = constants
+        config = model.config
+        # Without padding, whatever the trial says: rows need as many end tokens, too.
+        self._end_id: int | None = None
+        self._unpadded = bool(getattr(config, "is_encoder_decoder", False))
+        if self._unpadded:
+            self._end_id = config.eos_token_id
+
+    def try_padding(self, encoder: SentenceTransformersEncoder) -> None:
+        """Finds out whether scores depend on padding; if so, rows go a length at a time.
+
+        Of FNet, ConvBERT and XLNet they do: what they compute reaches into the padding.
+        """
+        known = getattr(self.model.config, "model_type", None) in PROVED_ON_TORCH
+        if not (self._unpadded or known or type(self.model[-1]).__name__ == "LogitScore"):
+            batch = encoder.pad(encoder.encode(_UNLIKE), np.arange(len(_UNLIKE)))
+            self._unpadded = depends_on_padding(self._forward, batch, self.precision)
 
     @property
     def parameters(self) -> int:
@@ -77,6 +95,11 @@ class SentenceTransformersEngine:
         Raises:
             OutOfMemoryError: If the batch does not fit in the device's memory; a smaller may.
         """
+        if self._unpadded:
+            return a_length_at_a_time(self._forward, batch, self._end_id)
+        return self._forward(batch)
+
+    def _forward(self, batch: Batch) -> NDArray[np.float32]:
         import torch
 
         def forward() -> torch.Tensor:
@@ -230,7 +253,7 @@ def load_cross_encoder(
     settled = torch_precision(precision, where)
     weights = {} if allow_pickle_weights else {"use_safetensors": True}
     if not allow_pickle_weights:
-        _refuse_pickled_modules(folder)
+        refuse_pickled_modules(folder)
     try:
         with bars_on_a_terminal_only(), _explained("load a CrossEncoder"):
             model = CrossEncoder(
@@ -246,13 +269,14 @@ def load_cross_encoder(
                 f"the checkpoint in {folder} is a PEFT adapter: pip install peft"
             ) from error
         raise
-    _check_weights(model, folder)
+    check_weights(model, folder)
     if type(model[-1]).__name__ != "LogitScore" and model.tokenizer is not None:
         # On the left, padding moves the token that an encoder's head reads, and a score would
         # depend on its batch. Decoders' heads find the last real token on either side.
         model.tokenizer.padding_side = "right"
     encoder = SentenceTransformersEncoder(model, prompt=checkpoint.saved.prompt)
     engine = SentenceTransformersEngine(model, encoder.constants(), precision=settled)
+    engine.try_padding(encoder)
     return model, told_by(model, checkpoint, encoder.max_length), engine
 
 
@@ -294,33 +318,3 @@ def told_by(model: Any, checkpoint: Checkpoint, max_length: int) -> Checkpoint:
         architecture=str(getattr(model.config, "model_type", checkpoint.architecture)),
         max_length=min(max_length, checkpoint.max_length),
     )
-
-
-def _refuse_pickled_modules(folder: Path) -> None:
-    for name in module_folders(folder):
-        if (folder / name / "pytorch_model.bin").is_file() and not any(
-            (folder / name).glob("*.safetensors")
-        ):
-            raise UnsupportedModelError(
-                f"the module {name} in {folder} has pickled weights alone; if you trust them, "
-                "pass allow_pickle_weights=True"
-            )
-
-
-def _check_weights(model: Any, folder: Path) -> None:
-    """Refuses a model of which some weights were made up, as they are for a missing head."""
-    body = model.transformers_model
-    if body is None:
-        return
-    # transformers marks what it has read (core_model_loading.py); a tied weight counts as read.
-    # An adapter's weights are read by peft, which fails where one is missing.
-    adapters = [f".{name}." for name in getattr(body, "peft_config", ())]
-    missing = (
-        name
-        for name, weight in body.named_parameters()
-        if not getattr(weight, "_is_hf_initialized", False)
-        # An adapter brings its own copy of what it replaces.
-        and "original_module" not in name
-        and not any(adapter in name for adapter in adapters)
-    )
-    check_complete(folder, missing)

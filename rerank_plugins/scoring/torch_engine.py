@@ -24,6 +24,7 @@ from rerank_plugins.scoring.forward import forward_on
 from rerank_plugins.scoring.int8_layers import quantize_layers
 from rerank_plugins.scoring.linear import check_int8
 from rerank_plugins.scoring.packed import PackedClassifier, against_packing
+from rerank_plugins.scoring.padding import a_length_at_a_time, depends_on_padding
 from rerank_plugins.scoring.weights import read_tensors
 
 if TYPE_CHECKING:
@@ -77,7 +78,6 @@ class TorchEngine:
         trust_remote_code: bool = False,
         allow_pickle_weights: bool = False,
     ) -> None:
-
         self.device = torch_device(device)
         self.precision = torch_precision(precision, self.device)
         self._dtype = torch_dtype(self.precision)
@@ -85,6 +85,7 @@ class TorchEngine:
         # What was measured: of int8, its ``agreement`` with fp32.
         self.facts: dict[str, Any] = {}
         self._model: Any = None
+        self._unpadded, self._end_id = bool(config.get("is_encoder_decoder")), None
         self._packed, against = None, _against(config, self.device, self.precision)
         if against is None and not (trust_remote_code and "auto_map" in config):
             self._attention: Attention = attention_by_row
@@ -113,6 +114,12 @@ class TorchEngine:
             self._model = model.to(self.device).eval()
         except (AssertionError, RuntimeError) as error:
             raise _no_such_device(device, error) from error
+        if self._unpadded:
+            self._end_id = config.get("eos_token_id")
+        elif config.get("model_type") not in engines.PROVED_ON_TORCH:
+            probe = _probe(config)
+            rows = Batch(probe.input_ids[:2], probe.attention_mask[:2], None)
+            self._unpadded = depends_on_padding(self._forward, rows, self.precision)
 
     @property
     def packed(self) -> bool:
@@ -149,9 +156,7 @@ class TorchEngine:
     @property
     def parameters(self) -> int:
         """Number of weights."""
-        if self._packed is not None:
-            return self._packed.parameters
-        return int(self._weights)
+        return int(self._weights) if self._packed is None else self._packed.parameters
 
     def logits(self, batch: Batch) -> NDArray[np.float32]:
         """Shape (rows, labels), float32 whatever the weights are.
@@ -160,6 +165,11 @@ class TorchEngine:
             OutOfMemoryError: If the batch does not fit in the device's memory; a smaller may.
             UnsupportedModelError: If an id in it is beyond the model's tables.
         """
+        if self._unpadded:
+            return a_length_at_a_time(self._forward, batch, self._end_id)
+        return self._forward(batch)
+
+    def _forward(self, batch: Batch) -> NDArray[np.float32]:
         packed = self._packed
         return forward_on(
             self.device,
