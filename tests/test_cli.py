@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import gzip
 import io
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -120,7 +123,7 @@ def test_search_finds_without_a_shared_word_in_a_corpus_that_is_quickly_encoded(
 @pytest.mark.parametrize(
     ("content", "number", "said"),
     [
-        ('{"text": "a"}\n{"text": \n', 2, "not valid JSON"),
+        ('{"text": "a"}\n{"text": \n', 2, "invalid JSON"),
         ('{"text": "a"}\n\n["a"]\n', 3, "object"),
         ('{"title": "a"}\n', 1, "text"),
         ('{"text": 5}\n', 1, "text"),
@@ -139,14 +142,14 @@ def test_a_malformed_corpus_line_is_named_by_its_number(content, number, said, t
 
 
 def test_bad_options_fail_before_any_work(tmp_path, capsys):
-    """A blank query, a negative --top-k, a missing file, a file that is not UTF-8."""
+    """A blank query, a wrong --top-n, no candidates, a missing file, one that is not UTF-8."""
     binary = tmp_path / "latin1.jsonl"
     binary.write_bytes('{"text": "café"}'.encode("latin-1"))
     corpus = str(corpus_path())
     for arguments in (
         ["--corpus", corpus, "--query", "  "],
-        ["--corpus", corpus, "--query", "a", "--top-k", "-1"],
-        ["--corpus", corpus, "--query", "a", "--candidates", "-1"],
+        ["--corpus", corpus, "--query", "a", "--top-n", "-1"],
+        ["--corpus", corpus, "--query", "a", "--candidates", "0"],
         ["--corpus", str(tmp_path / "none.jsonl"), "--query", "a"],
         ["--corpus", str(binary), "--query", "a"],
     ):
@@ -154,6 +157,45 @@ def test_bad_options_fail_before_any_work(tmp_path, capsys):
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.count("rerank-plugins: ") == 5
+    assert "none.jsonl: No such file" in captured.err
+
+
+def test_an_empty_corpus_is_bad_input_and_not_a_search_without_matches(tmp_path, capsys):
+    """The file is at fault, so no other first stage is advised."""
+    corpus = tmp_path / "c.jsonl"
+    corpus.write_text("\n", encoding="utf-8")
+    assert main(["search", "--corpus", str(corpus), "--query", "a"]) == EXIT_BAD_INPUT
+    assert "holds no passages" in capsys.readouterr().err
+
+
+def test_a_corpus_of_windows_and_of_beir_is_read(model, tmp_path, capsys):
+    """A byte order mark, CRLF, gzip; ``_id`` is the passage's name."""
+    corpus = tmp_path / "c.jsonl.gz"
+    corpus.write_bytes(gzip.compress('\ufeff{"_id": "m1", "text": "a bus"}\r\n'.encode()))
+    arguments = ["--corpus", str(corpus), "--query", "bus", "--model", model, "--json"]
+    assert main(["search", "--first-stage", "bm25", *arguments]) == 0
+    assert json.loads(capsys.readouterr().out)["id"] == "m1"
+
+
+def test_rerank_reads_what_begins_with_a_byte_order_mark(model, monkeypatch, capsys):
+    """PowerShell writes one."""
+    feed(monkeypatch, '\ufeff{"query": "a", "passages": ["a b"]}\r\n')
+    assert main(["rerank", "--model", model]) == 0
+    assert json.loads(capsys.readouterr().out)["query"] == "a"
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-"])
+def test_closed_standard_streams_end_without_a_traceback(closed):
+    """Services start programs so."""
+    command = "rerank" if closed == "<&-" else "models"
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$0" -m rerank_plugins {command} {closed}', sys.executable],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr
+    assert done.returncode == (EXIT_BAD_INPUT if closed == "<&-" else 0)
 
 
 def test_a_wrong_model_name_exits_with_the_models_code_and_lists_near_ones(capsys):
@@ -179,10 +221,11 @@ def test_rerank_reads_and_writes_json_lines(model, monkeypatch, capsys):
     assert answers[2]["results"] == []
 
 
-def test_rerank_keeps_top_k(model, monkeypatch, capsys):
-    """--top-k cuts each list."""
+@pytest.mark.parametrize("option", ["--top-n", "--top-k"])
+def test_rerank_keeps_top_n(option, model, monkeypatch, capsys):
+    """Each list is cut, by either name of the option."""
     feed(monkeypatch, json.dumps({"query": "a", "passages": ["a", "b", "c"]}))
-    assert main(["rerank", "--model", model, "--top-k", "2"]) == 0
+    assert main(["rerank", "--model", model, option, "2"]) == 0
     assert len(json.loads(capsys.readouterr().out)["results"]) == 2
 
 

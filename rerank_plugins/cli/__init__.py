@@ -13,6 +13,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from rerank_plugins import __version__
 from rerank_plugins.cli import (
@@ -62,7 +63,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(KeyboardInterrupt(str(stopped) or "interrupted"), EXIT_INTERRUPTED)
     except BrokenPipeError:
         return 0
-    except (RerankPluginsError, OSError) as error:
+    except OSError as error:
+        plain = f"{error.filename}: {error.strerror}" if error.filename else error
+        return _fail(plain, EXIT_BAD_INPUT)
+    except RerankPluginsError as error:
         return _fail(error, EXIT_BAD_INPUT)
 
 
@@ -86,12 +90,14 @@ def _utf8_whatever_the_locale() -> list[str]:
 
     Containers often have an ASCII locale, and what comes through a pipe is UTF-8 all the same.
     """
+    if sys.stdout is None:  # closed by the caller, as a broken pipe
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8")
     return [os.fsencode(one).decode("utf-8", "surrogateescape") for one in sys.argv[1:]]
 
 
-def _fail(error: BaseException, code: int) -> int:
+def _fail(error: BaseException | str, code: int) -> int:
     sys.stderr.write(f"rerank-plugins: {error}\n")
     return code

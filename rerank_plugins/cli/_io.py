@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any, Final, TextIO
 
+from rerank_plugins._lines import json_objects
 from rerank_plugins.errors import InvalidInputError
 
 EXIT_NOTHING_FOUND: Final = 1
@@ -16,41 +17,48 @@ EXIT_BAD_INPUT: Final = 2
 EXIT_MODEL: Final = 3
 EXIT_INTERRUPTED: Final = 130  # 128 + SIGINT, as shells have it
 
+# The library's word, and the one that many other programs have for it.
+TOP_N: Final = ("--top-n", "--top-k")
+
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """The objects of a JSON-lines file, each with a text ``text``.
+    """The objects of a JSON-lines file, gzipped or not, each with a text ``text``.
 
     Raises:
-        InvalidInputError: If a line is not such an object; the message has its number.
+        InvalidInputError: If there is none, or a line is not such an object; the message has its
+            number.
         OSError: If the file cannot be read.
-    """
-    records = []
-    with path.open(encoding="utf-8") as file:
-        for number, record in read_lines(file, str(path)):
-            if not isinstance(record, dict) or not isinstance(record.get("text"), str):
-                raise InvalidInputError(
-                    f'{path}, line {number}: each line must be an object with a text "text"'
-                )
-            records.append(record)
-    return records
-
-
-def read_lines(file: TextIO, name: str) -> list[tuple[int, Any]]:
-    """Line numbers and parsed values; blank lines are skipped.
-
-    Raises:
-        InvalidInputError: If a line is not JSON, or the file is not UTF-8.
     """
     from tqdm import tqdm
 
+    records = []
+    for where, record in tqdm(json_objects(path), unit="line", disable=None, leave=False):
+        if not isinstance(record.get("text"), str):
+            raise InvalidInputError(f'{where}: each line must be an object with a text "text"')
+        records.append(dict(record))
+    if not records:
+        raise InvalidInputError(f'{path} holds no passages: it needs lines of {{"text": ...}}')
+    return records
+
+
+def read_lines(file: TextIO | None, name: str) -> list[tuple[int, Any]]:
+    """Line numbers and parsed values; blank lines are skipped.
+
+    Raises:
+        InvalidInputError: If a line is not JSON, the file is not UTF-8, or it is closed.
+    """
+    if file is None:
+        raise InvalidInputError(f"{name} is closed")
     parsed = []
     number = 0
     try:
-        for number, line in enumerate(tqdm(file, unit="line", disable=None, leave=False), start=1):
-            if line.strip():
-                parsed.append((number, json.loads(line)))
-    except json.JSONDecodeError as error:
-        raise InvalidInputError(f"{name}, line {number}: not valid JSON: {error}") from error
+        for number, line in enumerate(file, start=1):
+            # Windows puts a byte order mark before the first.
+            text = line.removeprefix("\ufeff") if number == 1 else line
+            if text.strip():
+                parsed.append((number, json.loads(text)))
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise InvalidInputError(f"{name}, line {number}: invalid JSON ({error})") from error
     except UnicodeDecodeError as error:
         raise InvalidInputError(f"{name} is not UTF-8 text: {error}") from error
     return parsed

@@ -59,6 +59,6 @@ def run(options: argparse.Namespace) -> int:
 
 def _standard_input() -> str:
     try:
-        return sys.stdin.read()
+        return "" if sys.stdin is None else sys.stdin.read().removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise InvalidInputError(f"stdin is not UTF-8 text: {error}") from error

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any, Final
 
 from rerank_plugins._validation import check_count
-from rerank_plugins.cli._io import EXIT_NOTHING_FOUND, read_lines, write_json
+from rerank_plugins.cli._io import EXIT_NOTHING_FOUND, TOP_N, read_lines, write_json
 from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.models.catalog import BUNDLED
 
@@ -18,7 +18,9 @@ _QUERIES_AT_A_TIME: Final = 16
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of ``rerank-plugins rerank``."""
     parser.add_argument("--model", default=BUNDLED, help=f"the reranker (default {BUNDLED})")
-    parser.add_argument("--top-k", type=int, default=None, help="passages kept (default all)")
+    parser.add_argument(
+        *TOP_N, type=int, default=None, metavar="N", help="passages kept (default all)"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -31,9 +33,9 @@ def run(options: argparse.Namespace) -> int:
 
     from rerank_plugins.models.loading import load_reranker
 
-    if options.top_k is not None:
-        check_count("--top-k", options.top_k)
-    reranker = load_reranker(options.model, top_n=options.top_k)
+    if options.top_n is not None:
+        check_count("--top-n", options.top_n)
+    reranker = load_reranker(options.model, top_n=options.top_n)
     lines = read_lines(sys.stdin, "standard input")
     requests = [_request(number, line) for number, line in lines]
     remaining = iter(requests)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from pathlib import Path
 from typing import Any, Final
 
 from rerank_plugins._validation import check_count
 from rerank_plugins.candidates import check_query
-from rerank_plugins.cli._io import EXIT_NOTHING_FOUND, read_records, write, write_json
+from rerank_plugins.cli._io import EXIT_NOTHING_FOUND, TOP_N, read_records, say, write, write_json
 from rerank_plugins.models.catalog import BUNDLED
 
 # Nothing is kept from one call to the next, and the encoder reads tens of passages a second.
@@ -29,8 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f"{_HYBRID_UP_TO} passages, which takes seconds, else bm25",
     )
     parser.add_argument("--model", default=BUNDLED, help=f"the reranker (default {BUNDLED})")
-    parser.add_argument("--top-k", type=int, default=5, help="passages printed (default 5)")
-    parser.add_argument("--candidates", type=int, default=50, help="passages scored (default 50)")
+    parser.add_argument(
+        *TOP_N, type=int, default=5, metavar="N", help="passages printed (default 5)"
+    )
+    parser.add_argument(
+        "--candidates", type=int, default=50, metavar="N", help="passages scored (default 50)"
+    )
     parser.add_argument(
         "--language",
         choices=("auto", "ar", "fr", "pl", "en"),
@@ -49,9 +52,9 @@ def run(options: argparse.Namespace) -> int:
     from rerank_plugins.models.loading import load_reranker
 
     check_query(options.query)
-    check_count("--top-k", options.top_k)
-    check_count("--candidates", options.candidates)
-    reranker = load_reranker(options.model, top_n=options.top_k)
+    check_count("--top-n", options.top_n)
+    check_count("--candidates", options.candidates, minimum=1)
+    reranker = load_reranker(options.model, top_n=options.top_n)
     records = read_records(options.corpus)
     first_stage = _first_stage(options, [record["text"] for record in records])
     start = time.perf_counter()
@@ -59,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
     ranking = reranker.rerank(options.query, found, first_stage_seconds=time.perf_counter() - start)
     for item in ranking:
         record = records[item.candidate.key]
-        name = record.get("id", item.candidate.key)
+        name = record.get("id", record.get("_id", item.candidate.key))
         if options.json:
             write_json({**record, **item.to_dict(), "id": name})
         else:
@@ -68,9 +71,9 @@ def run(options: argparse.Namespace) -> int:
                 f"{name}\n     {' '.join(item.text.split())}"
             )
     if not found:
-        sys.stderr.write(
-            f"rerank-plugins: no passage of {options.corpus} matches the query; "
-            "try --first-stage hybrid, which also finds passages that share no word with it\n"
+        say(
+            f"no passage of {options.corpus} matches the query; try --first-stage hybrid, which "
+            "also finds passages that share no word with it"
         )
     return 0 if ranking else EXIT_NOTHING_FOUND
 
