@@ -99,6 +99,7 @@ def context_builder(
         InvalidInputError: If an option is invalid, or options come beside a builder.
     """
     if builder is None:
+        check_options("ContextBuilder", options or (), own_options(ContextBuilder))
         return ContextBuilder(**(options or {}))
     if options:
         raise InvalidInputError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -42,6 +42,10 @@ def check_each(name: str, given: object, kind: type[T], called: str) -> list[T]:
     Raises:
         InvalidInputError: If it is not iterable, or an element is something else.
     """
+    if isinstance(given, kind):  # pydantic's objects are iterable
+        raise InvalidInputError(
+            f"{name} must be a list, but got one {type(given).__name__}: put it in a list"
+        )
     listed = list(check_iterable(name, given))
     for position, one in enumerate(listed):
         if not isinstance(one, kind):
@@ -55,10 +59,14 @@ def check_iterable(name: str, value: object) -> Iterator[Any]:
     """An iterator over ``value``.
 
     Raises:
-        InvalidInputError: If it is a single string, or not iterable.
+        InvalidInputError: If it is a single string, a dict, or not iterable.
     """
     if isinstance(value, str):
         raise InvalidInputError(f"{name} must be a list, but got one string: put it in a list")
+    if isinstance(value, Mapping):  # its keys would be taken, which are names more often
+        raise InvalidInputError(
+            f"{name} must be a list, but got a {type(value).__name__}: pass its values()"
+        )
     try:
         # Not isinstance(): a zero-dimensional array has __iter__, which then raises.
         return iter(value)  # type: ignore[call-overload, no-any-return]
@@ -66,6 +74,17 @@ def check_iterable(name: str, value: object) -> Iterator[Any]:
         raise InvalidInputError(
             f"{name} must be a list or another iterable, but got {type(value).__name__}"
         ) from error
+
+
+def text_of(value: object) -> str:
+    """Where the text of something is that stands in place of one, for a message."""
+    for name, adapters in (("page_content", "langchain"), ("get_content", "llama_index")):
+        if hasattr(value, name):
+            called = "()" if name == "get_content" else ""
+            return (
+                f": pass its {name}{called}, or rerank it as it is with rerank_plugins.{adapters}"
+            )
+    return ""
 
 
 def check_names(ids: object) -> list[str]:

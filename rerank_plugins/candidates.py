@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from importlib import import_module
 from typing import Any, Literal, overload
 
-from rerank_plugins._validation import check_iterable
+from rerank_plugins._validation import check_iterable, text_of
 from rerank_plugins.errors import InvalidInputError
 
 Scale = Literal["probability", "logit", "first_stage"]
@@ -252,5 +252,6 @@ def as_candidates(passages: Iterable[Candidate | str]) -> list[Candidate]:
             shown = passage.text if isinstance(passage, Candidate) else passage
             raise InvalidInputError(
                 f"every passage must be text, but number {position} is {type(shown).__name__}"
+                f"{text_of(shown)}"
             )
     return candidates

@@ -178,7 +178,7 @@ def test_an_unknown_revision_is_named(hub: Hub, cache: str) -> None:
 
 def test_a_name_that_the_hub_does_not_show_lists_the_near_ones(hub: Hub, cache: str) -> None:
     """The Hub answers strangers 401 for what is private and for what does not exist."""
-    with pytest.raises(UnknownModelError, match=r"misspelt, or private.*BAAI/bge-reranker-large"):
+    with pytest.raises(UnknownModelError, match=r"misspelled, or private.*BAAI/bge-reranker-large"):
         fetch("BAAI/bge-reranker-larg", cache_folder=cache)
 
 
@@ -188,7 +188,7 @@ def test_a_name_that_the_hub_does_not_show_lists_the_near_ones(hub: Hub, cache: 
         pytest.param(
             Fault("status", "/api/", 404, {"X-Error-Code": "RepoNotFound"}),
             UnknownModelError,
-            "shows no model .*misspelt",
+            "shows no model .*misspelled",
             id="404: the name",
         ),
         pytest.param(
@@ -427,7 +427,7 @@ def test_weights_in_several_files_are_used_only_when_all_are_there(
     hub.fault = Fault("truncate", f"GET /cdn/.*{shards[-1]}")
     with pytest.raises(ModelDownloadError):
         logits(BGE, cache_folder=cache)
-    with pytest.raises(ModelDownloadError, match="not wholly"):
+    with pytest.raises(ModelDownloadError, match="nor completely"):
         logits(BGE, cache_folder=cache, local_files_only=True)
     hub.fault = None
     close(logits(BGE, cache_folder=cache), logits(tiny_checkpoints["bge"]))

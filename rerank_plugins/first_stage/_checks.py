@@ -7,7 +7,7 @@ from collections.abc import Container, Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from rerank_plugins._validation import check_iterable
+from rerank_plugins._validation import check_iterable, text_of
 from rerank_plugins.errors import InvalidInputError
 
 
@@ -24,6 +24,7 @@ def check_texts(texts: Iterable[str]) -> list[str]:
         if not isinstance(text, str):
             raise InvalidInputError(
                 f"every text must be a string, but number {position} is {type(text).__name__}"
+                f"{text_of(text)}"
             )
     return listed
 

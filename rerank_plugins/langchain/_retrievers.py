@@ -17,7 +17,7 @@ from pydantic import ConfigDict, SkipValidation
 from typing_extensions import Self
 
 from rerank_plugins._adapters import blank
-from rerank_plugins._names import check_options, own_options
+from rerank_plugins._names import check_options, nearest, own_options
 from rerank_plugins._threads import off_loop
 from rerank_plugins._validation import check_count
 from rerank_plugins.collection import Collection, Record, check_ids
@@ -113,7 +113,7 @@ class Collected(Stored):
             InvalidInputError: If an element is not a Document, an id is not text or a whole
                 number, or there are more or fewer ids than documents.
         """
-        refuse(unknown)
+        refuse(unknown, ("ids",))
         return self._add(records_of(documents, ids))
 
     async def aadd_documents(
@@ -125,7 +125,7 @@ class Collected(Stored):
         **unknown: Any,
     ) -> list[str]:
         """`add_documents` that leaves the event loop free and awaits the embedding."""
-        refuse(unknown)
+        refuse(unknown, ("ids",))
         return await self._aadd(records_of(documents, ids))
 
     def add_texts(
@@ -171,7 +171,7 @@ class Collected(Stored):
         Raises:
             InvalidInputError: If both are given, or one is wrong.
         """
-        refuse(unknown)
+        refuse(unknown, ("ids", "filter"))
         if ids is not None and filter is not None:
             raise InvalidInputError("delete by ids or by a filter, but not by both at once")
         if ids is None:
@@ -252,10 +252,15 @@ class Filtered(Collected):
         return super()._made_inside(told, collections, given) | {"filter": keep}
 
 
-def refuse(unknown: Mapping[str, Any]) -> None:
+def refuse(unknown: Mapping[str, Any], known: Sequence[str] = ("k", "filter")) -> None:
     """A misspelt filter that was passed over would let out what it should keep back."""
     if unknown:
-        raise InvalidInputError(f"unknown option: {', '.join(sorted(unknown))}")
+        near = dict.fromkeys(one for name in sorted(unknown) for one in nearest(name, known))
+        meant = f" (did you mean {' or '.join(map(repr, near))}?)" if near else ""
+        raise InvalidInputError(
+            f"unknown option: {', '.join(sorted(unknown))}{meant}; this call takes "
+            f"{' and '.join(known)}"
+        )
 
 
 def check_fields(retriever: type[BaseRetriever], fields: Mapping[str, Any]) -> None:

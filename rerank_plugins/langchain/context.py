@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from langchain_core.documents import Document
@@ -67,16 +68,20 @@ def format_context(
     Raises:
         InvalidInputError: If an option is invalid, or options come beside a builder.
     """
-    used = context_builder(builder, options)
+    set_up: dict[str, Any] = {"builder": context_builder(builder, options), "source": source}
+    # Not functions in here, so that chains can be pickled.
+    return _FormatContext(
+        partial(_pack, **set_up), partial(_apack, **set_up), name="format_context"
+    )
 
-    def pack(documents: Sequence[Document] | Mapping[str, Any]) -> str:
-        listed = documents["documents"] if isinstance(documents, Mapping) else documents
-        return pack_context(listed, builder=used, source=source).text
 
-    async def apack(documents: Sequence[Document] | Mapping[str, Any]) -> str:
-        return await in_thread(pack, documents)
+def _pack(documents: Sequence[Document] | Mapping[str, Any], **set_up: Any) -> str:
+    listed = documents["documents"] if isinstance(documents, Mapping) else documents
+    return pack_context(listed, **set_up).text
 
-    return _FormatContext(pack, apack, name="format_context")
+
+async def _apack(documents: Sequence[Document] | Mapping[str, Any], **set_up: Any) -> str:
+    return await in_thread(_pack, documents, **set_up)
 
 
 class _FormatContext(RunnableLambda[Any, str]):

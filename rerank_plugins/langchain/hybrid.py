@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.retrievers import RetrieverLike
+from langchain_core.runnables import Runnable
 from pydantic import SkipValidation
 from typing_extensions import Self
 
@@ -17,6 +18,7 @@ from rerank_plugins.candidates import Candidate
 from rerank_plugins.collection import Collection
 from rerank_plugins.collection.hybrids import Fused, Shared
 from rerank_plugins.collection.stages import words_and_vectors
+from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.first_stage.fusion import SHIPPED_WEIGHTS, Fusion, HybridCandidate
 from rerank_plugins.langchain._documents import (
     documents_of,
@@ -92,6 +94,11 @@ class HybridRetriever(Fused, Collected, Retriever):
         **fields: Any,
     ) -> None:
         check_fields(type(self), fields)
+        if isinstance(retrievers, Runnable):  # pydantic's objects are iterable
+            raise InvalidInputError(
+                f"retrievers must be a list, but got one {type(retrievers).__name__}: put it in "
+                "a list"
+            )
         for number, retriever in enumerate(retrievers):
             check_stage(f"retriever number {number}", retriever)
         own = {

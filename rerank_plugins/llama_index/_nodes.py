@@ -43,6 +43,11 @@ def query_text(query_bundle: QueryBundle | None) -> str:
         raise InvalidInputError(
             "reranking needs a query: pass query_str or query_bundle, but got neither"
         )
+    if not isinstance(query_bundle, QueryBundle):
+        raise InvalidInputError(
+            f"query_bundle must be a QueryBundle, but got {type(query_bundle).__name__}: a text "
+            "is passed as query_str"
+        )
     text = query_bundle.query_str
     if not isinstance(text, str):
         raise InvalidInputError(f"query must be text, but got {type(text).__name__}")

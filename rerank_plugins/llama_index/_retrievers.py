@@ -24,6 +24,7 @@ from llama_index.core.vector_stores.types import MetadataFilters
 from typing_extensions import Self
 
 from rerank_plugins._adapters import blank
+from rerank_plugins._names import check_options, own_options
 from rerank_plugins._threads import off_loop
 from rerank_plugins._validation import check_count
 from rerank_plugins.collection import Collection, Compare, Filter, Record, check_id
@@ -200,6 +201,14 @@ class Collected(Stored):
     @staticmethod
     def _record(line: Any) -> Record:
         return record_of(line)
+
+
+def check_fields(retriever: type[BaseRetriever], fields: Mapping[str, Any]) -> None:
+    """An InvalidInputError if neither the retriever nor what it builds on has such an option."""
+    built_on = [one for one in retriever.__mro__ if issubclass(one, BaseRetriever)]
+    check_options(
+        retriever.__name__, fields, {name for one in built_on for name in own_options(one)}
+    )
 
 
 class StageRetriever(Collected, Staged, FilteringRetriever):

@@ -16,7 +16,7 @@ from rerank_plugins.collection.records import newest
 from rerank_plugins.first_stage.analysis import Analyzer
 from rerank_plugins.first_stage.bm25 import BM25
 from rerank_plugins.llama_index._nodes import nodes_of, records_of
-from rerank_plugins.llama_index._retrievers import StageRetriever
+from rerank_plugins.llama_index._retrievers import StageRetriever, check_fields
 
 
 class BM25Retriever(StageRetriever):
@@ -65,6 +65,7 @@ class BM25Retriever(StageRetriever):
         collection: Collection | None = None,
         **fields: Any,
     ) -> None:
+        check_fields(type(self), fields)
         if collection is None:
             records = newest(records_of(nodes_of(nodes, docstore, index), metadata_mode))
             texts = [record.text for record in records]

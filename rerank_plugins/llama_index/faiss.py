@@ -15,7 +15,7 @@ from rerank_plugins._threads import in_thread
 from rerank_plugins.collection import Collection
 from rerank_plugins.first_stage.dense import Dense, IndexChoice, Metric
 from rerank_plugins.llama_index._nodes import nodes_of, records_of
-from rerank_plugins.llama_index._retrievers import StageRetriever, checked_model
+from rerank_plugins.llama_index._retrievers import StageRetriever, check_fields, checked_model
 
 
 class FaissRetriever(StageRetriever):
@@ -63,6 +63,7 @@ class FaissRetriever(StageRetriever):
         collection: Collection | None = None,
         **fields: Any,
     ) -> None:
+        check_fields(type(self), fields)
         self.embed_model = checked_model(embed_model)
         if collection is None:
             records = records_of(nodes_of(nodes, docstore, index), metadata_mode)

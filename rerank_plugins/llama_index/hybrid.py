@@ -13,12 +13,11 @@ from llama_index.core.vector_stores.types import MetadataFilters
 from typing_extensions import Self
 
 from rerank_plugins._stamps import finite
-from rerank_plugins._validation import check_count
+from rerank_plugins._validation import check_count, check_each
 from rerank_plugins.candidates import Candidate
 from rerank_plugins.collection import Collection, Record
 from rerank_plugins.collection.hybrids import Fused, Shared
 from rerank_plugins.collection.stages import words_and_vectors
-from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.first_stage.fusion import SHIPPED_WEIGHTS, Fusion, HybridCandidate
 from rerank_plugins.llama_index._filters import both, read_filters
 from rerank_plugins.llama_index._nodes import copied, nodes_of, records_of
@@ -26,6 +25,7 @@ from rerank_plugins.llama_index._retrievers import (
     Collected,
     FilteringRetriever,
     asked,
+    check_fields,
     checked_model,
 )
 from rerank_plugins.llama_index.bm25 import BM25Retriever
@@ -94,12 +94,11 @@ class HybridRetriever(Fused, Collected, FilteringRetriever):
         filters: MetadataFilters | None = None,
         **fields: Any,
     ) -> None:
-        self.retrievers = tuple(retrievers)
-        for retriever in self.retrievers:
-            if not isinstance(retriever, BaseRetriever):
-                raise InvalidInputError(
-                    f"retrievers must all be retrievers, but one is {type(retriever).__name__}"
-                )
+        check_fields(type(self), fields)
+        # Not BaseRetriever, which is abstract to mypy.
+        self.retrievers: tuple[BaseRetriever, ...] = tuple(
+            check_each("retrievers", retrievers, BaseRetriever, "retrievers")  # type: ignore[type-abstract]
+        )
         self.similarity_top_k = check_count("similarity_top_k", similarity_top_k)
         self.weights = weights
         self.fusion = fusion

@@ -165,9 +165,10 @@ class CrossEncoderPostprocessor(BaseNodePostprocessor):
     ) -> list[NodeWithScore]:
         query = query_text(query_bundle)
         with self._reported(query, check_nodes(nodes)) as reranked:
-            asked, media = self._asked(query, nodes)
-            ranking = self._reranker.rerank(**asked)
-            reranked.extend(self._stamped(ranking, media, nodes))
+            if nodes:  # a blank query finds none: then there is nothing to ask it of
+                asked, media = self._asked(query, nodes)
+                ranking = self._reranker.rerank(**asked)
+                reranked.extend(self._stamped(ranking, media, nodes))
         return reranked
 
     @dispatcher.span
@@ -176,10 +177,11 @@ class CrossEncoderPostprocessor(BaseNodePostprocessor):
     ) -> list[NodeWithScore]:
         query = query_text(query_bundle)
         with self._reported(query, check_nodes(nodes)) as reranked:
-            # Thousands of nodes take a while to read and to copy: off the event loop with it.
-            asked, media = await in_thread(self._asked, query, nodes)
-            ranking = await self._reranker.arerank(**asked)
-            reranked.extend(await in_thread(self._stamped, ranking, media, nodes))
+            if nodes:
+                # Thousands of nodes take a while to read and to copy: off the event loop with it.
+                asked, media = await in_thread(self._asked, query, nodes)
+                ranking = await self._reranker.arerank(**asked)
+                reranked.extend(await in_thread(self._stamped, ranking, media, nodes))
         return reranked
 
     def _asked(

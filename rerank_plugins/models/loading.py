@@ -262,6 +262,11 @@ def _source(model: str | Path) -> str:
         return str(folder)
     if name in CATALOG or (name.count("/") == 1 and not name.startswith((".", "/", "~"))):
         return name
+    if name.startswith(("http://", "https://")) and "huggingface.co/" not in name:
+        raise UnknownModelError(
+            f"a model must be a local folder, a catalog name or a Hub ID, but got the address "
+            f"{name!r}: to score on a server, use Reranker(RemoteScorer(url))"
+        )
     raise UnknownModelError(
         f"Model not found: {name!r} is not a local folder, a catalog name or a Hub ID "
         f"(owner/model).{near_names(name)}"

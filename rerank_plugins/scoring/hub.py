@@ -69,8 +69,9 @@ def fetch(
             return cached
         if local_files_only:
             raise ModelDownloadError(
-                f"{name!r} is not, or not wholly, in the local cache, and local_files_only is "
-                "set: fetch it once without, or load a folder; the model 'bundled' needs neither"
+                f"{name!r} is not a local folder, nor completely in the local cache, and "
+                "local_files_only is set: fetch it once without, or load a folder; the model "
+                "'bundled' needs neither"
             )
     try:
         commit, listed = _listing(name, revision)
@@ -214,14 +215,16 @@ def _explained(error: Exception, name: str, revision: str | None) -> ModelError:
         return UnknownModelError(f"{name!r} has no revision {revision!r}")
     if isinstance(error, (errors.RepositoryNotFoundError, errors.HFValidationError)):
         return UnknownModelError(
-            f"the Hub shows no model {name!r}: it is misspelt, or private and you are not "
-            f"logged in.{near_names(name)}"
+            f"Model not found: the Hub shows no model {name!r}, and no local folder has that "
+            f"path. It is misspelled, or private and you are not logged in.{near_names(name)}"
         )
     if isinstance(error, errors.HfHubHTTPError):
         return _refused(error.response.status_code, str(error.response.request.url), name)
     offline = isinstance(error, errors.OfflineModeIsEnabled)
     return ModelDownloadError(
-        f"{name!r} is not, or not wholly, in the local cache, and HF_HUB_OFFLINE is set"
+        f"{name!r} is not a local folder, nor completely in the local cache, and HF_HUB_OFFLINE "
+        f"is set: unset it, run `rerank-plugins warm-up --model {name}` once with a network, or "
+        "use the model 'bundled'"
         if offline
         else f"fetching {name!r} failed, the network or the disk is at fault "
         f"({type(error).__name__}: {error}); what arrived whole is kept, try again. "

@@ -1,0 +1,77 @@
+"""Mistakes that LangChain's users make, and where the messages lead them."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from copy import deepcopy
+
+import pytest
+from langchain_core.documents import Document
+
+from rerank_plugins.errors import InvalidInputError
+from rerank_plugins.langchain import (
+    BM25Retriever,
+    CrossEncoderCompressor,
+    HybridRetriever,
+    RerankingRetriever,
+    format_context,
+)
+from rerank_plugins.reranking.reranker import Reranker
+from rerank_plugins.testing import OverlapScorer
+
+DOCUMENT = Document("The museum opens at nine.", metadata={"source": "hours.pdf"})
+QUESTION = "When does the museum open?"
+
+
+def words() -> BM25Retriever:
+    """One document."""
+    return BM25Retriever.from_documents([DOCUMENT])
+
+
+def reranking() -> RerankingRetriever:
+    """Reranking of it, without a model."""
+    return RerankingRetriever(words(), reranker=Reranker(OverlapScorer()))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: BM25Retriever.from_documents(DOCUMENT),
+        lambda: words().add_documents(DOCUMENT),
+        lambda: CrossEncoderCompressor().compress_documents(DOCUMENT, QUESTION),
+        lambda: HybridRetriever(words()),
+    ],
+)
+def test_one_object_in_place_of_a_list(call: Callable[[], object]) -> None:
+    """Pydantic's objects are iterable: their fields would be taken for elements."""
+    with pytest.raises(InvalidInputError, match=r"must be a list, but got one \w+: put it in"):
+        call()
+
+
+@pytest.mark.parametrize("retriever", [words, reranking])
+@pytest.mark.parametrize(
+    ("name", "said"), [("top_n", "'k'"), ("filters", "'filter'"), ("color", "takes k and filter")]
+)
+def test_an_option_that_a_call_does_not_take(
+    retriever: Callable[[], RerankingRetriever | BM25Retriever], name: str, said: str
+) -> None:
+    """The message has the name that was meant, and what the call takes."""
+    with pytest.raises(InvalidInputError, match=f"unknown option: {name}.*{said}"):
+        retriever().invoke(QUESTION, **{name: 1})
+
+
+def test_a_misspelt_option_of_a_context() -> None:
+    """As everywhere else."""
+    with pytest.raises(InvalidInputError, match=r"'max_token'.*did you mean 'max_tokens'"):
+        format_context(max_token=5)
+
+
+async def test_a_chain_with_a_context_pickles_and_copies() -> None:
+    """Pools of processes and caches do that to chains."""
+    chain = reranking() | format_context(max_tokens=50)
+    expected = chain.invoke(QUESTION)
+    assert "hours.pdf" in expected
+    for other in (pickle.loads(pickle.dumps(chain)), deepcopy(chain)):
+        assert other.invoke(QUESTION) == expected
+        assert await other.ainvoke(QUESTION) == expected
