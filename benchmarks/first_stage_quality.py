@@ -138,8 +138,7 @@ def without(step: str) -> Iterator[None]:
         return folded(snowball.stem(word.casefold(), language))
 
     def parts(run: str) -> Iterator[identifiers.Token]:
-        runs = re.findall(r"[^\W\d_]+|\d+", run)
-        return map(identifiers.Token, runs)
+        return ((part, "word") for part in re.findall(r"[^\W\d_]+|\d+", run))
 
     replaced = {
         "no-arabic": [

@@ -4,6 +4,10 @@ Canonical ordering sorts each run of combining marks, and CPython sorts it by in
 alternating marks keep ``unicodedata.normalize`` busy for most of a minute, in one call that
 nothing can interrupt. Unicode's stream-safe text format (UAX #15, section 13) therefore allows
 at most 30 marks in a row. No language writes more than a handful.
+
+The longest compatibility form is that of U+FDFA, "may God honour him and grant him peace": one
+character becomes 18, so that a text of nothing else would be 18 times as long to whoever reads
+it. Of these, too, 30 in a row are enough.
 """
 
 from __future__ import annotations
@@ -25,15 +29,22 @@ _LONG_RUN: Final = regex.compile(
     rf"[{_MARK}][[{_MARK}{_DELETED}]--[\t\n\r]]{{{MAX_MARKS},}}", regex.V1
 )
 
+_PHRASE: Final = "\N{ARABIC LIGATURE SALLALLAHOU ALAYHE WASALLAM}"
+_PHRASES: Final = regex.compile(rf"((?:{_PHRASE}\s*+){{{MAX_MARKS}}})(?:{_PHRASE}\s*+)+")
+
 
 def stream_safe(text: str) -> str:
-    """The text with every run of combining marks cut to its first 30.
+    """The text with every run of combining marks, or of U+FDFA, cut to its first 30.
 
     Characters between marks that a normalizer may delete (zero-width joiners, bidi controls,
-    tatweel...) do not end a run; they stay. Linear in the text. Text without such a run comes
-    back as it is.
+    tatweel...) do not end a run; they stay. Neither does white space between U+FDFA. Linear in
+    the text. Text without such a run comes back as it is.
     """
-    return text if text.isascii() else _LONG_RUN.sub(_cut, text)
+    if text.isascii():
+        return text
+    if _PHRASE in text:
+        text = _PHRASES.sub(r"\1", text)
+    return _LONG_RUN.sub(_cut, text)
 
 
 def normalize(form: Literal["NFC", "NFD", "NFKC", "NFKD"], text: str) -> str:

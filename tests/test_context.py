@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import unicodedata
+from dataclasses import replace
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from rerank_plugins.context.sentences import sentence_ends
 from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.models.catalog import bundled_folder
 from rerank_plugins.samples import LANGUAGES, load_passages, load_questions
+from rerank_plugins.scoring.long_texts import BLOCK
 
 CUT_MARK = " […]"
 
@@ -519,7 +522,7 @@ def test_ten_thousand_passages_cost_one_short_count_each() -> None:
     context = ContextBuilder(105, count_tokens=counter).build(texts)
     assert len(context.passages) == 10
     assert len(context.omitted) == 9_990
-    assert len(lengths) == 10_000 + 10
+    assert len(lengths) == 10_000 + 9  # alone, the first is the whole text
     assert sum(lengths[-9_000:]) < 9_000 * 80
 
 
@@ -676,3 +679,16 @@ def test_long_texts_are_packed_as_short_ones_are(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("rerank_plugins.context.packing._SHORT", 0)
         assert builder.build(passages) == whole
+
+
+def test_what_is_counted_of_a_long_text_changes_no_context() -> None:
+    """The default counter stops once a text is over the budget, blocks later than it could."""
+    long = " ".join(p.text for p in load_passages()) * 3
+    assert len(long) > 2 * BLOCK
+    for budget in (50, 60_000, 1_000_000):
+        builder = ContextBuilder(budget)
+        all_of_it = partial(builder_module._count_with_bundled, enough=10**9)
+        texts = [long, "a short one", long[::-1]]
+        expected = replace(builder, count_tokens=all_of_it).build(texts)
+        assert builder.build(texts) == expected
+        assert expected.tokens == all_of_it(expected.text)

@@ -72,6 +72,15 @@ def test_no_run_is_longer_than_thirty_and_nothing_else_changes(text: str) -> Non
     assert normalize("NFKC", text) == unicodedata.normalize("NFKC", cut)
 
 
+def test_of_a_sign_that_becomes_eighteen_letters_thirty_in_a_row_stay() -> None:
+    """White space between them is no text; a word is. Nothing else grows nearly as much."""
+    sign = "\ufdfa"
+    assert stream_safe(f"a{sign * 30}b{f'{sign} ' * 99}c") == f"a{sign * 30}b{f'{sign} ' * 30}c"
+    assert stream_safe(f"محمد {sign} " * 99) == f"محمد {sign} " * 99
+    grown = {chr(code): len(unicodedata.normalize("NFKC", chr(code))) for code in range(0x110000)}
+    assert [one for one, length in grown.items() if length > 8] == [sign]
+
+
 def test_no_character_but_a_mark_becomes_one_that_starts_with_a_mark() -> None:
     """Over all of Unicode: a decomposition joins the run before it by its first characters."""
     for code in range(sys.maxunicode + 1):

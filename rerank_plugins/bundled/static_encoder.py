@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from functools import cache
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rerank_plugins._text import stream_safe
 from rerank_plugins._threads import lock_without_forks
 from rerank_plugins.bundled._folder import FOLDER
 from rerank_plugins.bundled.encoder import files_digest
 from rerank_plugins.errors import UnsupportedModelError
+from rerank_plugins.scoring.long_texts import blocks_of
 
 _TENSOR: Final = "embedding.weight"
 
@@ -62,12 +65,16 @@ class StaticEncoder:
             UnsupportedModelError: If the folder lacks a file, or the files do not fit together.
         """
         tokenizer, table, unknown = self._load()
-        readable = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
-        vectors = np.zeros((len(readable), table.shape[1]), dtype=np.float32)
-        for row, encoding in enumerate(
-            tokenizer.encode_batch_fast(readable, add_special_tokens=False)
-        ):
-            known = [token for token in encoding.ids if token != unknown]
+        vectors = np.zeros((len(texts), table.shape[1]), dtype=np.float32)
+        # A long text in blocks, which take linear time.
+        blocks = [blocks_of(_readable(text)) for text in texts]
+        tokens = iter(
+            tokenizer.encode_batch_fast(list(chain.from_iterable(blocks)), add_special_tokens=False)
+        )
+        for row, own in enumerate(blocks):
+            known = [
+                token for some in islice(tokens, len(own)) for token in some.ids if token != unknown
+            ]
             if known:
                 mean = table[known].mean(axis=0)
                 vectors[row] = mean / (np.linalg.norm(mean) or 1.0)
@@ -93,6 +100,10 @@ class StaticEncoder:
             if self._loaded is None:
                 self._loaded = _read(self.folder)
             return self._loaded
+
+
+def _readable(text: str) -> str:
+    return stream_safe(text.encode("utf-8", "replace").decode("utf-8"))
 
 
 @cache

@@ -46,11 +46,11 @@ def run(options: argparse.Namespace) -> int:
     write(f"analyzer: {analyzer.name}, version {analyzer.version}; read as: {reading.name}\n")
     write(_ROW.format("piece", "normalized", "tokens", "terms"))
     for piece in pieces(text):
-        tokens = " ".join(token.text for token in reading.tokens(piece))
+        tokens = " ".join(text for text, _ in reading.tokens(piece))
         write(_ROW.format(piece, normalized(piece), tokens, " ".join(reading.terms([piece]))))
     kept = reading.query_tokens(text)
     whole = [token for piece in pieces(text) for token in reading.tokens(piece)]
-    dropped = dict.fromkeys(token.text for token in whole if token not in kept)
+    dropped = dict.fromkeys(token[0] for token in whole if token not in kept)
     write(f"\nas a query: {' '.join(analyzer.query(text))}")
     if dropped:
         write(f"stop words: {' '.join(dropped)}")

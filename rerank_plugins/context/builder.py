@@ -224,18 +224,27 @@ class ContextBuilder:
     def _count(self, text: str) -> int:
         if not text:
             return 0  # a counter that adds special tokens gives more, but nothing is sent
-        count_tokens = _count_with_bundled if self.count_tokens is None else self.count_tokens
-        return check_count("what count_tokens returns", count_tokens(text))
+        if self.count_tokens is None:
+            return _count_with_bundled(text, int(self.max_tokens))
+        return check_count("what count_tokens returns", self.count_tokens(text))
 
 
-def _count_with_bundled(text: str) -> int:
-    """Tokens of the text for the model that ships, special tokens left out."""
+def _count_with_bundled(text: str, enough: int) -> int:
+    """Tokens of the text for the model that ships, special tokens left out.
+
+    Once they are more than ``enough``, what the rest of the text has is not counted.
+    """
     # A tokenizer (or an HTTP client) cannot encode a lone surrogate.
     encodable = text.encode("utf-8", "replace").decode("utf-8")
     tokenizer = _bundled_tokenizer()
+    tokens = 0
     # In blocks: of a word of a million characters, it would take more than linear time.
-    blocks = blocks_of(encodable)
-    return sum(len(tokenizer.encode(block, add_special_tokens=False).ids) for block in blocks)
+    for block in blocks_of(encodable):
+        (encoded,) = tokenizer.encode_batch_fast([block], add_special_tokens=False)
+        tokens += len(encoded)
+        if tokens > enough:
+            break
+    return tokens
 
 
 @cache

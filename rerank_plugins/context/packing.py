@@ -51,6 +51,9 @@ class Packing:
         before = self._tokens, self._length, self._counted
         self.chosen.append(packed)
         self._length += len(packed.text)
+        if len(self.chosen) == 1:  # alone, it is the whole text
+            self._tokens, self._counted = alone, self._length
+            return True
         if not self._due(self._length, _DOUBLED):
             self._tokens += alone
             return True

@@ -11,6 +11,7 @@ from first_stage_tools import TABLE, write_encoder
 
 from rerank_plugins.errors import UnsupportedModelError
 from rerank_plugins.first_stage import Dense, StaticEncoder
+from rerank_plugins.scoring.long_texts import BLOCK
 
 
 @pytest.fixture
@@ -32,6 +33,13 @@ def test_the_whole_text_counts(encoder: StaticEncoder) -> None:
     """A truncation stored in the tokenizer's file is not applied."""
     [vector] = encoder.encode(["cat " * 5000 + "dog " * 5000])
     np.testing.assert_allclose(vector, [0.6, 0.8, 0], atol=1e-4)
+
+
+def test_a_text_of_several_blocks_has_the_mean_of_all_its_words(encoder: StaticEncoder) -> None:
+    """Beside others, each with its own; words are not cut where blocks meet."""
+    assert 3 * BLOCK < 12 * 17_500
+    long, short = encoder.encode(["dog cat dog " * 17_500, "cat"])
+    np.testing.assert_allclose([long, short], encoder.encode(["dog cat dog", "cat"]), atol=1e-4)
 
 
 def test_a_text_without_known_tokens_is_zero(encoder: StaticEncoder) -> None:

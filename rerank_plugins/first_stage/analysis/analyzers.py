@@ -23,7 +23,7 @@ from rerank_plugins._memo import Memo
 from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.first_stage.analysis import arabic, latin
 from rerank_plugins.first_stage.analysis.detection import detect_language, shown_language
-from rerank_plugins.first_stage.analysis.identifiers import Token, simple_word, tokens
+from rerank_plugins.first_stage.analysis.identifiers import MAX_WHOLE, Token, simple_word, tokens
 from rerank_plugins.first_stage.analysis.normalization import folded, normalized
 from rerank_plugins.first_stage.analysis.pieces import pieces
 from rerank_plugins.first_stage.analysis.stop_words import LISTS
@@ -119,16 +119,19 @@ class LanguageAnalyzer(Analyzer):
     def tokens(self, piece: str) -> Iterator[Token]:
         """The tokens of one piece, accents and endings still on."""
         for token in tokens(normalized(piece), self.name):
-            if token.kind == "word" and arabic.is_arabic(token.text):
-                yield from map(Token, arabic.name_parts(token.text))
+            text, kind = token
+            if kind == "word" and arabic.is_arabic(text):
+                for part in arabic.name_parts(text):
+                    yield part, "word"
             else:
                 yield token
 
     def term(self, token: Token) -> str:
         """The term of one token."""
-        if token.kind == "word":
-            return self._stems[token.text]
-        return token.text if token.kind == "term" else _exact(token.text)
+        text, kind = token
+        if kind == "word":
+            return self._stems[text]
+        return text if kind == "term" else _exact(text)
 
     def query_tokens(self, text: str) -> list[Token]:
         """The tokens of a query, less its stop words if any others are there."""
@@ -137,8 +140,9 @@ class LanguageAnalyzer(Analyzer):
 
     def query_terms(self, token: Token) -> list[str]:
         """The terms that a query searches for a token: its own, and that of its other reading."""
-        if token.kind == "word" and self.name != "neutral" and arabic.is_arabic(token.text):
-            return arabic.query_stems(token.text)
+        text, kind = token
+        if kind == "word" and self.name != "neutral" and arabic.is_arabic(text):
+            return arabic.query_stems(text)
         return [self.term(token)]
 
     def _terms_of_piece(self, piece: str) -> tuple[str, ...]:
@@ -241,7 +245,9 @@ def _terms_in_each(piece: str) -> tuple[str, ...]:
     parts = whole.split()
     if len(parts) > 1:
         return tuple(dict.fromkeys(chain.from_iterable(map(_terms_in_each, parts))))
-    cuts = _CUTS if latin.MAY_HAVE_CLITICS.search(whole) else {"pl": slice(None)}
+    # What is longer than any compound is an address, or no word of a language.
+    differ = len(whole) <= MAX_WHOLE and latin.MAY_HAVE_CLITICS.search(whole)
+    cuts = _CUTS if differ else {"pl": slice(None)}
     terms: list[str] = []
     for language, own in cuts.items():
         for text, kind in _shared(language).tokens(piece):
@@ -273,15 +279,14 @@ def without_stop_words(found: Sequence[Token], language: str) -> list[Token]:
     A stop word that is written as a name stays: in capitals, with a capital inside a query that
     is not all capitals ("a concert of The Who"), or a single letter at the end ("vitamin a").
     """
-    words = [token.text for token in found if token.kind == "word"]
+    words = [text for text, kind in found if kind == "word"]
     sentence = any(word.islower() for word in words)
     kept = []
-    for place, token in enumerate(found):
-        text = token.text
+    for place, (text, kind) in enumerate(found):
         name = sentence and text[:1].isupper() and (place > 0 or (len(text) > 1 and text.isupper()))
         last_letter = len(text) == 1 and place == len(found) - 1
-        if token.kind != "word" or name or last_letter or not _is_stop_word(text, language):
-            kept.append(token)
+        if kind != "word" or name or last_letter or not _is_stop_word(text, language):
+            kept.append((text, kind))
     return kept
 
 

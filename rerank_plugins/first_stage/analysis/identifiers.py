@@ -29,7 +29,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from itertools import chain
-from typing import Final, NamedTuple
+from typing import Final, TypeAlias
 
 import regex
 
@@ -40,18 +40,10 @@ MAX_WHOLE: Final = 100
 """The longest compound that becomes a term, in characters; parts have no limit."""
 
 
-class Token(NamedTuple):
-    """A piece of a text that becomes a term.
-
-    Attributes:
-        text: As it stands, case kept.
-        kind: ``word``, which is stemmed and may be a stop word; ``exact``, which is not;
-            ``term``, which is its term already.
-    """
-
-    text: str
-    kind: str = "word"
-
+# A plain tuple: a text has as many as words, and named ones take ten times as long to make.
+Token: TypeAlias = tuple[str, str]
+"""A piece of a text that becomes a term, as it stands, case kept; and its kind: ``word``, which is
+stemmed and may be a stop word; ``exact``, which is not; ``term``, which is its term already."""
 
 _W: Final = r"[\p{L}\p{M}\p{N}]"
 _UNSPACED: Final = (
@@ -138,7 +130,7 @@ def simple_word(piece: str, language: str) -> str:
 def tokens(text: str, language: str) -> list[Token]:
     """The tokens of a normalized text, in order; a compound follows its parts."""
     if _PLAIN.fullmatch(text):  # nearly all
-        return [Token(text)]
+        return [(text, "word")]
     if _HUMPED.fullmatch(text):
         return _letters(text)
     if _NUMBER.fullmatch(text):
@@ -154,7 +146,7 @@ def tokens(text: str, language: str) -> list[Token]:
             continue
         word = without_clitics(run, language)
         if _PLAIN.fullmatch(word):
-            found.append(Token(word))
+            found.append((word, "word"))
         else:
             found += _compound(word)
     return found
@@ -165,7 +157,7 @@ def _joined(run: str) -> list[Token]:
     parts = run.replace(".", "-").replace("/", "-").split("-")
     found = list(chain.from_iterable(map(_letters, parts)))
     whole = "".join(parts)
-    return [*found, Token(whole)] if len(parts) > 1 and len(whole) <= MAX_WHOLE else found
+    return [*found, (whole, "word")] if len(parts) > 1 and len(whole) <= MAX_WHOLE else found
 
 
 def _compound(run: str) -> list[Token]:
@@ -184,7 +176,7 @@ def _compound(run: str) -> list[Token]:
             found += _pairs(part)
         elif kind == "sign":
             found += _letters(part.rstrip("+#"))
-            found.append(Token(part, "exact"))
+            found.append((part, "exact"))
         else:
             found += _letters(part)
     wholes = [whole_of(run)]
@@ -196,7 +188,7 @@ def _compound(run: str) -> list[Token]:
     plain = {part for part, _ in parts}
     for whole in dict.fromkeys(wholes):
         if whole and whole not in plain and len(whole) <= MAX_WHOLE:
-            found.append(Token(whole, "word" if whole.isalpha() else "exact"))
+            found.append((whole, "word" if whole.isalpha() else "exact"))
     return found
 
 
@@ -219,28 +211,28 @@ def whole_of(run: str) -> str:
 def _letters(word: str) -> list[Token]:
     """A word, and its humps where it has several of two letters or more."""
     if len(word) < 4:
-        return [Token(word)]
+        return [(word, "word")]
     title = word.isascii() and word[1:].islower()
     if not (title or word.isupper() or word.islower()):
         humps = [hump for hump in _HUMPS.findall(word) if len(hump) > 1]
         if len(humps) > 1:
-            return list(map(Token, (word, *humps)))
-    return [Token(word)]
+            return [(part, "word") for part in (word, *humps)]
+    return [(word, "word")]
 
 
 def _number(number: str) -> list[Token]:
     """The groups of a number and its wholes: as written, with one sign for the decimal point."""
     if number.isdecimal():
-        return [Token(number)]
+        return [(number, "word")]
     thousands = _THOUSANDS.fullmatch(number)
     groups = _SEPARATORS.split(number)
-    found = [] if thousands and len(groups) <= 3 else list(map(Token, groups))
-    found.append(Token(number.replace(",", "."), "exact"))
+    found = [] if thousands and len(groups) <= 3 else [(group, "word") for group in groups]
+    found.append((number.replace(",", "."), "exact"))
     if thousands:
         separator = thousands[1]
-        found.append(Token(number.replace(separator, "").replace(",", "."), "exact"))
+        found.append((number.replace(separator, "").replace(",", "."), "exact"))
     elif sum(map(len, groups)) >= _LONG_NUMBER and [len(group) for group in groups] != [4, 4]:
-        found.append(Token("".join(groups), "exact"))  # dates, telephone and account numbers
+        found.append(("".join(groups), "exact"))  # dates, telephone and account numbers
     return found
 
 
@@ -248,10 +240,10 @@ def _pairs(text: str) -> list[Token]:
     """Pairs of neighbouring characters; of Han each by itself too."""
     characters: list[str] = _GRAPHEME.findall(normalize("NFC", text))
     if len(characters) == 1:
-        return [Token(characters[0], "term")]
+        return [(characters[0], "term")]
     terms = list(map(str.__add__, characters, characters[1:]))
     terms += filter(_HAN.match, characters)
-    return [Token(term, "term") for term in terms]
+    return [(term, "term") for term in terms]
 
 
 def _symbol(symbol: str) -> Iterator[Token]:
@@ -259,6 +251,6 @@ def _symbol(symbol: str) -> Iterator[Token]:
     bare = _SKIN.sub("", symbol)
     signs = [bare] if _FLAG.match(bare) else list(bare)
     for sign in signs:
-        yield Token(sign, "exact")
+        yield sign, "exact"
     if len(signs) > 1:
-        yield Token(bare, "exact")
+        yield bare, "exact"
