@@ -39,6 +39,7 @@ _LONGEST_REST: Final = 1.0  # and then for the helpers of these to lie down
 
 _locks: Final[WeakSet[Any]] = WeakSet()
 _without_forks: Final[WeakSet[Any]] = WeakSet()
+_making: Final[Any] = threading.RLock()  # held while one of these is made
 # Locks of modules whose import outlasted a fork's wait: one that runs a server, say.
 _endless: Final[WeakSet[Any]] = WeakSet()
 _forking: Final = threading.local()  # what a thread that forks holds meanwhile
@@ -117,7 +118,8 @@ def lock_without_forks() -> threading.RLock:
     middle of that could never use them. Reentrant, since a signal's handler may fork.
     """
     lock = threading.RLock()
-    _without_forks.add(lock)
+    with _making:
+        _without_forks.add(lock)
     return lock
 
 
@@ -138,7 +140,7 @@ def _in_child() -> None:
     _imports_again()
     # A forked child has the executors but none of their threads: work would never start.
     _executor.cache_clear()
-    for lock in [*_locks, *_without_forks]:
+    for lock in [*_locks, *_without_forks, _making]:
         lock._at_fork_reinit()  # noqa: SLF001  (what threading and logging do themselves)
     _one_openmp_thread()
     for owner, method in list(_renewed.items()):
@@ -239,25 +241,31 @@ def _others_import() -> list[Any]:
 def _take_all(held: list[Any], until: float) -> None:
     """Takes every lock that keeps forks out, holding none while it waits for another.
 
-    Their threads may hold one and want the next, as may a second thread that forks.
+    Their threads may hold one and want the next, as may a second thread that forks. What is
+    taken last keeps new ones from being made: a model that another thread begins to load.
     """
-    locks = _keeping_forks_out()
-    while locks and locks[0].acquire(timeout=max(0.0, until - monotonic())):
-        held.append(locks[0])
-        busy = next((lock for lock in locks[1:] if not _taken(lock, held)), None)
-        if busy is None:
-            break
+    busy = None
+    while busy is None or busy.acquire(timeout=max(0.0, until - monotonic())):
+        if busy is not None:
+            held.append(busy)
+        with _making:
+            busy = next((one for one in _keeping_forks_out() if not _taken(one, held)), None)
+            if busy is None:
+                _making.acquire()
+                held.append(_making)
+                return
         _released(held)
-        locks = [busy, *(lock for lock in locks if lock is not busy)]
 
 
 def _keeping_forks_out() -> list[Any]:
     while True:
-        with suppress(RuntimeError):  # another thread made one at that moment
+        with suppress(RuntimeError):  # the interpreter collected one at that moment
             return list(_without_forks)
 
 
 def _taken(lock: Any, held: list[Any]) -> bool:
+    if lock in held:
+        return True
     free: bool = lock.acquire(blocking=False)
     if free:
         held.append(lock)

@@ -173,6 +173,51 @@ def test_a_fork_waits_for_a_thread_that_takes_one_lock_inside_of_another(
     outer.release()
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_fork_waits_for_a_lock_that_was_made_while_it_waited_for_another() -> None:
+    """A thread that ends one pass and begins to load a model, say."""
+    first, held, state = lock_without_forks(), threading.Event(), ["before"]
+
+    def compute() -> None:
+        with first:
+            held.set()
+            time.sleep(0.1)
+            second = lock_without_forks()
+            second.acquire()
+            state.append("inside")
+        time.sleep(0.2)
+        state.append("after")
+        second.release()
+
+    thread = threading.Thread(target=compute)
+    thread.start()
+    held.wait()
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if state[-1] == "after" else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    thread.join()
+
+
+def test_no_lock_that_keeps_forks_out_is_made_in_the_middle_of_a_fork() -> None:
+    """Whoever made it would be inside what the lock is for when the child is born."""
+    made = threading.Event()
+
+    def make() -> None:
+        lock_without_forks()
+        made.set()
+
+    thread = threading.Thread(target=make)
+    _threads._before()
+    try:
+        thread.start()
+        assert not made.wait(0.1)
+    finally:
+        _threads._in_parent()
+    assert made.wait(60)
+    thread.join()
+
+
 IMPORTS = (
     "import importlib, os, signal, sys, threading, time\n"
     "from rerank_plugins import _threads\n"

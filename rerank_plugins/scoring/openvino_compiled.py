@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import openvino
 
 _TELEMETRY: Final = "openvino_telemetry"
+_LONGEST_WAIT: Final = 1.0  # seconds
 _importing: Final = fork_safe_lock()
 
 
@@ -31,6 +32,8 @@ class CompiledModel:
     """
 
     def __init__(self, model: Callable[[], openvino.Model], *, bf16: bool) -> None:
+        self._lock = lock_without_forks()
+        self._request: Any = None
         self._model = model
         self._settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32",
@@ -41,10 +44,18 @@ class CompiledModel:
         }
         if (threads := asked_threads()) is not None:
             self._settings["INFERENCE_NUM_THREADS"] = threads
-        self._lock = lock_without_forks()
         with self._lock:
-            self._request: Any = self._compiled()
+            self._request = self._compiled()
         after_fork_in_child(self, "_forget_request")
+
+    def __del__(self) -> None:
+        # OpenVINO takes models down under locks of its own, which no fork may fall into. Not for
+        # ever: garbage may be collected wherever a thread is, in the middle of an import too.
+        held = self._lock.acquire(timeout=_LONGEST_WAIT)
+        self._request = None
+        del self._model
+        if held:
+            self._lock.release()
 
     def _compiled(self) -> Any:
         core = openvino_library().Core()
