@@ -360,6 +360,10 @@ def test_services_have_a_usual_variable(
         {"max_bytes": 1.5},
         {"api_key_env": "A_VARIABLE_THAT_IS_NOT_SET"},
         {"api_key_env": ""},
+        {"api_key_env": "sk-5ecret"},
+        {"api_key_env": "jina_5ecret"},
+        {"api_key_env": "A5ecretOf40CharactersMixedAsCoheresKeys1"},
+        {"api_key": "5ecret"},
     ],
     ids=str,
 )
@@ -369,6 +373,16 @@ def test_an_option_that_breaks_its_rule_is_named_at_once(options: dict[str, Any]
     with pytest.raises(InvalidInputError) as caught:
         RemoteScorer(url, **options)
     assert "5ecret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("option", "ours"),
+    [("api_key", "api_key_env"), ("cohere_api_key", "api_key_env"), ("max_retries", "retries")],
+)
+def test_an_option_of_another_library_has_its_name_here(option: str, ours: str) -> None:
+    """Keys above all: they are not passed as values here."""
+    with pytest.raises(InvalidInputError, match=f"'{option}' .did you mean '{ours}'"):
+        RemoteScorer("http://localhost:8080", **{option: "x"})
 
 
 def test_windows_are_refused(server: Server) -> None:

@@ -3,11 +3,12 @@
 mypy (strict) warns of an ignore that is not needed, so each line with one must be an error.
 """
 
-from rerank_plugins import load_reranker
+from rerank_plugins import RemoteScorer, load_reranker
 from rerank_plugins.langchain import CrossEncoderCompressor, CrossEncoderModel
 from rerank_plugins.llama_index import CrossEncoderPostprocessor
 
 load_reranker("bundled", precison="fp32")  # type: ignore[call-arg]
+RemoteScorer("http://localhost", api_key="x")  # type: ignore[call-arg]
 CrossEncoderModel(precison="fp32")  # type: ignore[call-arg]
 CrossEncoderCompressor(precison="fp32")  # type: ignore[call-arg]
 CrossEncoderPostprocessor(precison="fp32")  # type: ignore[call-arg]

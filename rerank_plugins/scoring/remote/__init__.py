@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import numpy as np
+from typing_extensions import TypedDict, Unpack
 
+from rerank_plugins._names import check_options, own_options
 from rerank_plugins._validation import check_count
 from rerank_plugins.errors import InvalidInputError, MissingDependencyError
 from rerank_plugins.scoring.base import PairScores, ScoreOptions
@@ -34,6 +36,10 @@ if TYPE_CHECKING:
     from rerank_plugins.scoring.remote.client import Client
 
 _VERSION = re.compile(r"/v\d+$")
+
+
+class _NoOthers(TypedDict):
+    """For type checkers: there are no other options. Names of other libraries have an error."""
 
 
 class RemoteScorer:
@@ -110,7 +116,9 @@ class RemoteScorer:
         concurrency: int = 8,
         max_texts: int | None = None,
         max_bytes: int = 2_000_000,
+        **unknown: Unpack[_NoOthers],
     ) -> None:
+        check_options("RemoteScorer", unknown, own_options(RemoteScorer))
         _client_module()  # what is not installed shows now, and not at the first query
         if protocol not in KNOWN:
             raise InvalidInputError(

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import math
 import os
+import re
 import ssl
 import time
 from collections.abc import Generator
@@ -33,6 +34,8 @@ logger = logging.getLogger(__name__)
 _HTTPCORE: Final = ("connection", "http11", "http2", "proxy", "socks")
 
 CONNECT_SECONDS = 5.0
+# What a message shows as the name of a variable; keys have small letters, and are longer.
+_NAME: Final = re.compile(r"[A-Z][A-Z0-9_]{0,39}")
 # Full jitter: a random time up to 0.5, 1, 2, 4, 8 seconds.
 _BACKOFF = tenacity.wait_random_exponential(multiplier=0.5, max=8)
 # Added to Retry-After, so that clients that were told the same do not all return at once.
@@ -175,6 +178,8 @@ class Client:
         if status in (401, 403):
             where = self._key_variable or "none was sent: name its variable with api_key_env"
             message += f"; check the API key ({where})"
+        if status in (404, 405, 422):
+            message += "; are url, protocol and model those of this server?"
         if status == 413:
             message += "; lower max_texts or max_bytes if the request is too large for it"
         if status != 429 and status < 500:
@@ -289,6 +294,12 @@ def api_key(variable: str) -> str:
             The message never has the key.
     """
     key = os.environ.get(variable, "").strip()
+    if not key and _NAME.fullmatch(variable) is None:
+        # Perhaps the key itself.
+        raise InvalidInputError(
+            "api_key_env must be the name of an environment variable that holds the API key, such "
+            "as CO_API_KEY, and not the key; the variable named is not set"
+        )
     if not key:
         raise InvalidInputError(
             f"the environment variable {variable} must hold the API key, but is empty or not set"
