@@ -15,6 +15,9 @@ from rerank_plugins.candidates import Candidate, Ranking
 from rerank_plugins.collection import Filter, Record, check_id, own, read
 from rerank_plugins.errors import InvalidInputError
 
+# What retrievers write of one query; the last two only `HybridRetriever`.
+_OF_A_QUERY = (*STAMPS, "stage_scores", "stage_ranks")
+
 MetadataFilter = Mapping[str, Any] | Callable[[Document], bool]
 
 
@@ -125,6 +128,43 @@ def unstamped(document: Document) -> Document:
     for name in STAMPS:
         bare.metadata.pop(name, None)
     return bare
+
+
+def without_repeats(documents: Iterable[Document]) -> list[Document]:
+    """The documents; of one that several queries found, the first alone.
+
+    `MultiQueryRetriever` and agents gather the lists of several queries, where a document differs
+    by its stamps. Nothing else is left out: two documents may have one text.
+
+    Raises:
+        InvalidInputError: If an element is not a Document.
+    """
+    given = check_documents(documents)
+    if len({str(document.metadata.get(STAMPS[-1])) for document in given}) < 2:
+        return given
+    kept: list[Document] = []
+    known: dict[tuple[str | None, str], list[Document]] = {}
+    for document in given:
+        alike = known.setdefault((document.id, document.page_content), [])
+        if not any(_found_again(document, one) for one in alike):
+            alike.append(document)
+            kept.append(document)
+    return kept
+
+
+def _found_again(one: Document, other: Document) -> bool:
+    """Whether two are the same but for stamps of two lists."""
+    lists = [document.metadata.get(STAMPS[-1]) for document in (one, other)]
+    if None in lists or lists[0] == lists[1]:
+        return False
+    bare = [
+        {name: value for name, value in document.metadata.items() if name not in _OF_A_QUERY}
+        for document in (one, other)
+    ]
+    try:
+        return bool(bare[0] == bare[1])
+    except ValueError:  # arrays
+        return False
 
 
 def candidates_of(

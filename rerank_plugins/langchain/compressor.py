@@ -30,6 +30,7 @@ from rerank_plugins.langchain._documents import (
     check_documents,
     document_of,
     reranked,
+    without_repeats,
 )
 from rerank_plugins.models.catalog import BUNDLED
 from rerank_plugins.models.loading import ModelOptions
@@ -133,7 +134,8 @@ class CrossEncoderCompressor(BaseDocumentCompressor):
         """Copies of the most relevant documents, best first.
 
         Args:
-            documents: In first-stage order, best first.
+            documents: In first-stage order, best first. One that our retrievers found for several
+                queries counts once.
             query: Non-blank text.
             callbacks: The rerank step reports to them as a separate run.
             top_n: For this call, in place of the compressor's own.
@@ -142,7 +144,7 @@ class CrossEncoderCompressor(BaseDocumentCompressor):
             InvalidInputError: If the query is blank, or an element is not a Document.
             RerankPluginsError: If loading or scoring failed and ``on_error`` is ``raise``.
         """
-        given = self._given(query, documents, top_n)
+        given = self._given(query, without_repeats(documents), top_n)
         return self._step().invoke(given, self._config(given, callbacks))
 
     async def acompress_documents(
@@ -154,7 +156,7 @@ class CrossEncoderCompressor(BaseDocumentCompressor):
         top_n: int | None = None,
     ) -> list[Document]:
         """`compress_documents` that leaves the event loop free."""
-        given = self._given(query, documents, top_n)
+        given = self._given(query, without_repeats(documents), top_n)
         return await self._step().ainvoke(given, self._config(given, callbacks))
 
     def rerank(

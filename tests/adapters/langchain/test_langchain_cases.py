@@ -224,6 +224,20 @@ class TestStamps:
         ).invoke("museum opens 3")
         assert len({one.id for one in best}) == 3
 
+    async def test_what_several_queries_found_is_reranked_once(self, make):
+        """With stamps too; what only looks the same stays, since it may be of two sources."""
+        questions = FakeListLLM(responses=["museum opens\nthe museum 3\nmuseum"])
+        gathered = classic.MultiQueryRetriever.from_llm(make(DOCUMENTS, k=6), questions)
+        scorer = Reranker(OverlapScorer())
+        retriever = RerankingRetriever(gathered, reranker=scorer, k=20)
+        for found in (retriever.invoke("museum"), await retriever.ainvoke("museum")):
+            assert len({one.id for one in found}) == len(found) > 6
+        a, b = make([document("a", "museum", team="a")]), make([document("b", "museum", team="b")])
+        alike = [*a.invoke("museum"), *b.invoke("museum"), *a.invoke("the museum")]
+        alike += [*a.invoke("museum"), document("a", "museum", team="a")]
+        found = CrossEncoderCompressor(reranker=scorer).compress_documents(alike, "museum")
+        assert [one.id for one in found] == ["a", "b", "a", "a"]
+
 
 class TestCopies:
     def test_nested_metadata_are_nobody_elses(self, make):
