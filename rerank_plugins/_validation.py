@@ -59,13 +59,15 @@ def check_iterable(name: str, value: object) -> Iterator[Any]:
     """An iterator over ``value``.
 
     Raises:
-        InvalidInputError: If it is a single string, a dict, or not iterable.
+        InvalidInputError: If it is a single string, a dict, a table, or not iterable.
     """
     if isinstance(value, str):
         raise InvalidInputError(f"{name} must be a list, but got one string: put it in a list")
-    if isinstance(value, Mapping):  # its keys would be taken, which are names more often
+    # Its keys would be taken, or the names of a table's columns.
+    if isinstance(value, Mapping) or hasattr(value, "columns"):
+        part = "its values()" if isinstance(value, Mapping) else "one of its columns"
         raise InvalidInputError(
-            f"{name} must be a list, but got a {type(value).__name__}: pass its values()"
+            f"{name} must be a list, but got a {type(value).__name__}: pass {part}"
         )
     try:
         # Not isinstance(): a zero-dimensional array has __iter__, which then raises.
@@ -78,6 +80,8 @@ def check_iterable(name: str, value: object) -> Iterator[Any]:
 
 def text_of(value: object) -> str:
     """Where the text of something is that stands in place of one, for a message."""
+    if hasattr(value, "candidate"):
+        return ": pass its candidate"
     for name, adapters in (("page_content", "langchain"), ("get_content", "llama_index")):
         if hasattr(value, name):
             called = "()" if name == "get_content" else ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -49,6 +49,41 @@ def test_a_dict_in_place_of_a_list_is_refused(call: Callable[[], object]) -> Non
     with pytest.raises(InvalidInputError, match=r"must be a list, but got a dict.*values\(\)"):
         call()
     assert RERANKER.rerank("museum opens", NAMED.values())[0].candidate.key == 0
+
+
+def test_a_table_in_place_of_a_list_is_refused() -> None:
+    """Iterating over a pandas DataFrame gives the names of its columns."""
+
+    class DataFrame:
+        columns = ("text",)
+
+        def __iter__(self) -> Iterator[str]:
+            return iter(self.columns)
+
+    with pytest.raises(InvalidInputError, match="got a DataFrame: pass one of its columns"):
+        RERANKER.rerank("museum", DataFrame())
+
+
+def test_a_ranking_in_place_of_passages_says_what_can_be_ranked_again() -> None:
+    """Two rerankers in a row are what `Cascade` is for, but they can be called by hand."""
+    ranking = RERANKER.rerank("museum opens", NAMED.values())
+    with pytest.raises(InvalidInputError, match="number 0 is Ranked: pass its candidate"):
+        RERANKER.rerank("museum", ranking)
+    again = RERANKER.rerank("near", [item.candidate for item in ranking])
+    assert again.keys[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: BM25(["a"], analyzer="en"), r"analyzer must be a function.*'en'.*language="),
+        (lambda: Dense(["a"], embed="some/model"), "embed must have.*but is str"),
+    ],
+)
+def test_a_name_in_place_of_an_object(call: Callable[[], object], said: str) -> None:
+    """Never an error from within."""
+    with pytest.raises(InvalidInputError, match=said):
+        call()
 
 
 @pytest.mark.parametrize("call", [lambda x: RERANKER.rerank("museum", [x]), lambda x: BM25([x])])

@@ -36,7 +36,7 @@ class Embedder:
             self._passages, self._query = "embed_documents", "embed_query"
         elif _has(embed, "get_text_embedding_batch", "get_query_embedding"):
             self._passages, self._query = "get_text_embedding_batch", "get_query_embedding"
-        elif _has(embed, "encode"):
+        elif _has(embed, "encode") and not isinstance(embed, str):  # which has another encode
             # From version 5 sentence-transformers gives each side the prompt its model wants.
             self._passages = "encode_document" if _has(embed, "encode_document") else "encode"
             self._query = "encode_query" if _has(embed, "encode_query") else "encode"

@@ -80,6 +80,11 @@ class BM25(Holder[BM25View]):
         listed = check_texts(texts)
         if analyzer is None:
             analyzer = analyzer_for(language, texts=listed)
+        elif not callable(analyzer):
+            raise InvalidInputError(
+                "analyzer must be a function that gives the terms of a text, but got "
+                f"{analyzer!r}; a language goes into language="
+            )
         settings = BM25Settings(analyzer, engine, float(k1), float(b))
         super().__init__(BM25View(settings).with_added(listed))
         self._probed: str | None = None
