@@ -18,7 +18,7 @@ from rerank_plugins.errors import (
     MissingDependencyError,
     UnsupportedModelError,
 )
-from rerank_plugins.models.loading import load_scorer
+from rerank_plugins.models.loading import load_reranker, load_scorer
 from rerank_plugins.scoring import checkpoint
 from rerank_plugins.scoring.base import ScoreOptions
 from rerank_plugins.scoring.checkpoint import read_checkpoint
@@ -313,3 +313,44 @@ def test_an_architecture_that_needs_its_own_code_is_refused_until_it_is_trusted(
     trusted = load_scorer(folder, device="cpu", trust_remote_code=True)
     assert trusted.describe()["architecture"] == "own-architecture"
     assert (folder / "ran").exists()
+
+
+@pytest.mark.parametrize("engine", ["torch", "openvino"])
+def test_what_is_kept_with_code_is_not_used_without_and_the_other_way_round(
+    tiny_checkpoints: Mapping[str, Path], tmp_path: Path, engine: str
+) -> None:
+    """Conversions and cached scores of a class that gives others than the native one does."""
+    if engine == "openvino":
+        pytest.importorskip("openvino")
+    folder = hostile(tiny_checkpoints["bge"], tmp_path / "x")
+    with (folder / "modeling.py").open("a") as code:
+        code.write(
+            "    def forward(self, *args, **options):\n"
+            "        told = super().forward(*args, **options)\n"
+            "        told.logits = 3 - told.logits\n"
+            "        return told\n"
+        )
+    trusted, native = (
+        read_checkpoint(folder, trust_remote_code=trust).fingerprint() for trust in (True, False)
+    )
+    assert trusted != native
+    plain = tiny_checkpoints["bge"]
+    same = (
+        read_checkpoint(plain, trust_remote_code=trust).fingerprint() for trust in (True, False)
+    )
+    assert len(set(same)) == 1  # there is no code to trust
+    found = {
+        trust: load_reranker(
+            folder,
+            trust_remote_code=trust,
+            engine=engine,
+            precision="fp32",
+            device="cpu",
+            scale="logit",
+            cache=tmp_path / "scores",
+        ).rerank("museum", ALL_PASSAGES[:3])
+        for trust in (True, False)
+    }
+    logits = [sorted(3 - item.logit for item in found[True])]
+    logits += [sorted(item.logit for item in found[False])]
+    np.testing.assert_allclose(*logits, atol=1e-3)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from importlib.util import find_spec
 from pathlib import Path
@@ -76,6 +76,7 @@ class Checkpoint:
         tokenizer: The fast tokenizer; None where only sentence-transformers reads the pairs.
         pad_id: Id that fills short rows.
         lightweight: What is left out of a model that can be cut; None for all others.
+        runs_code: Whether code of its own runs, so that scores may be others than without.
     """
 
     folder: Path
@@ -93,6 +94,7 @@ class Checkpoint:
     pad_id: int
     form: str | None = None
     lightweight: Lightweight | None = None
+    runs_code: bool = False
 
     @property
     def pair_tokenizer(self) -> Tokenizer:
@@ -115,11 +117,11 @@ class Checkpoint:
         return self.labels == 2 and self.activation == "sigmoid"
 
     def fingerprint(self) -> str:
-        """Changes with every file, at the top or of a module, that can change a score.
+        """Changes with every file, at the top or of a module, and whether code runs.
 
         Reads the weights: about a second a gigabyte.
         """
-        told = blake2b(digest_size=16)
+        told = blake2b(b"code" if self.runs_code else b"", digest_size=16)
         folders = [self.folder, *(self.folder / name for name in module_folders(self.folder))]
         for folder in folders:
             for file in sorted(folder.iterdir()):
@@ -175,8 +177,10 @@ def _read(folder: Path, *, trust_remote_code: bool) -> Checkpoint:
             saved.causal or not (folder / "adapter_config.json").is_file()
         ):
             check_shape(SimpleNamespace(**raw), folder)
-        return _as_saved(folder, raw, saved, defaults)
-    return _as_classifier(folder, raw, saved, defaults, trust_remote_code=trust_remote_code)
+        found = _as_saved(folder, raw, saved, defaults)
+    else:
+        found = _as_classifier(folder, raw, saved, defaults, trust_remote_code=trust_remote_code)
+    return replace(found, runs_code=trust_remote_code and "auto_map" in raw)
 
 
 def _as_saved(
