@@ -23,7 +23,7 @@ def load_encoder(name: EncoderName = "bundled-encoder") -> BundledEncoder | Stat
     """A text encoder that ships, one per process; its files are read at first use.
 
     Args:
-        name: ``bundled-encoder`` (multilingual-e5-small: ten to sixty passages a second per core)
+        name: ``bundled-encoder`` (multilingual-e5-small: 10 to 60 passages per second and core)
             or ``bundled-static`` (a table of token vectors: a thousand a second, less accurate).
 
     Raises:

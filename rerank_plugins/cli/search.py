@@ -12,7 +12,7 @@ from rerank_plugins.candidates import check_query
 from rerank_plugins.cli._io import EXIT_NOTHING_FOUND, TOP_N, read_records, say, write, write_json
 from rerank_plugins.models.catalog import BUNDLED
 
-# Nothing is kept from one call to the next, and the encoder reads tens of passages a second.
+# Nothing is kept from one call to the next, and the encoder reads tens of passages per second.
 _HYBRID_UP_TO: Final = 500
 
 

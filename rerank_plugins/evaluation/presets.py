@@ -83,7 +83,7 @@ PRESETS: Final[dict[str, Preset]] = {
             measures=("MAP",),
             candidates=None,
             reported={"MAP": 0.6610},
-            data="--pairs FILE: JSON lines of query, positive and negative, one file a task",
+            data="--pairs FILE: JSON lines of query, positive and negative, one file per task",
             note="the figure is the average over the tasks of C-MTEB reranking, not one task's",
         ),
         Preset(
@@ -92,7 +92,7 @@ PRESETS: Final[dict[str, Preset]] = {
             measures=("nDCG@10",),
             candidates=100,
             reported={"nDCG@10": 0.6421},
-            data="--dataset DIR, one folder a task, and a first stage",
+            data="--dataset DIR, one folder per task, and a first stage",
             note=(
                 "the figure is the average over PIRB's tasks; first stage and number of "
                 "candidates are not restated here: take those of the benchmark"

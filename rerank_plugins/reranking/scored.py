@@ -98,7 +98,7 @@ class ScoredList:
         return blended(self.logits, some, weight)
 
     def opinion(self, candidates: Sequence[Candidate], weight: float) -> list[float] | None:
-        """What `order` goes by, one number a candidate; None if some were not scored."""
+        """What `order` goes by, one number per candidate; None if some were not scored."""
         return None if self.rest else self.values(candidates, weight).tolist()
 
     def order(self, candidates: Sequence[Candidate], weight: float) -> list[int]:

@@ -55,7 +55,7 @@ def token_budget_batches(lengths: NDArray[np.int64], budget: int) -> Iterator[ND
     largest batch comes first (what does not fit in memory fails at once, not at the end).
 
     Args:
-        lengths: Shape (rows,), tokens a row.
+        lengths: Shape (rows,), tokens per row.
         budget: Padded tokens per batch, at most. A row longer than that is a separate batch.
 
     Yields:

@@ -32,7 +32,7 @@ _SHORT = 4096  # characters
 class ScoreCache:
     """Scores by key, the longest unused forgotten first. Safe to share between threads.
 
-    Memory holds about 320 bytes a pair. A file holds about 120, is read where memory has
+    Memory holds about 320 bytes per pair. A file holds about 120, is read where memory has
     nothing, and forgets the oldest first. Several processes may share a file on a local
     disk (SQLite's write-ahead log, which network file systems do not carry). Every entry has
     a checksum; one that fails counts as missing. When the file cannot be used later on, a
@@ -217,7 +217,7 @@ class CachedScorer:
         )
 
     def _keys(self, pairs: Sequence[tuple[str, str]], options: ScoreOptions) -> list[bytes]:
-        """32 bytes a pair: BLAKE2b of settings and query, and of the passage."""
+        """32 bytes per pair: BLAKE2b of settings and query, and of the passage."""
         if self._base is None:
             self._base = self._settings()
         how = options.long_passages

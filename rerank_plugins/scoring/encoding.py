@@ -61,7 +61,7 @@ class EncodedPairs:
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """Shape (rows,), tokens a row."""
+        """Shape (rows,), tokens per row."""
         return np.fromiter((len(row) for row in self.rows), dtype=np.int64, count=len(self.rows))
 
 
@@ -90,7 +90,7 @@ class PairEncoder:
     Args:
         tokenizer: As `TextTokens` takes it.
         max_length: Tokens that the model can take, special tokens included.
-        window_tokens: Passage tokens a window; None for as many as fit.
+        window_tokens: Passage tokens per window; None for as many as fit.
         pad_id: Id that fills short rows.
         with_types: Whether the model takes token type ids.
         cache: Token ids of texts seen before, by this same tokenizer; None for none.

@@ -226,9 +226,8 @@ def _explained(error: Exception, name: str, revision: str | None) -> ModelError:
         f"is set: unset it, run `rerank-plugins warm-up --model {name}` once with a network, or "
         "use the model 'bundled'"
         if offline
-        else f"fetching {name!r} failed, the network or the disk is at fault "
-        f"({type(error).__name__}: {error}); what arrived whole is kept, try again. "
-        "The model 'bundled' needs no network"
+        else f"Download of {name!r} failed ({type(error).__name__}: {error}): check network and "
+        "disk, then retry; completed files are cached. The model 'bundled' needs no network"
     )
 
 
@@ -239,6 +238,6 @@ def _refused(status: int, url: str, name: str) -> ModelError:
             "`hf auth login`, or set HF_TOKEN to a token that may read it"
         )
     return ModelDownloadError(
-        f"fetching {name!r} failed, the Hub is at fault (HTTP {status} for {url}); "
-        "what arrived whole is kept, try again later"
+        f"Download of {name!r} failed: the Hub answered HTTP {status} for {url}; retry later, "
+        "completed files are cached"
     )

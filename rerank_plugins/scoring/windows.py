@@ -70,7 +70,7 @@ def within_allowance(
     """Which rows may be read: each pair's first one, and more while their query has tokens left.
 
     Args:
-        lengths: Shape (rows,), tokens a row.
+        lengths: Shape (rows,), tokens per row.
         turns: Shape (rows,), 0 for a pair's first choice, 1 for its second...
         queries: Of each row.
         allowance: Tokens left, by query; what is read is taken from it.

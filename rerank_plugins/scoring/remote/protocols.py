@@ -162,7 +162,7 @@ def read_scores(protocol: Protocol, body: bytes, count: int) -> list[float]:
     results = _results(protocol, body)
     if len(results) != count:
         raise RemoteResponseError(
-            f"the server must give one result a passage, but gave {len(results)} for {count}"
+            f"the server must give one result per passage, but gave {len(results)} for {count}"
         )
     for result in results:
         if not isinstance(result, dict):
