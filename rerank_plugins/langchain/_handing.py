@@ -51,7 +51,8 @@ _HELD: Final[dict[Any, tuple[str, ...]]] = {
 def check_stage(name: str, stage: object) -> None:
     """An InvalidInputError if an inner retriever is neither a retriever nor another runnable."""
     if not isinstance(stage, Runnable):
-        hint = ": give its as_retriever()" if isinstance(stage, VectorStore) else ""
+        hint = ": wrap it in a RunnableLambda" if isfunction(stage) else ""
+        hint = ": give its as_retriever()" if isinstance(stage, VectorStore) else hint
         raise InvalidInputError(f"{name} must be a retriever, but got {type(stage).__name__}{hint}")
 
 
@@ -70,7 +71,7 @@ def handed(stage: RetrieverLike, k: int | None, options: Options) -> RetrieverLi
 
 def found_by(stage: object, documents: object) -> list[Document]:
     """What a stage gave, as a list; an InvalidInputError if it is something else."""
-    if not isinstance(documents, Iterable) or isinstance(documents, (str, Mapping)):
+    if not isinstance(documents, Iterable) or isinstance(documents, (str, Mapping, Document)):
         raise InvalidInputError(
             f"a first stage must give a list of Documents, but {type(stage).__name__} gave "
             f"{type(documents).__name__}"

@@ -8,6 +8,7 @@ from copy import deepcopy
 
 import pytest
 from langchain_core.documents import Document
+from langchain_core.runnables import RunnableLambda
 
 from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.langchain import (
@@ -59,6 +60,22 @@ def test_an_option_that_a_call_does_not_take(
     """The message has the name that was meant, and what the call takes."""
     with pytest.raises(InvalidInputError, match=f"unknown option: {name}.*{said}"):
         retriever().invoke(QUESTION, **{name: 1})
+
+
+@pytest.mark.parametrize("given", [None, "text", {"documents": [DOCUMENT]}, DOCUMENT, ["text"]])
+def test_a_first_stage_that_gives_something_else_than_documents(given: object) -> None:
+    """One Document too: it is iterable, and its fields would be taken for documents."""
+    retriever = RerankingRetriever(
+        RunnableLambda(lambda _: given), reranker=Reranker(OverlapScorer())
+    )
+    with pytest.raises(InvalidInputError, match=r"Documents, but .*(gave|is) \w+$"):
+        retriever.invoke(QUESTION)
+
+
+def test_a_function_in_place_of_a_first_stage() -> None:
+    """A runnable around it is one."""
+    with pytest.raises(InvalidInputError, match="but got function: wrap it in a RunnableLambda"):
+        RerankingRetriever(lambda _: [DOCUMENT], reranker=Reranker(OverlapScorer()))
 
 
 def test_a_misspelt_option_of_a_context() -> None:
