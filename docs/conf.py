@@ -1,8 +1,5 @@
 """Sphinx: the pages of this folder and the docstrings, as one site; `make docs`."""
 
-from pathlib import Path
-from typing import Any
-
 # autodoc imports with typing.TYPE_CHECKING set, under which pydantic cannot build LlamaIndex's
 # classes; what is imported before stays as it is.
 import llama_index.core  # noqa: F401
@@ -44,47 +41,3 @@ napoleon_use_ivar = True
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 suppress_warnings = ["ref.python"]
-
-
-def _versions() -> str:
-    """The pinned versions that the tests run with, as a table."""
-    wanted = {
-        "torch": "scoring",
-        "transformers": "scoring",
-        "tokenizers": "scoring",
-        "sentence-transformers": "training; checkpoints of other forms",
-        "openvino": "extra openvino",
-        "faiss-cpu": "dense search",
-        "PyStemmer": "text analysis",
-        "langchain-core": "extra langchain",
-        "langgraph": "examples",
-        "llama-index-core": "extra llama-index",
-        "ray": "extra ray",
-        "ir-measures": "extra evaluation",
-    }
-    lines = (Path(__file__).parents[1] / "constraints.txt").read_text("utf-8").splitlines()
-    pinned = dict(line.split("==") for line in lines if "==" in line)
-    rows = [f"| {name} | {pinned[name]} | {use} |" for name, use in wanted.items()]
-    return "\n".join(["| package | version | used for |", "|---|---|---|", *rows])
-
-
-def _catalog() -> str:
-    """The models that load by name, as a table."""
-    from rerank_plugins import CATALOG
-
-    rows = [
-        f"| `{one.name}` | {' '.join(one.languages)} | {one.max_length:,} | {one.licence} "
-        f"| {one.headline} | {one.note} |"
-        for one in CATALOG.values()
-    ]
-    head = "| name | languages | tokens | licence | the card's figure | note |"
-    return "\n".join([head, "|---|---|---|---|---|---|", *rows])
-
-
-def _fill(app: Any, page: str, source: list[str]) -> None:  # noqa: ARG001
-    source[0] = source[0].replace("%VERSIONS%", _versions()).replace("%CATALOG%", _catalog())
-
-
-def setup(app: Any) -> None:
-    """Fills in the tables that are made from files of the repository."""
-    app.connect("source-read", _fill)

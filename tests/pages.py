@@ -83,12 +83,75 @@ def outputs(page: Path) -> Iterator[tuple[Block, str]]:
         yield block, run(page, block, namespace)
 
 
+def _versions() -> str:
+    """The pinned versions that the tests run with."""
+    used = {
+        "torch": "scoring",
+        "transformers": "scoring",
+        "tokenizers": "scoring",
+        "sentence-transformers": "training; checkpoints of other forms",
+        "openvino": "extra openvino",
+        "faiss-cpu": "dense search",
+        "PyStemmer": "text analysis",
+        "langchain-core": "extra langchain",
+        "langgraph": "examples",
+        "llama-index-core": "extra llama-index",
+        "ray": "extra ray",
+        "ir-measures": "extra evaluation",
+    }
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pinned = dict(line.split("==") for line in lines if "==" in line)
+    return _table(
+        ["package", "version", "used for"],
+        [[name, pinned[name], use] for name, use in used.items()],
+    )
+
+
+def _catalog() -> str:
+    """The models that load by name."""
+    from rerank_plugins import CATALOG
+
+    rows = [
+        [
+            f"`{one.name}`",
+            " ".join(one.languages),
+            f"{one.max_length:,}",
+            one.licence,
+            one.headline,
+            one.note,
+        ]
+        for one in CATALOG.values()
+    ]
+    return _table(["name", "languages", "tokens", "licence", "the card's figure", "note"], rows)
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+# By the comments that stand around them in a page.
+TABLES = {"versions": _versions, "catalog": _catalog}
+
+
+def with_tables(text: str) -> str:
+    """A page with its tables as they are now."""
+    for name, table in TABLES.items():
+        around = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)", flags=re.DOTALL)
+        if around.search(text):
+            made = table()
+            text = around.sub(lambda match, made=made: f"{match[1]}{made}{match[2]}", text)
+    return text
+
+
 def main() -> None:
-    """Writes the outputs of every page anew, or of those named."""
+    """Writes outputs and tables of every page anew, or of those named."""
     named = [Path(name).resolve() for name in sys.argv[1:]]
     for page in named or [README, *PAGES]:
         os.chdir(tempfile.mkdtemp())
-        text = page.read_text(encoding="utf-8")
+        text = with_tables(page.read_text(encoding="utf-8"))
+        if text != page.read_text(encoding="utf-8"):
+            page.write_text(text, encoding="utf-8")
         printed = list(outputs(page))
         for block, said in reversed(printed):
             if block.output is not None:

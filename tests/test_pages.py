@@ -38,6 +38,14 @@ def test_python_blocks_run_and_print_what_the_page_shows(page, monkeypatch, tmp_
             assert printed == block.output.code, f"{name(page)}, line {block.line}"
 
 
+@pytest.mark.parametrize("page", ALL, ids=name)
+def test_tables_are_those_of_the_package(page):
+    """Whole in the page, since the code host shows it as it is; ``make outputs`` writes them."""
+    text = page.read_text(encoding="utf-8")
+    assert pages.with_tables(text) == text
+    assert re.search(r"%[A-Z]+%", text) is None
+
+
 def test_the_right_passage_comes_first_in_each_example_of_the_readme(monkeypatch, tmp_path):
     """A page that shows a wrong ranking sells nothing."""
     monkeypatch.chdir(tmp_path)
