@@ -49,6 +49,23 @@ def test_a_ready_cross_encoder_scores_as_its_predict(
     assert (np.diff(expected[ranking.keys]) < 1e-4).all()
 
 
+@pytest.mark.parametrize("activation", [torch.nn.Sigmoid(), torch.nn.Softmax(dim=-1)])
+@pytest.mark.parametrize(("name", "relevant"), [("two_labels", 1), ("two_labels_reversed", 0)])
+def test_of_two_labels_the_relevant_one_counts(
+    tiny_checkpoints: Mapping[str, Path], name: str, relevant: int, activation: torch.nn.Module
+) -> None:
+    """By its name in the model's configuration; two models with other names share no scores."""
+    model = loaded(tiny_checkpoints[name])
+    model.activation_fn = activation
+    expected = model.predict([(QUERY, passage) for passage in ALL_PASSAGES])[:, relevant]
+    scorer = CrossEncoderScorer(model)
+    ranking = Reranker(scorer).rerank(QUERY, ALL_PASSAGES)
+    np.testing.assert_allclose(ranking.scores, expected[ranking.keys], atol=1e-4)
+    before = scorer.fingerprint()
+    model.config.id2label = {0: "1", 1: "0"} if relevant else {0: "0", 1: "1"}
+    assert CrossEncoderScorer(model).fingerprint() != before
+
+
 def test_it_has_windows_a_cascade_a_cache_and_a_deadline(
     tiny_cross_encoders: Mapping[str, Path], tmp_path: Path
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from importlib.util import find_spec
@@ -191,7 +192,7 @@ def _as_saved(
         folder=folder,
         architecture=str(raw.get("model_type", "")),
         labels=1,
-        relevant=_relevant_label(raw.get("id2label")),
+        relevant=relevant_label(raw.get("id2label")),
         activation=saved.activation or "sigmoid",
         max_length=defaults["max_length"] or _NO_LIMIT,
         with_types=False,
@@ -243,7 +244,7 @@ def _as_classifier(
         folder=folder,
         architecture=architecture,
         labels=labels,
-        relevant=_relevant_label(raw.get("id2label")) if labels == 2 else 0,
+        relevant=relevant_label(raw.get("id2label")) if labels == 2 else 0,
         activation=saved.activation or ("sigmoid" if labels == 1 else "softmax"),
         max_length=_usable_length(
             config, saved.max_seq_length or tokenizer.model_max_length, defaults["max_length"]
@@ -339,7 +340,7 @@ def checked_max_length(checkpoint: Checkpoint, wanted: int | None) -> int:
     return wanted
 
 
-def _relevant_label(id2label: dict[str, str] | None) -> int:
+def relevant_label(id2label: Mapping[Any, str] | None) -> int:
     """Index of the relevant one of two classes: the second, unless the names say otherwise."""
     if id2label is None:
         return 1

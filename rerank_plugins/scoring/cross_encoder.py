@@ -19,7 +19,7 @@ from rerank_plugins.errors import (
     UnsupportedModelError,
 )
 from rerank_plugins.scoring.base import PairScores, ScoreOptions, Scorer
-from rerank_plugins.scoring.checkpoint import Checkpoint
+from rerank_plugins.scoring.checkpoint import Checkpoint, relevant_label
 from rerank_plugins.scoring.engines import Choice
 from rerank_plugins.scoring.loaded import Encoder, LoadedModel, ModelSettings
 from rerank_plugins.scoring.local import LocalScorer
@@ -136,7 +136,7 @@ class _ReadyModel(LoadedModel):
             folder=Path(),
             architecture="",
             labels=1,
-            relevant=1,
+            relevant=relevant_label(_labels(model)),
             activation="",
             max_length=encoder.max_length,
             with_types=False,
@@ -181,7 +181,7 @@ class _ReadyScorer(LocalScorer):
             return self._ready
 
     def fingerprint(self) -> str:
-        """Changes with every weight, with the tokenizer and with the prompt."""
+        """Changes with every weight, with tokenizer and prompt, and with what labels mean."""
         import torch
 
         if self._digest is None:
@@ -193,6 +193,8 @@ class _ReadyScorer(LocalScorer):
             told.update(repr([repr(module) for module in self._given]).encode())
             told.update(self._given.tokenizer.backend_tokenizer.to_str().encode())
             told.update(_prompt(self._given).encode("utf-8", "surrogatepass"))
+            # Of two labels: which is the relevant one, and whether the other counts.
+            told.update(repr((_labels(self._given), _activation(self._given))).encode())
             self._digest = told.hexdigest()
         return self._digest
 
@@ -250,6 +252,11 @@ def _prompt(model: Any) -> str:
     """What ``predict`` puts in front of a query when it is not told otherwise."""
     name = model.default_prompt_name
     return "" if name is None else str(model.prompts.get(name) or "")
+
+
+def _labels(model: Any) -> dict[Any, str] | None:
+    """Names of the labels by their numbers, where the model's configuration has them."""
+    return getattr(model.config, "id2label", None)
 
 
 def _activation(model: Any) -> str:
