@@ -78,6 +78,11 @@ def check_iterable(name: str, value: object) -> Iterator[Any]:
         ) from error
 
 
+def kind_of(value: object) -> str:
+    """What something is, for a message; a class in place of its object is told apart."""
+    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+
+
 def text_of(value: object) -> str:
     """Where the text of something is that stands in place of one, for a message."""
     if hasattr(value, "candidate"):

@@ -10,6 +10,7 @@ import pytest
 from rerank_plugins import ContextBuilder, Reranker, load_reranker
 from rerank_plugins.errors import InvalidInputError, RerankPluginsError, UnknownModelError
 from rerank_plugins.first_stage import BM25, Dense, Hybrid
+from rerank_plugins.models.loading import as_reranker
 from rerank_plugins.testing import OverlapScorer
 
 RERANKER = Reranker(OverlapScorer())
@@ -84,6 +85,13 @@ def test_a_name_in_place_of_an_object(call: Callable[[], object], said: str) -> 
     """Never an error from within."""
     with pytest.raises(InvalidInputError, match=said):
         call()
+
+
+@pytest.mark.parametrize("call", [Reranker, as_reranker])
+def test_a_class_in_place_of_its_object(call: Callable[[object], object]) -> None:
+    """It has the methods, so it looks like one until it is called."""
+    with pytest.raises(InvalidInputError, match="but got the class OverlapScorer"):
+        call(OverlapScorer)
 
 
 @pytest.mark.parametrize("call", [lambda x: RERANKER.rerank("museum", [x]), lambda x: BM25([x])])

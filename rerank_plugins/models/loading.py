@@ -10,7 +10,7 @@ from typing import Any, cast
 from typing_extensions import Unpack
 
 from rerank_plugins._names import check_options
-from rerank_plugins._validation import check_flag
+from rerank_plugins._validation import check_flag, kind_of
 from rerank_plugins.bundled import BundledEncoder, load_encoder
 from rerank_plugins.errors import InvalidInputError, UnknownModelError
 from rerank_plugins.models.calibration import Calibration, calibrated
@@ -220,11 +220,11 @@ def as_reranker(
                 f"{sorted(options)}"
             )
         return model
-    if not isinstance(model, Scorer):
-        if not is_cross_encoder(model):
+    if isinstance(model, type) or not isinstance(model, Scorer):
+        if isinstance(model, type) or not is_cross_encoder(model):
             raise InvalidInputError(
                 "reranker must be a Reranker, a scorer, a CrossEncoder, a BaseCrossEncoder or a "
-                f"model's name, but got {type(model).__name__}"
+                f"model's name, but got {kind_of(model)}"
             )
         model = CrossEncoderScorer(model)
     if late := sorted(options.keys() - RerankerOptions.__annotations__.keys()):

@@ -20,6 +20,7 @@ from rerank_plugins._validation import (
     check_threshold,
     check_top_n,
     check_weight,
+    kind_of,
 )
 from rerank_plugins.candidates import Candidate, Ranking
 from rerank_plugins.errors import InvalidInputError
@@ -104,9 +105,9 @@ class Reranker:
         deadline_ms: float | None = None,
         cache: ScoreCache | int | str | Path | None = None,
     ) -> None:
-        if not isinstance(scorer, Scorer):
+        if isinstance(scorer, type) or not isinstance(scorer, Scorer):
             raise InvalidInputError(
-                f"scorer must follow the Scorer protocol, but got {type(scorer).__name__}; "
+                f"scorer must follow the Scorer protocol, but got {kind_of(scorer)}; "
                 "load_reranker() makes a Reranker from a model's name"
             )
         check_choice("scale", scale, get_args(ScoreScale))
