@@ -199,7 +199,7 @@ class CrossEncoderPostprocessor(BaseNodePostprocessor):
         return to_nodes(every, nodes, self.details, self.prefix)
 
     def _kept(self) -> int | None:
-        return self._reranker.top_n if self.top_n is None else self.top_n
+        return self._reranker.top_n if self.top_n is None else check_top_n(self.top_n)
 
     @contextmanager
     def _reported(self, query: str, nodes: list[NodeWithScore]) -> Iterator[list[NodeWithScore]]:

@@ -18,7 +18,7 @@ from rerank_plugins.errors import UnsupportedModelError
 from rerank_plugins.models.loading import load_scorer
 from rerank_plugins.scoring.base import ScoreOptions, Scorer
 from rerank_plugins.scoring.encoding import Batch
-from rerank_plugins.scoring.padding import a_length_at_a_time
+from rerank_plugins.scoring.padding import a_length_at_a_time, depends_on_padding
 
 _LAYERS: dict[str, Any] = {"num_hidden_layers": 2, "num_attention_heads": 2}
 _WIDTH: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "initializer_range": 0.5}
@@ -99,6 +99,19 @@ def test_the_torch_engine_leaves_padding_out_too(folder: Path) -> None:
     scorer = load_scorer(folder, engine="torch", precision="fp32", device="cpu")
     found = scorer.score(TESTED, ScoreOptions(long_passages="truncate")).logits
     np.testing.assert_allclose(found, _alone(folder), atol=1e-4)
+
+
+def test_what_cannot_take_rows_of_several_lengths_gets_them_apart() -> None:
+    """Whatever the model raises for them."""
+
+    def forward(batch: Batch) -> np.ndarray:
+        if not batch.attention_mask.all():
+            raise ValueError("no padding here")
+        return batch.input_ids.sum(axis=1, keepdims=True).astype(np.float32)
+
+    ids, mask = np.array([[1, 2], [3, 0]]), np.array([[1, 1], [1, 0]])
+    assert depends_on_padding(forward, Batch(ids, mask, None), "fp32")
+    assert not depends_on_padding(forward, Batch(ids, np.ones_like(mask), None), "fp32")
 
 
 def test_rows_of_one_length_go_together_on_whichever_side_they_are_padded() -> None:

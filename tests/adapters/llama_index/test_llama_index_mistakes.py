@@ -72,6 +72,16 @@ def test_a_text_in_place_of_a_query_bundle() -> None:
         postprocessor.postprocess_nodes(nodes, query_bundle="museum")
 
 
+@pytest.mark.parametrize("top_n", ["3", -1, 1.5])
+def test_a_wrong_number_set_later(top_n: object) -> None:
+    """As at the start: the rule and the value, not an error of an event's fields."""
+    postprocessor = CrossEncoderPostprocessor(reranker=Reranker(OverlapScorer()))
+    postprocessor.top_n = top_n
+    nodes = BM25Retriever([NODE]).retrieve("museum")
+    with pytest.raises(InvalidInputError, match=f"top_n must be .* but got {top_n!r}"):
+        postprocessor.postprocess_nodes(nodes, query_str="museum")
+
+
 async def test_an_agent_s_empty_query_finds_nothing_and_fails_nowhere() -> None:
     """Retrievers find nothing for it, and nothing is reranked by nothing."""
     tool = RetrieverTool(
