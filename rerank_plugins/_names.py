@@ -32,6 +32,7 @@ _ELSEWHERE: dict[str, tuple[str, ...]] = {
     "max_retries": ("retries",),
     "metadata_filters": ("filters", "filter"),
     "min_score": ("score_threshold",),
+    "model": ("model", "model_name"),
     "model_id": ("model",),
     "model_name": ("model",),
     "model_name_or_path": ("model",),

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from rerank_plugins._progress import progress
 from rerank_plugins._text import stream_safe
 from rerank_plugins._threads import lock_without_forks
+from rerank_plugins._validation import check_each
 from rerank_plugins.bundled._bodies import (
     EncoderEngine,
     EncoderPrecision,
@@ -121,6 +122,7 @@ class BundledEncoder:
         Raises:
             UnsupportedModelError: If the folder lacks a file, or the files do not fit together.
         """
+        texts = check_each("texts", texts, str, "texts")
         vectors, owners = self.embed_windows(texts)
         if len(vectors) == len(texts):
             return vectors
@@ -173,6 +175,7 @@ class BundledEncoder:
     def _vectors(
         self, texts: Sequence[str], side: Side, *, windows: bool
     ) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
+        texts = check_each("texts", texts, str, "texts")
         loaded = self._load()
         parts: list[NDArray[np.float32]] = [np.zeros((0, self.dimension), dtype=np.float32)]
         owners: list[int] = []

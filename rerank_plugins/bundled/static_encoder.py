@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from rerank_plugins._text import stream_safe
 from rerank_plugins._threads import lock_without_forks
+from rerank_plugins._validation import check_each
 from rerank_plugins.bundled._folder import FOLDER
 from rerank_plugins.bundled.encoder import files_digest
 from rerank_plugins.errors import UnsupportedModelError
@@ -64,6 +65,7 @@ class StaticEncoder:
         Raises:
             UnsupportedModelError: If the folder lacks a file, or the files do not fit together.
         """
+        texts = check_each("texts", texts, str, "texts")
         tokenizer, table, unknown = self._load()
         vectors = np.zeros((len(texts), table.shape[1]), dtype=np.float32)
         # A long text in blocks, which take linear time.

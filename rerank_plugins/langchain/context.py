@@ -14,6 +14,7 @@ from rerank_plugins._adapters import RELEVANCE_SCORE, context_builder, context_p
 from rerank_plugins._stamps import finite
 from rerank_plugins._threads import in_thread
 from rerank_plugins.context import Context, ContextBuilder
+from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.langchain._documents import check_documents
 
 Source = str | Callable[[Document], object]
@@ -76,6 +77,10 @@ def format_context(
 
 
 def _pack(documents: Sequence[Document] | Mapping[str, Any], **set_up: Any) -> str:
+    if isinstance(documents, Mapping) and "documents" not in documents:
+        raise InvalidInputError(
+            f"a dict must have the documents under 'documents', but has {[*documents]}"
+        )
     listed = documents["documents"] if isinstance(documents, Mapping) else documents
     return pack_context(listed, **set_up).text
 

@@ -24,7 +24,7 @@ from llama_index.core.storage.docstore.utils import doc_to_json, json_to_doc
 
 from rerank_plugins._adapters import RELEVANCE_SCORE, Detail, score_metadata
 from rerank_plugins._stamps import finite
-from rerank_plugins._validation import check_each
+from rerank_plugins._validation import check_choice, check_each
 from rerank_plugins.candidates import Candidate, Ranking
 from rerank_plugins.collection import Record, check_id, own
 from rerank_plugins.errors import InvalidInputError
@@ -58,6 +58,13 @@ def query_text(query_bundle: QueryBundle | None) -> str:
 def without_tool_words(query_bundle: QueryBundle) -> QueryBundle:
     """The same query as `query_text` reads it."""
     return replace(query_bundle, query_str=query_text(query_bundle))
+
+
+def checked_mode(mode: MetadataMode | str) -> MetadataMode:
+    """The mode, also by its name; an InvalidInputError if there is none of that name."""
+    names = [one.value for one in MetadataMode]
+    check_choice("metadata_mode", mode.value if isinstance(mode, MetadataMode) else mode, names)
+    return MetadataMode(mode)
 
 
 def check_nodes(nodes: Iterable[NodeWithScore]) -> list[NodeWithScore]:
@@ -104,6 +111,7 @@ def records_of(nodes: Iterable[BaseNode], mode: MetadataMode) -> list[Record]:
     Raises:
         InvalidInputError: If a node's id is not one, or its metadata cannot be copied.
     """
+    mode = checked_mode(mode)
     records = []
     for node in nodes:
         kept, source = copied(node), node.source_node

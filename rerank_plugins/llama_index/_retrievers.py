@@ -33,6 +33,7 @@ from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.first_stage.analysis import Analyzer
 from rerank_plugins.llama_index._filters import both, read_filters
 from rerank_plugins.llama_index._nodes import (
+    checked_mode,
     copied,
     line_of,
     nodes_of,
@@ -227,7 +228,7 @@ class StageRetriever(Collected, Staged, FilteringRetriever):
     ) -> None:
         self.collection = collection
         self._at()  # an error now if it does not have the stage
-        self.metadata_mode = MetadataMode(metadata_mode)
+        self.metadata_mode = checked_mode(metadata_mode)
         self.similarity_top_k = check_count("similarity_top_k", similarity_top_k)
         self.filters = filters
         super().__init__(**fields)

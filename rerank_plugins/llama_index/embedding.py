@@ -9,6 +9,7 @@ from llama_index.core.base.embeddings.base import BaseEmbedding
 from numpy.typing import NDArray
 from pydantic import PrivateAttr
 
+from rerank_plugins._names import check_options
 from rerank_plugins._threads import off_loop
 from rerank_plugins.bundled import BundledEncoder, EncoderName, StaticEncoder, load_encoder
 
@@ -26,7 +27,7 @@ class BundledEmbedding(BaseEmbedding):
             ``bundled-static``; see `rerank_plugins.bundled.load_encoder`.
 
     Raises:
-        InvalidInputError: If there is no encoder of that name.
+        InvalidInputError: If there is no encoder or field of that name.
     """
 
     _encoder: BundledEncoder | StaticEncoder = PrivateAttr()
@@ -34,6 +35,7 @@ class BundledEmbedding(BaseEmbedding):
     def __init__(self, **fields: Any) -> None:
         if fields.get("model_name", "embedded") == "embedded":  # its earlier name, in stored forms
             fields["model_name"] = "bundled-encoder"
+        check_options(type(self).__name__, fields, type(self).model_fields)
         super().__init__(**fields)
         self._encoder = load_encoder(cast("EncoderName", self.model_name))
 

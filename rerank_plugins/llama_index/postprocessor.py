@@ -20,7 +20,13 @@ from rerank_plugins._threads import in_thread
 from rerank_plugins._validation import check_threshold, check_top_n
 from rerank_plugins.candidates import Candidate, Ranking
 from rerank_plugins.errors import InvalidInputError
-from rerank_plugins.llama_index._nodes import check_nodes, query_text, to_candidates, to_nodes
+from rerank_plugins.llama_index._nodes import (
+    check_nodes,
+    checked_mode,
+    query_text,
+    to_candidates,
+    to_nodes,
+)
 from rerank_plugins.models.catalog import BUNDLED
 from rerank_plugins.models.loading import ModelOptions
 from rerank_plugins.reranking.reranker import Reranker
@@ -115,7 +121,7 @@ class CrossEncoderPostprocessor(BaseNodePostprocessor):
             "model": used.model,
             "top_n": check_top_n(top_n),
             "score_threshold": check_threshold(score_threshold),
-            "metadata_mode": metadata_mode,
+            "metadata_mode": checked_mode(metadata_mode),
             "details": check_details(details),
             "prefix": prefix,
             "options": {

@@ -13,6 +13,7 @@ from langchain_core.runnables import RunnableLambda
 from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.langchain import (
     BM25Retriever,
+    BundledEmbeddings,
     CrossEncoderCompressor,
     HybridRetriever,
     RerankingRetriever,
@@ -76,6 +77,23 @@ def test_a_function_in_place_of_a_first_stage() -> None:
     """A runnable around it is one."""
     with pytest.raises(InvalidInputError, match="but got function: wrap it in a RunnableLambda"):
         RerankingRetriever(lambda _: [DOCUMENT], reranker=Reranker(OverlapScorer()))
+
+
+@pytest.mark.parametrize("model", ["bundled-encoder", "bundled-static"])
+def test_embeddings_of_something_else_than_texts(model: str) -> None:
+    """One text is not a list of characters, each with its vector."""
+    embeddings = BundledEmbeddings(model)
+    with pytest.raises(InvalidInputError, match="must be a list, but got one str"):
+        embeddings.embed_documents("museum")
+    for call in (lambda: embeddings.embed_documents([None]), lambda: embeddings.embed_query(5)):
+        with pytest.raises(InvalidInputError, match="number 0 is"):
+            call()
+
+
+def test_a_dict_without_documents_into_a_context() -> None:
+    """A state of a graph, say: the message has the key that is read, and those that are there."""
+    with pytest.raises(InvalidInputError, match=r"under 'documents', but has \['docs'\]"):
+        format_context().invoke({"docs": [DOCUMENT]})
 
 
 def test_a_misspelt_option_of_a_context() -> None:

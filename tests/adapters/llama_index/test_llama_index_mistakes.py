@@ -14,6 +14,7 @@ from rerank_plugins import Reranker
 from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.llama_index import (
     BM25Retriever,
+    BundledEmbedding,
     CrossEncoderPostprocessor,
     FaissRetriever,
     HybridRetriever,
@@ -80,6 +81,29 @@ def test_a_wrong_number_set_later(top_n: object) -> None:
     nodes = BM25Retriever([NODE]).retrieve("museum")
     with pytest.raises(InvalidInputError, match=f"top_n must be .* but got {top_n!r}"):
         postprocessor.postprocess_nodes(nodes, query_str="museum")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda mode: BM25Retriever([NODE], metadata_mode=mode),
+        lambda mode: HybridRetriever.from_nodes([NODE], metadata_mode=mode),
+        lambda mode: CrossEncoderPostprocessor(metadata_mode=mode),
+    ],
+)
+def test_a_metadata_mode_that_does_not_exist(call: Callable[[object], object]) -> None:
+    """Those that do are listed; their names will do."""
+    with pytest.raises(InvalidInputError, match=r"metadata_mode must be one of \['all', 'embed'"):
+        call("text")
+    call("none")
+
+
+def test_an_embedding_s_option_that_does_not_exist() -> None:
+    """LlamaIndex' embeddings pass over them without a word."""
+    with pytest.raises(InvalidInputError, match=r"BundledEmbedding has no option 'model' .*name'"):
+        BundledEmbedding(model="bundled-static")
+    made = BundledEmbedding(model_name="bundled-static", embed_batch_size=3)
+    assert BundledEmbedding.from_dict(made.to_dict()).embed_batch_size == 3
 
 
 async def test_an_agent_s_empty_query_finds_nothing_and_fails_nowhere() -> None:
