@@ -63,7 +63,7 @@ def documents_of(
             are one string.
     """
     all_texts = list(check_iterable("texts", texts))
-    all_metadatas = [{} for _ in all_texts] if metadatas is None else list(metadatas)
+    all_metadatas = [{} for _ in all_texts] if metadatas is None else _dicts(metadatas)
     all_ids = [None for _ in all_texts] if ids is None else list(ids)
     if not len(all_texts) == len(all_metadatas) == len(all_ids):
         raise InvalidInputError(
@@ -74,6 +74,12 @@ def documents_of(
         Document(page_content=text, metadata=dict(metadata), id=id_)
         for text, metadata, id_ in zip(all_texts, all_metadatas, all_ids, strict=True)
     ]
+
+
+def _dicts(metadatas: Iterable[Mapping[str, Any] | None]) -> list[Mapping[str, Any]]:
+    """One metadata per text; None for none."""
+    given = [{} if one is None else one for one in check_iterable("metadatas", metadatas)]
+    return list(check_each("metadatas", given, Mapping, "dicts"))  # type: ignore[type-abstract]
 
 
 def records_of(

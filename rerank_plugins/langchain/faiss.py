@@ -13,9 +13,9 @@ from langchain_core.vectorstores.utils import maximal_marginal_relevance
 from pydantic import SkipValidation
 from typing_extensions import Self
 
+from rerank_plugins._adapters import blank
 from rerank_plugins._threads import in_thread
 from rerank_plugins._validation import check_count, check_flag, check_threshold
-from rerank_plugins.candidates import check_query
 from rerank_plugins.collection import Collection
 from rerank_plugins.collection.stored import Place, Staged
 from rerank_plugins.first_stage._vectors import RELEVANCE
@@ -158,13 +158,13 @@ class FaissVectorStore(Collected, Staged, VectorStore):
         """The ``k`` nearest documents, best first, as they were added.
 
         Args:
-            query: Non-blank text.
+            query: Text; a blank one, which a self-query of a filter alone asks, is embedded too.
             k: How many at most.
             filter: See the class.
             **options: ``score_threshold`` and ``fetch_k``; see the class.
 
         Raises:
-            InvalidInputError: If the query is blank, or an option is invalid.
+            InvalidInputError: If the query is not text, or an option is invalid.
         """
         found = self.similarity_search_with_score(query, k, filter, **options)
         return [document for document, _ in found]
@@ -180,13 +180,15 @@ class FaissVectorStore(Collected, Staged, VectorStore):
         self, query: str, k: int = 4, filter: MetadataFilter | None = None, **options: Any
     ) -> Found:
         """`similarity_search`, each document with its score, higher for the nearer."""
-        return self._near(check_query(query), k, None, filter, **options)
+        vector = self._embed.embed_query(query) if blank(query) else None
+        return self._near(query, k, vector, filter, **options)
 
     async def asimilarity_search_with_score(
         self, query: str, k: int = 4, filter: MetadataFilter | None = None, **options: Any
     ) -> Found:
         """`similarity_search_with_score` that leaves the event loop free."""
-        vector = await self._embed.aembed_query(check_query(query))
+        blank(query)  # an error if it is no text
+        vector = await self._embed.aembed_query(query)
         return await in_thread(self._near, query, k, vector, filter, **options)
 
     def similarity_search_by_vector(
@@ -205,13 +207,14 @@ class FaissVectorStore(Collected, Staged, VectorStore):
         """The ``k`` of the ``fetch_k`` nearest that are near and unlike each other.
 
         Args:
-            query: Non-blank text.
+            query: Text.
             k: How many at most.
             fetch_k: How many to choose from.
             lambda_mult: 1 weighs nearness alone, 0 unlikeness alone.
             **options: ``filter``; see the class.
         """
-        vector = self._embed.embed_query(check_query(query))
+        blank(query)  # an error if it is no text
+        vector = self._embed.embed_query(query)
         return self.max_marginal_relevance_search_by_vector(
             vector, k, fetch_k, lambda_mult, **options
         )
@@ -220,7 +223,8 @@ class FaissVectorStore(Collected, Staged, VectorStore):
         self, query: str, k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **options: Any
     ) -> list[Document]:
         """`max_marginal_relevance_search` that leaves the event loop free."""
-        vector = await self._embed.aembed_query(check_query(query))
+        blank(query)
+        vector = await self._embed.aembed_query(query)
         search = self.max_marginal_relevance_search_by_vector
         return await in_thread(search, vector, k, fetch_k, lambda_mult, **options)
 

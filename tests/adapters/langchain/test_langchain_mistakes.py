@@ -5,9 +5,11 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable
 from copy import deepcopy
+from typing import Any
 
 import pytest
 from langchain_core.documents import Document
+from langchain_core.embeddings import DeterministicFakeEmbedding
 from langchain_core.runnables import RunnableLambda
 
 from rerank_plugins.errors import InvalidInputError
@@ -15,6 +17,7 @@ from rerank_plugins.langchain import (
     BM25Retriever,
     BundledEmbeddings,
     CrossEncoderCompressor,
+    FaissVectorStore,
     HybridRetriever,
     RerankingRetriever,
     format_context,
@@ -88,6 +91,39 @@ def test_embeddings_of_something_else_than_texts(model: str) -> None:
     for call in (lambda: embeddings.embed_documents([None]), lambda: embeddings.embed_query(5)):
         with pytest.raises(InvalidInputError, match="number 0 is"):
             call()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"metadatas": {"team": "a"}}, "metadatas must be a list, but got a dict"),
+        ({"metadatas": ["a"]}, "metadatas must be dicts, but number 0 is str"),
+    ],
+)
+def test_metadatas_that_are_no_list_of_dicts(options: dict[str, Any], said: str) -> None:
+    """Not an error from within; None is a text without metadata."""
+    for call in (BM25Retriever.from_texts, words().add_texts):
+        with pytest.raises(InvalidInputError, match=said):
+            call(["museum"], **options)
+    assert BM25Retriever.from_texts(["museum"], [None]).documents[0].metadata == {}
+
+
+async def test_a_store_answers_a_blank_query_as_other_stores_do() -> None:
+    """A self-query whose language model wrote a filter alone asks for " "."""
+    texts, teams = ["museum", "bus", "tram"], [{"team": "a"}, {"team": "b"}, {"team": "a"}]
+    store = FaissVectorStore.from_texts(texts, DeterministicFakeEmbedding(size=8), teams)
+    mine = {"filter": {"team": "a"}}
+    for found in (
+        store.similarity_search(" ", **mine),
+        await store.asimilarity_search(" ", **mine),
+        store.search(" ", "mmr", **mine),
+        await store.asearch(" ", "mmr", **mine),
+    ):
+        assert {one.page_content for one in found} == {"museum", "tram"}
+    assert store.as_retriever().invoke(" ") == []  # an agent's: nothing is looked for
+    for search in (store.similarity_search, store.max_marginal_relevance_search):
+        with pytest.raises(InvalidInputError, match="query must be text, but got NoneType"):
+            search(None)
 
 
 def test_a_dict_without_documents_into_a_context() -> None:
