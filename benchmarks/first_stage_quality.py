@@ -131,7 +131,14 @@ def column(name: str, questions: Questions, language: str) -> tuple[float, ...]:
 @contextmanager
 def without(step: str) -> Iterator[None]:
     """The analysis less one step."""
-    from rerank_plugins.first_stage.analysis import analyzers, arabic, identifiers, latin, snowball
+    from rerank_plugins.first_stage.analysis import (
+        analyzers,
+        arabic,
+        identifiers,
+        latin,
+        queries,
+        snowball,
+    )
     from rerank_plugins.first_stage.analysis.normalization import folded
 
     def accented_stem(word: str, language: str) -> str:
@@ -147,7 +154,7 @@ def without(step: str) -> Iterator[None]:
         ],
         "no-accents": [(latin, "stem", accented_stem)],
         "no-parts": [(identifiers, "_compound", parts)],
-        "no-stop": [(analyzers, "_is_stop_word", lambda *_: False)],
+        "no-stop": [(queries, "_is_stop_word", lambda *_: False)],
     }[step]  # fmt: skip
     with ExitStack() as patches:
         for where, name, value in replaced:

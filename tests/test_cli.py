@@ -334,7 +334,7 @@ def test_analyze_prints_the_road_of_a_text(capsys):
     """Each piece with what it becomes, then the query's terms and the stop words."""
     assert main(["analyze", "--language", "fr", "Les œuvres de l’été, C++"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "analyzer: fr, version 2; read as: fr"
+    assert lines[0] == "analyzer: fr, version 3; read as: fr"
     assert [line.split() for line in lines[3:8]] == [
         ["Les", "Les", "Les", "le"],
         ["œuvres", "œuvres", "œuvres", "oeuvr"],

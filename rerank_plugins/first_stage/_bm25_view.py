@@ -196,8 +196,33 @@ class BM25View(PassagesView):
     ) -> tuple[list[int], int, NDArray[np.bool_] | None]:
         """The query's terms that the vocabulary has, and the arguments once they are checked."""
         query, k, mask = check_query(query), check_count("k", k), check_mask(mask, self.size)
-        terms = self.settings.query_terms(query)
+        terms = self.query_terms(query)
         return [self.vocabulary[term] for term in terms if term in self.vocabulary], k, mask
+
+    def query_terms(self, query: str) -> list[str]:
+        """The terms of a query; where a word of it is in no passage, also what it falls back to."""
+        terms = list(self.settings.query_terms(query))
+        fallbacks: Callable[[str, Callable[[str], bool]], list[str]] | None = getattr(
+            self.settings.analyzer, "fallbacks", None
+        )
+        if fallbacks is None or len(known := self._known(terms)) == len(set(terms)):
+            return terms
+
+        def has(term: str) -> bool:
+            return term in known or bool(self._known([term]))
+
+        return terms + fallbacks(query, has)
+
+    def _known(self, terms: Iterable[str]) -> set[str]:
+        """Those of the terms that a passage which is alive has."""
+        numbers = {term: self.vocabulary[term] for term in terms if term in self.vocabulary}
+        known: set[str] = set()
+        for at, segment in enumerate(self.segments if numbers else ()):
+            kept = self._kept(at)
+            for term, span in zip(numbers, segment.spans(list(numbers.values())), strict=True):
+                if span is not None and (kept is None or kept[segment.rows[span]].any()):
+                    known.add(term)
+        return known
 
     def _matches(
         self, numbers: list[int], k: int | None = None, mask: NDArray[np.bool_] | None = None

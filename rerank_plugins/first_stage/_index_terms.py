@@ -43,7 +43,7 @@ def explain_score(view: BM25View, query: str, key: int) -> Explanation:
     """
     if not 0 <= key < view.size or not view.alive[key]:
         raise InvalidInputError(f"key must be in the index, but {key!r} is not")
-    terms = list(view.settings.query_terms(query))
+    terms = view.query_terms(query)
     segment = _segment_of(view, key)
     row = int(np.searchsorted(segment.keys, key))
     counts = {term: (_found_in(view, term), _frequency(view, segment, row, term)) for term in terms}

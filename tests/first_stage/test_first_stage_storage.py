@@ -189,7 +189,7 @@ def test_another_languages_analyzer_is_refused(tmp_path: Path) -> None:
 
     BM25(PASSAGES, language="en").save(tmp_path / "index")
     BM25.load(tmp_path / "index", analyzer=analyzer_for("en"))
-    with pytest.raises(IndexMismatchError, match="analyzer 'en', version 2, but this one is 'fr'"):
+    with pytest.raises(IndexMismatchError, match="analyzer 'en', version 3, but this one is 'fr'"):
         BM25.load(tmp_path / "index", analyzer=analyzer_for("fr"))
 
     class Changed(Analyzer):

@@ -3,8 +3,8 @@
 `analyzers` is the road that a text takes; each step is a file: `pieces` (the cut at white
 space), `normalization` (one spelling for what Unicode writes in several), `identifiers` (the cut
 into words, numbers, identifiers and symbols), `arabic`, `latin` (French, Polish, English) with
-`snowball` and `irregular`, `stop_words`, `detection` (of a language). A change of what any step
-gives raises `VERSION`.
+`snowball`, `polish` and `irregular`, `queries` with `stop_words`, `detection` (of a language). A
+change of what any step gives raises `VERSION`.
 """
 
 from rerank_plugins.first_stage.analysis.analyzers import (

@@ -8,8 +8,8 @@ became of it:
 3. Arabic: `arabic.name_parts`, `arabic.stem`; other scripts: accents off, then the Snowball
    stem of the language, `latin.stem`.
 
-A query takes the same road and loses its stop words. Before the cut, numbers whose groups
-stand apart ("1 000", telephone numbers) get their whole beside them.
+A query takes the same road and loses its stop words (`queries`). Before the cut, numbers whose
+groups stand apart ("1 000", telephone numbers) get their whole beside them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from rerank_plugins.first_stage.analysis.detection import detect_language, shown
 from rerank_plugins.first_stage.analysis.identifiers import MAX_WHOLE, Token, simple_word, tokens
 from rerank_plugins.first_stage.analysis.normalization import folded, normalized
 from rerank_plugins.first_stage.analysis.pieces import pieces
-from rerank_plugins.first_stage.analysis.stop_words import LISTS
+from rerank_plugins.first_stage.analysis.queries import fallbacks, weighted, without_stop_words
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -34,7 +34,7 @@ T = TypeVar("T")
 LANGUAGES: Final = ("ar", "fr", "pl", "en", "neutral")
 """What ``analyzer_for`` takes beside ``auto``; ``neutral`` neither stems nor stops."""
 
-VERSION: Final = 2
+VERSION: Final = 3
 """Raised by every change that alters terms, so that a stored index can tell it is old."""
 
 _MEMO_BYTES: Final = 128_000_000
@@ -75,6 +75,10 @@ class Analyzer:
         """
         raise NotImplementedError
 
+    def fallbacks(self, text: str, has: Callable[[str], bool]) -> list[str]:
+        """What a query asks for beside its terms where one of its words is in no passage."""
+        raise NotImplementedError
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}(name={self.name!r}, version={self.version})"
 
@@ -112,6 +116,18 @@ class LanguageAnalyzer(Analyzer):
         """The terms of a query: those of a passage less its stop words, if any are left."""
         return _joined(self.query_terms, self.query_tokens(text))
 
+    def fallbacks(self, text: str, has: Callable[[str], bool]) -> list[str]:
+        """What a query asks for beside its terms where one of its words is in no passage."""
+        return fallbacks(self.by_piece(text), self.name, self.query_terms, self.other_forms, has)
+
+    def other_forms(self, term: str) -> tuple[str, ...]:
+        """Irregular forms, and spellings that dialects know: ``طالب`` for ``طلاب``."""
+        if self.name == "neutral":
+            return ()
+        if arabic.is_arabic(term):
+            return arabic.other_forms(term)
+        return latin.other_forms(self.name).get(term, ())
+
     def reading(self, text: str) -> LanguageAnalyzer:  # noqa: ARG002  (a mixed one chooses)
         """This analyzer."""
         return self
@@ -135,8 +151,14 @@ class LanguageAnalyzer(Analyzer):
 
     def query_tokens(self, text: str) -> list[Token]:
         """The tokens of a query, less its stop words if any others are there."""
-        found = _joined(self.tokens, pieces(_head(text)))
-        return without_stop_words(found, self.name) or found
+        found = list(chain.from_iterable(self.by_piece(text)))
+        return list(weighted(without_stop_words(found, self.name) or found))
+
+    def by_piece(self, text: str) -> list[tuple[Token, ...]]:
+        """The tokens of each piece of a query."""
+        found = pieces(_head(text))
+        known = {piece: tuple(self.tokens(piece)) for piece in set(found)}
+        return [known[piece] for piece in found]
 
     def query_terms(self, token: Token) -> list[str]:
         """The terms that a query searches for a token: its own, and that of its other reading."""
@@ -222,15 +244,30 @@ class MixedAnalyzer(Analyzer):
 
     def query(self, text: str) -> list[str]:
         """The terms of a query: each word's stem, or stems where languages differ on it."""
-        text = _head(text)
-        shown = shown_language(pieces(text))
+        own, readings = self._readings(text)
+        return _joined(lambda token: _terms_of(token, readings), own.query_tokens(text))
+
+    def fallbacks(self, text: str, has: Callable[[str], bool]) -> list[str]:
+        """What a query asks for beside its terms where one of its words is in no passage."""
+        own, readings = self._readings(text)
+
+        def other_forms(term: str) -> tuple[str, ...]:
+            return tuple(chain.from_iterable(one.other_forms(term) for one in readings))
+
+        def query_terms(token: Token) -> list[str]:
+            return _terms_of(token, readings)
+
+        return fallbacks(own.by_piece(text), own.name, query_terms, other_forms, has)
+
+    def _readings(self, text: str) -> tuple[LanguageAnalyzer, list[LanguageAnalyzer]]:
+        """The analyzer that cuts a query, and those that stem its words."""
+        shown = shown_language(pieces(_head(text)))
         own = _reading(shown) if shown else self._fallback
-        readings = [own, self._fallback] if shown else list(map(_shared, _READINGS))
+        return own, [own, self._fallback] if shown else list(map(_shared, _READINGS))
 
-        def terms(token: Token) -> Iterable[str]:
-            return dict.fromkeys(t for reading in readings for t in reading.query_terms(token))
 
-        return _joined(terms, own.query_tokens(text))
+def _terms_of(token: Token, readings: Sequence[LanguageAnalyzer]) -> list[str]:
+    return list(dict.fromkeys(t for reading in readings for t in reading.query_terms(token)))
 
 
 def _joined(call: Callable[[T], Iterable[S]], found: Sequence[T]) -> list[S]:
@@ -271,36 +308,6 @@ _READINGS: Final = ("fr", "pl", "en", "ar")
 _CUTS: Final = {"fr": slice(0, 1), "en": slice(2, 3), "pl": slice(1, 4, 2)}
 _TERMS_IN_EACH: Final = Memo(_terms_in_each, max_bytes=_MEMO_BYTES, size=_remembered)
 _STEMS_IN_EACH: Final = Memo(_stems_in_each, max_bytes=_MEMO_BYTES, size=_remembered)
-
-
-def without_stop_words(found: Sequence[Token], language: str) -> list[Token]:
-    """The tokens that are not stop words of the language or of Arabic.
-
-    A stop word that is written as a name stays: in capitals, with a capital inside a query that
-    is not all capitals ("a concert of The Who"), or a single letter at the end ("vitamin a").
-    """
-    words = [text for text, kind in found if kind == "word"]
-    sentence = any(word.islower() for word in words)
-    kept = []
-    for place, (text, kind) in enumerate(found):
-        name = sentence and text[:1].isupper() and (place > 0 or (len(text) > 1 and text.isupper()))
-        last_letter = len(text) == 1 and place == len(found) - 1
-        if kind != "word" or name or last_letter or not _is_stop_word(text, language):
-            kept.append((text, kind))
-    return kept
-
-
-def _is_stop_word(text: str, language: str) -> bool:
-    if arabic.is_arabic(text):
-        return language != "neutral" and text in LISTS["ar"]
-    return text.casefold() in _stop_words(language)
-
-
-@cache
-def _stop_words(language: str) -> frozenset[str]:
-    """The stop words with and without their accents."""
-    listed = LISTS.get(language, frozenset())
-    return listed | frozenset(map(folded, listed))
 
 
 def _reading(language: str) -> LanguageAnalyzer:

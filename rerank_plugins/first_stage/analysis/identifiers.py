@@ -40,6 +40,9 @@ MAX_WHOLE: Final = 100
 """The longest compound that becomes a term, in characters; parts have no limit."""
 
 
+LONG_NUMBER: Final = 7
+"""Digits from which a number is one that people write with gaps: telephones, accounts."""
+
 # A plain tuple: a text has as many as words, and named ones take ten times as long to make.
 Token: TypeAlias = tuple[str, str]
 """A piece of a text that becomes a term, as it stands, case kept; and its kind: ``word``, which is
@@ -98,7 +101,6 @@ _SCHEME: Final = regex.compile(r"\A(?:https?://)?(?:www\.)?(?=.)", flags=regex.I
 # Punctuation that does not matter to the whole: all but what stands between two digits.
 _JOINTS: Final = regex.compile(r"(?<!\p{Nd})['._@/:~=?^-]+|['._@/:~=?^-]+(?!\p{Nd})")
 _SEPARATORS: Final = regex.compile(r"\D+")
-_LONG_NUMBER: Final = 7
 _ARABIC: Final = regex.compile(r"\p{Script=Arabic}")
 _LATIN: Final = regex.compile(r"\p{Script=Latin}")
 _DIGIT: Final = regex.compile(r"\p{Nd}")
@@ -231,7 +233,7 @@ def _number(number: str) -> list[Token]:
     if thousands:
         separator = thousands[1]
         found.append((number.replace(separator, "").replace(",", "."), "exact"))
-    elif sum(map(len, groups)) >= _LONG_NUMBER and [len(group) for group in groups] != [4, 4]:
+    elif sum(map(len, groups)) >= LONG_NUMBER and [len(group) for group in groups] != [4, 4]:
         found.append(("".join(groups), "exact"))  # dates, telephone and account numbers
     return found
 

@@ -9,11 +9,12 @@ alone.
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import Final
 
 import regex
 
-from rerank_plugins.first_stage.analysis import irregular, snowball
+from rerank_plugins.first_stage.analysis import irregular, polish, snowball
 from rerank_plugins.first_stage.analysis.normalization import folded
 
 LANGUAGES: Final = ("fr", "pl", "en")
@@ -38,9 +39,24 @@ MAY_HAVE_CLITICS: Final = re.compile("[a-z]'|['-][a-z]", re.IGNORECASE)
 # Those of folded words, and those that folding once more takes apart.
 _LETTER: Final = re.compile("[a-złøđðħŧıŋĸœæþĳŀƒ]")
 
+_PAIR_LEAST: Final = 4
+# Numbers and genders that Snowball's French stemmer leaves apart: photos, actif, neuve, actrice,
+# vendeuse, étrangère.
+_PLURAL: Final = re.compile("(?:[^o]u|o|[^aou]i)s$")
+_GENDERS: Final = {
+    "f": (("if", "iv"), ("euf", "euv")),
+    "c": (("tric", "teu"),),
+    "r": (("teur", "teu"), ("deur", "deu"), ("anger", "ang"), ("ssager", "ssag")),
+    "x": (("teux", "teu"), ("deux", "deu")),
+}
+_BRITISH: Final = re.compile(
+    "^((?:dis|mis|un)?(?:arm|behavi|cand|clam|col|endeav|fav|flav|glam|harb|hon|hum|lab|neighb"
+    "|od|parl|ranc|rum|savi|splend|tum|val|vap|vig))our"
+)
+
 # Endings that Snowball's rules know with their accents; the longest that fits is put back.
 _ACCENTED_ENDINGS: Final = {
-    "fr": "ée ées ité ités ière ières èrent",
+    "fr": "ée ées ité ités ière ières èrent yé yés",
     "pl": (
         "ów ał ała ało ały ałam ałem ił iła iło iły iłam iłem liście łyście liśmy łyśmy łaś łeś "
         "ąc ąca ące ący ącego ącemu ącej ących ącym ącymi ają ić ieć ść byś"
@@ -80,9 +96,45 @@ def stem_of_folded(word: str, language: str) -> str:
     if not (word.isascii() or _LETTER.search(word)):
         return word  # no rule is of other scripts
     word = irregular.WORD_OF[language].get(word, word)
-    stemmed = _stem(word, language)
+    if language == "fr":
+        return _of_french_pair(_stem(word, language))
+    if language == "en":
+        return _american(_stem(word, language))
+    stemmed = _stem(polish.hardened(word), language)
     # Snowball takes one Polish ending; many words have two: Krakowa, Kraków.
-    return _stem(stemmed, language) if language == "pl" and stemmed != word else stemmed
+    if stemmed != word:
+        stemmed = _stem(stemmed, language)
+    return polish.without_lonely_e(stemmed)
+
+
+@cache
+def other_forms(language: str) -> dict[str, tuple[str, ...]]:
+    """By stem: the stems that stand for one which no passage has."""
+    families = [
+        {stem(word, language): None for word in words}
+        for words in irregular.DOUBTFUL.get(language, ())
+    ]
+    return {
+        one: tuple(other for other in stems if other != one) for stems in families for one in stems
+    }
+
+
+def _of_french_pair(stem: str) -> str:
+    if len(stem) < _PAIR_LEAST:
+        return stem
+    if stem[-1] == "s" and _PLURAL.search(stem):
+        return stem[:-1]
+    for ending, other in _GENDERS.get(stem[-1], ()):
+        if stem.endswith(ending):
+            return stem[: -len(ending)] + other
+    return stem
+
+
+def _american(stem: str) -> str:
+    """One stem for British and American spelling: organise, analyse, colour."""
+    if len(stem) >= _PAIR_LEAST + 2 and stem.endswith(("is", "ys")):
+        return stem[:-1] + "z"
+    return _BRITISH.sub(r"\1or", stem) if "our" in stem else stem
 
 
 def _stem(bare: str, language: str) -> str:

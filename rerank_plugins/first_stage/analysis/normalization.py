@@ -53,6 +53,27 @@ _DROPPED: Final = regex.compile(
     r"[\p{Cf}\uFE00-\uFE0F\u0640\u0610-\u061A\u064B-\u065F\u0670\u06D6-\u06ED\u08D3-\u08FF]+",
     flags=regex.VERSION1,
 )
+# What the Quran's spelling (Uthmani) writes as marks and today's spelling as letters, or the
+# other way round; in order, before the marks go. `~` stands for any number of vowel signs.
+_UTHMANI_SIGNS: Final = ("\u0670", "\u06e7", "\u0654")
+_UTHMANI: Final = tuple(
+    (
+        regex.compile(pattern.replace("~", "[\u0640\u064b-\u065f\u06d6-\u06e6\u06e8-\u06ed]*")),
+        letters,
+    )
+    for pattern, letters in (
+        ("\u0640~\u0654", "\u0626"),  # a hamza without a seat: مسـٔول
+        ("\u06e7", "ي"),  # إبرهـۧم
+        ("^ي~\u0670~(?=\\p{L}~\\p{L})", "يا "),  # يٰموسى
+        ("و\u0670(?:ا\u06df)?", "ا"),  # الصلوٰة
+        ("[ىيی]~\u0670(?=~\\p{L})", "ا"),  # هدىٰهم
+        ("(?<=[ىيیا]~)\u0670", ""),  # موسىٰ
+        # Words that are written without the alef today too: هٰذا, ذٰلك, الرحمٰن, إلٰه, لٰكن, أولٰئك.
+        ("(?<=ه~)\u0670(?=~[ذؤكتهأ])|(?<=ذ~)\u0670(?=~ل)|(?<=ر~ح~م~)\u0670(?=~ن)", ""),
+        ("(?<=[اإٱل]~ل~)\u0670(?=~ه)|(?<=ل~)\u0670(?=~ك~ن|~ئ~ك)", ""),
+        ("\u0670", "ا"),  # الكتٰب
+    )
+)
 _SURROGATE: Final = regex.compile("[\ud800-\udfff]")
 _DIACRITICS: Final = regex.compile("[\u0300-\u036f]+")
 # Letters that have no decomposition: ICU's Latin-ASCII transliteration has the same pairs.
@@ -87,6 +108,9 @@ def normalized(text: str) -> str:
     if text.isascii() or _PLAIN.fullmatch(text):
         return text
     text = _POWER.sub("^", text).translate(_SAME)
+    if any(sign in text for sign in _UTHMANI_SIGNS):
+        for pattern, letters in _UTHMANI:
+            text = pattern.sub(letters, text)
     text = _DROPPED.sub("", normalize("NFKC", text))
     return _SURROGATE.sub(" ", text).translate(_SAME).translate(_LETTERS)
 
