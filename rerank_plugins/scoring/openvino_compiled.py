@@ -48,10 +48,10 @@ class CompiledModel:
             self._request = self._compiled()
         after_fork_in_child(self, "_forget_request")
 
-    def __del__(self) -> None:
+    def __del__(self, longest: float = _LONGEST_WAIT) -> None:  # a global is gone at exit
         # OpenVINO takes models down under locks of its own, which no fork may fall into. Not for
         # ever: garbage may be collected wherever a thread is, in the middle of an import too.
-        held = self._lock.acquire(timeout=_LONGEST_WAIT)
+        held = self._lock.acquire(timeout=longest)
         self._request = None
         del self._model
         if held:

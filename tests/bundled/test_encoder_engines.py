@@ -173,6 +173,23 @@ print(BundledEncoder(engine="openvino").encode_query(["Who?"]).shape, "torch" in
     assert not list(tmp_path.iterdir())
 
 
+def test_a_script_that_keeps_a_retriever_and_a_store_ends_without_a_word() -> None:
+    """At the interpreter's end a module's names are gone before what it holds."""
+    pytest.importorskip("langchain_core")
+    code = """
+from langchain_core.documents import Document
+from rerank_plugins.langchain import (
+    BM25Retriever, BundledEmbeddings, FaissVectorStore, RerankingRetriever
+)
+documents = [Document(page_content="a museum"), Document(page_content="a bus")]
+retriever = RerankingRetriever(BM25Retriever.from_documents(documents), k=1)
+retriever.invoke("museum")
+store = FaissVectorStore.from_documents(documents, BundledEmbeddings())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+
+
 @shipped
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_openvinos_vectors_are_torchs(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
