@@ -96,6 +96,7 @@ _LOAN: Final = re.compile("|".join(pattern.pattern for pattern, _ in _LOANS))
 _SHORT_HAMZA: Final = re.compile("..اء")
 _NO_HAMZA: Final = re.compile("(?!غدا)..ا")
 
+_QURANIC_NIGHT: Final = {"اليل": "الليل", "واليل": "والليل", "باليل": "بالليل"}
 _QURANIC: Final = re.compile("(?:(?<=^)|(?<=^[وفلب])|(?<=قر))ءا(?=ن|..)")
 
 _SERVANT: Final = re.compile("([وفلبك]?عبد)(ال..+)")
@@ -149,6 +150,7 @@ def letters(word: str) -> str:
 
 def stem(word: str) -> str:
     """The light stem of a word whose hamzas are still there."""
+    word = _QURANIC_NIGHT.get(word, word)
     if "لله" in word and _GOD.fullmatch(word):
         return "الله"
     word, conjunction = _without_conjunction(letters(_without_article(word)))

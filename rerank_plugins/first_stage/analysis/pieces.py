@@ -7,7 +7,7 @@ from typing import Final
 import regex
 
 _SPACED_NUMBER: Final = regex.compile(
-    r"(?<![\d.,])\d{1,4}(?:[ \u00a0\u2009\u202f]\d{2,4}){1,8}(?![\d])"
+    r"(?<![\d.,])\d{1,4}(?:[ \u00a0\u2009\u202f]\d{2,5}){1,8}(?![\d])"
 )
 _AREA_CODE: Final = regex.compile(r"\((\d{2,5})\) ?(\d{2,4}(?:[ .-]\d{2,4}){1,4})(?!\d)")
 _SPACED_THOUSANDS: Final = regex.compile(r"\d{1,3}(?:[ \u00a0\u2009\u202f]\d{3})+")
