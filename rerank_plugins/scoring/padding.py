@@ -12,7 +12,7 @@ from rerank_plugins.scoring.encoding import Batch
 Forward = Callable[[Batch], NDArray[np.float32]]
 
 # How far a padded row may be from itself alone, as a share of logits above 1: rounding alone.
-_NEAR = 1e-3
+_NEAR = 1e-4
 _NEAR_IN_HALF = 0.05
 
 
