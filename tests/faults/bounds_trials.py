@@ -122,6 +122,7 @@ SHAPES: dict[str, Callable[[int], str]] = {
     "marks": lambda n: "a" + filled("\u0301\u0323", n - 1),
     "marks between joiners": lambda n: "a" + filled("\u0301\u200d\u0323\u200c", n - 1),
     "Arabic marks": lambda n: "ب" + filled("\u064e\u0651\u0670", n - 1),
+    "tatweel before a Quranic sign": lambda n: "\u0640" * (n - 2) + "\u0627\u0670",
     "thirty marks a letter": lambda n: filled("a" + "\u0301\u0323" * 15, n),
     "ever other scripts": lambda n: drawn([LATIN, ARABIC, CYRILLIC], n),
     "ever other letters": lambda n: drawn([ANY], n),

@@ -54,11 +54,12 @@ _DROPPED: Final = regex.compile(
     flags=regex.VERSION1,
 )
 # What the Quran's spelling (Uthmani) writes as marks and today's spelling as letters, or the
-# other way round; in order, before the marks go. `~` stands for any number of vowel signs.
+# other way round; in order, before the marks go. `~` stands for vowel signs, of
+# which few follow each other: a bound keeps the time linear.
 _UTHMANI_SIGNS: Final = ("\u0670", "\u06e7", "\u0654")
 _UTHMANI: Final = tuple(
     (
-        regex.compile(pattern.replace("~", "[\u0640\u064b-\u065f\u06d6-\u06e6\u06e8-\u06ed]*")),
+        regex.compile(pattern.replace("~", "[\u0640\u064b-\u065f\u06d6-\u06e6\u06e8-\u06ed]{0,8}")),
         letters,
     )
     for pattern, letters in (
