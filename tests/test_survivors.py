@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,6 +19,8 @@ from rerank_plugins.evaluation.significance import randomization_test
 from rerank_plugins.first_stage import storage
 from rerank_plugins.first_stage.analysis import analyzer_for, word_spans
 from rerank_plugins.first_stage.analysis.analyzers import LanguageAnalyzer
+from rerank_plugins.first_stage.analysis.pieces import pieces
+from rerank_plugins.first_stage.analysis.queries import weighted
 from rerank_plugins.reranking import deadline
 from rerank_plugins.reranking.inputs import ranking_facts
 from rerank_plugins.reranking.scored import ScoringPlan, _below, planned_pairs, with_unread
@@ -293,3 +296,35 @@ def test_groups_of_digits_are_one_number_where_many_stand_together(
 ) -> None:
     """Three groups and seven digits at least: two years side by side are two numbers."""
     assert (whole in analyzer_for("en")(text)) is found
+
+
+def test_groups_that_no_line_may_break_are_one_number_alone() -> None:
+    """A blank may stand between two numbers; a no-break space does not."""
+    assert pieces("1\u00a0000") == ["1000"]
+    assert pieces("1 000") == ["1", "000", "1000"]
+
+
+def test_a_long_number_counts_as_often_as_it_has_groups() -> None:
+    """Where its groups stand before it, and nowhere else."""
+    groups, whole = [("22", "word"), ("555", "word"), ("1234", "word")], ("225551234", "exact")
+    assert list(weighted([*groups, whole])) == [*groups, *[whole] * 3]
+    assert list(weighted([groups[0], whole])) == [groups[0], whole]
+
+
+def test_a_file_of_scores_keeps_readers_and_writers_apart(tmp_path: Path) -> None:
+    """Of several processes, none waits for another: SQLite's write-ahead log."""
+    file = tmp_path / "scores.db"
+    scorer = CachedScorer(OverlapScorer(), file, identity="overlap 1")
+    scorer.score([("a b", "a c")], ScoreOptions())
+    with sqlite3.connect(file) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "where"), [("page_content", "langchain"), ("get_content", "llama_index")]
+)
+def test_an_object_of_a_framework_is_told_where_it_is_reranked(name: str, where: str) -> None:
+    """By the name of the package's part for it."""
+    with pytest.raises(InvalidInputError, match=f"{name}.* with rerank_plugins.{where}$"):
+        Reranker(OverlapScorer()).rerank("q", [SimpleNamespace(**{name: "a"})])  # type: ignore[list-item]
