@@ -304,6 +304,12 @@ def test_groups_that_no_line_may_break_are_one_number_alone() -> None:
     assert pieces("1 000") == ["1", "000", "1000"]
 
 
+@pytest.mark.parametrize(("text", "term"), [("U.S.A.", "usa"), ("S.N.C.F.", "sncf")])
+def test_an_abbreviation_is_one_term_without_its_letters(text: str, term: str) -> None:
+    """Its single letters would meet every other abbreviation."""
+    assert analyzer_for("neutral")(text) == [term]
+
+
 def test_a_long_number_counts_as_often_as_it_has_groups() -> None:
     """Where its groups stand before it, and nowhere else."""
     groups, whole = [("22", "word"), ("555", "word"), ("1234", "word")], ("225551234", "exact")
