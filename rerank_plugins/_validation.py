@@ -42,10 +42,7 @@ def check_each(name: str, given: object, kind: type[T], called: str) -> list[T]:
     Raises:
         InvalidInputError: If it is not iterable, or an element is something else.
     """
-    if isinstance(given, kind):  # pydantic's objects are iterable
-        raise InvalidInputError(
-            f"{name} must be a list, but got one {type(given).__name__}: put it in a list"
-        )
+    check_not_one(name, given, kind)
     listed = list(check_iterable(name, given))
     for position, one in enumerate(listed):
         if not isinstance(one, kind):
@@ -53,6 +50,14 @@ def check_each(name: str, given: object, kind: type[T], called: str) -> list[T]:
                 f"{name} must be {called}, but number {position} is {type(one).__name__}"
             )
     return listed
+
+
+def check_not_one(name: str, given: object, kind: type) -> None:
+    """An InvalidInputError if one object stands in place of a list: pydantic's are iterable."""
+    if isinstance(given, kind):
+        raise InvalidInputError(
+            f"{name} must be a list, but got one {type(given).__name__}: put it in a list"
+        )
 
 
 def check_iterable(name: str, value: object) -> Iterator[Any]:

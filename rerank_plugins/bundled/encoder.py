@@ -213,10 +213,8 @@ class _Loaded:
         self._lock = lock_without_forks()
 
     def ids(self, texts: Sequence[str], prefix: str) -> list[list[int]]:
-        readable = [
-            prefix + stream_safe(text.encode("utf-8", "replace").decode("utf-8")) for text in texts
-        ]
-        return [found.ids for found in self._tokenizer.encode_batch_fast(readable)]
+        given = [prefix + readable(text) for text in texts]
+        return [found.ids for found in self._tokenizer.encode_batch_fast(given)]
 
     def first(self, ids: list[int]) -> list[int]:
         """The row cut to the model's length; its last token stays."""
@@ -241,6 +239,11 @@ class _Loaded:
                 out[places] = self._body([rows[place] for place in places])
         out /= np.linalg.norm(out, axis=1, keepdims=True)
         return out
+
+
+def readable(text: str) -> str:
+    """The text as a tokenizer takes it in linear time; half of a surrogate pair is ``?``."""
+    return stream_safe(text.encode("utf-8", "replace").decode("utf-8"))
 
 
 @cache

@@ -12,11 +12,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from rerank_plugins._text import stream_safe
 from rerank_plugins._threads import lock_without_forks
 from rerank_plugins._validation import check_each
 from rerank_plugins.bundled._folder import FOLDER
-from rerank_plugins.bundled.encoder import files_digest
+from rerank_plugins.bundled.encoder import files_digest, readable
 from rerank_plugins.errors import UnsupportedModelError
 from rerank_plugins.scoring.long_texts import blocks_of
 
@@ -69,7 +68,7 @@ class StaticEncoder:
         tokenizer, table, unknown = self._load()
         vectors = np.zeros((len(texts), table.shape[1]), dtype=np.float32)
         # A long text in blocks, which take linear time.
-        blocks = [blocks_of(_readable(text)) for text in texts]
+        blocks = [blocks_of(readable(text)) for text in texts]
         tokens = iter(
             tokenizer.encode_batch_fast(list(chain.from_iterable(blocks)), add_special_tokens=False)
         )
@@ -102,10 +101,6 @@ class StaticEncoder:
             if self._loaded is None:
                 self._loaded = _read(self.folder)
             return self._loaded
-
-
-def _readable(text: str) -> str:
-    return stream_safe(text.encode("utf-8", "replace").decode("utf-8"))
 
 
 @cache

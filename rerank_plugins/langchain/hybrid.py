@@ -13,12 +13,11 @@ from pydantic import SkipValidation
 from typing_extensions import Self
 
 from rerank_plugins._stamps import believed
-from rerank_plugins._validation import check_count, check_flag
+from rerank_plugins._validation import check_count, check_flag, check_not_one
 from rerank_plugins.candidates import Candidate
 from rerank_plugins.collection import Collection
 from rerank_plugins.collection.hybrids import Fused, Shared
 from rerank_plugins.collection.stages import words_and_vectors
-from rerank_plugins.errors import InvalidInputError
 from rerank_plugins.first_stage.fusion import SHIPPED_WEIGHTS, Fusion, HybridCandidate
 from rerank_plugins.langchain._documents import (
     documents_of,
@@ -94,11 +93,7 @@ class HybridRetriever(Fused, Collected, Retriever):
         **fields: Any,
     ) -> None:
         check_fields(type(self), fields)
-        if isinstance(retrievers, Runnable):  # pydantic's objects are iterable
-            raise InvalidInputError(
-                f"retrievers must be a list, but got one {type(retrievers).__name__}: put it in "
-                "a list"
-            )
+        check_not_one("retrievers", retrievers, Runnable)
         for number, retriever in enumerate(retrievers):
             check_stage(f"retriever number {number}", retriever)
         own = {

@@ -117,7 +117,8 @@ class TorchEngine:
         if self._unpadded:
             self._end_id = config.get("eos_token_id")
         elif config.get("model_type") not in engines.PROVED_ON_TORCH:
-            ids, mask = _probe(config).input_ids[:2], _probe(config).attention_mask[:2]
+            probe = _probe(config)
+            ids, mask = probe.input_ids[:2], probe.attention_mask[:2]
             rows = Batch(np.where(mask == 1, ids, config.get("pad_token_id") or 0), mask, None)
             self._unpadded = depends_on_padding(self._forward, rows, self.precision)
 

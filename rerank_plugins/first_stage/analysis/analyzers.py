@@ -156,9 +156,7 @@ class LanguageAnalyzer(Analyzer):
 
     def by_piece(self, text: str) -> list[tuple[Token, ...]]:
         """The tokens of each piece of a query."""
-        found = pieces(_head(text))
-        known = {piece: tuple(self.tokens(piece)) for piece in set(found)}
-        return [known[piece] for piece in found]
+        return _of_each(self.tokens, pieces(_head(text)))
 
     def query_terms(self, token: Token) -> list[str]:
         """The terms that a query searches for a token: its own, and that of its other reading."""
@@ -271,9 +269,14 @@ def _terms_of(token: Token, readings: Sequence[LanguageAnalyzer]) -> list[str]:
 
 
 def _joined(call: Callable[[T], Iterable[S]], found: Sequence[T]) -> list[S]:
-    """What the call gives of each, one behind the other; made once of those that are equal."""
+    """What the call gives of each, one behind the other."""
+    return list(chain.from_iterable(_of_each(call, found)))
+
+
+def _of_each(call: Callable[[T], Iterable[S]], found: Sequence[T]) -> list[tuple[S, ...]]:
+    """What the call gives of each; made once of those that are equal."""
     known = {one: tuple(call(one)) for one in set(found)}
-    return list(chain.from_iterable(map(known.__getitem__, found)))
+    return list(map(known.__getitem__, found))
 
 
 def _terms_in_each(piece: str) -> tuple[str, ...]:

@@ -179,12 +179,7 @@ def other_forms(found: str) -> tuple[str, ...]:
 @cache
 def _families() -> dict[str, tuple[str, ...]]:
     """The stems of nouns that have broken plurals, and of these, each with the others."""
-    families: dict[str, dict[str, None]] = {}
-    for entry in irregular.ARABIC:
-        stems = dict.fromkeys(map(stem, entry))
-        for one in stems:
-            families.setdefault(one, {}).update(stems)
-    return {one: tuple(other for other in stems if other != one) for one, stems in families.items()}
+    return irregular.by_stem(irregular.ARABIC, stem)
 
 
 def query_stems(word: str) -> list[str]:

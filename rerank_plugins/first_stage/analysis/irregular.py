@@ -8,6 +8,7 @@ gained .1 points of nDCG@10 in Polish and lost .3 in French and .7 in English: i
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from rerank_plugins.first_stage.analysis.normalization import folded
@@ -144,3 +145,15 @@ ARABIC: Final = tuple(tuple(entry.split()) for entry in _ARABIC.split(";"))
 
 DOUBTFUL: Final = {"en": tuple(tuple(e.split()) for e in _DOUBTFUL_ENGLISH.split(";"))}
 """Words and forms that are not joined with them by a stem, since they are words of their own."""
+
+
+def by_stem(
+    families: Iterable[Sequence[str]], stem: Callable[[str], str]
+) -> dict[str, tuple[str, ...]]:
+    """Each stem of a family of words, and the other stems of all families that it is in."""
+    found: dict[str, dict[str, None]] = {}
+    for words in families:
+        stems = dict.fromkeys(map(stem, words))
+        for one in stems:
+            found.setdefault(one, {}).update(stems)
+    return {one: tuple(other for other in stems if other != one) for one, stems in found.items()}

@@ -110,13 +110,9 @@ def stem_of_folded(word: str, language: str) -> str:
 @cache
 def other_forms(language: str) -> dict[str, tuple[str, ...]]:
     """By stem: the stems that stand for one which no passage has."""
-    families = [
-        {stem(word, language): None for word in words}
-        for words in irregular.DOUBTFUL.get(language, ())
-    ]
-    return {
-        one: tuple(other for other in stems if other != one) for stems in families for one in stems
-    }
+    return irregular.by_stem(
+        irregular.DOUBTFUL.get(language, ()), lambda word: stem(word, language)
+    )
 
 
 def _of_french_pair(stem: str) -> str:

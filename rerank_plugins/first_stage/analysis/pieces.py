@@ -6,12 +6,13 @@ from typing import Final
 
 import regex
 
+from rerank_plugins.first_stage.analysis.identifiers import LONG_NUMBER
+
 _SPACED_NUMBER: Final = regex.compile(
     r"(?<![\d.,])\d{1,4}(?:[ \u00a0\u2009\u202f]\d{2,5}){1,8}(?![\d])"
 )
 _AREA_CODE: Final = regex.compile(r"\((\d{2,5})\) ?(\d{2,4}(?:[ .-]\d{2,4}){1,4})(?!\d)")
 _SPACED_THOUSANDS: Final = regex.compile(r"\d{1,3}(?:[ \u00a0\u2009\u202f]\d{3})+")
-_LONG_NUMBER: Final = 7
 # Signs that are a phrase each: between words, and a word beside them stays one.
 _PHRASES: Final = ("\ufdfa", "\ufdfb")
 _BREAKS: Final = ('"', "(", ")", "[", "]", "«", "»", "“", "”", ". ", ", ", "، ")
@@ -32,7 +33,7 @@ def pieces(text: str) -> list[str]:
 
 def _with_area_code(found: regex.Match[str]) -> str:
     whole = "".join(filter(str.isdecimal, found[0]))
-    return f"{found[0]} {whole}" if len(whole) >= _LONG_NUMBER else found[0]
+    return f"{found[0]} {whole}" if len(whole) >= LONG_NUMBER else found[0]
 
 
 def _with_whole_number(found: regex.Match[str]) -> str:
@@ -40,4 +41,4 @@ def _with_whole_number(found: regex.Match[str]) -> str:
     whole = "".join(groups)
     if _SPACED_THOUSANDS.fullmatch(found[0]):
         return whole if " " not in found[0] else f"{found[0]} {whole}"
-    return f"{found[0]} {whole}" if len(groups) > 2 and len(whole) >= _LONG_NUMBER else found[0]
+    return f"{found[0]} {whole}" if len(groups) > 2 and len(whole) >= LONG_NUMBER else found[0]
